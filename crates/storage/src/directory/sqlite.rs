@@ -1,0 +1,343 @@
+//! The directory on SQLite: one file, one writer, a few readers.
+//!
+//! Calls run on the blocking pool. Writes go through the single writing connection, each in an
+//! `IMMEDIATE` transaction, with `synchronous=FULL`. Statements that only read use connections of
+//! their own, so a long read never holds up a write.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use convene_db::{Database, DbError, Migration, Row, Statement, Value};
+use parking_lot::Mutex;
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, types::ValueRef};
+use tokio::sync::Semaphore;
+
+use crate::sqlite::{Durability, is_unavailable, open_reader, open_writer};
+
+/// Reads that run at the same time on one database; further ones wait.
+const MAX_READERS: usize = 4;
+
+/// Prepared statements that a connection keeps.
+const STATEMENT_CACHE: usize = 256;
+
+/// A directory database in one SQLite file.
+#[derive(Clone)]
+pub struct SqliteDatabase {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    idle_readers: Mutex<Vec<Connection>>,
+    reads: Semaphore,
+}
+
+impl SqliteDatabase {
+    /// Opens the file, or makes it; its folder must exist. Blocks for a moment.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when the file cannot be opened, is no database, or cannot be
+    /// written durably.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DbError> {
+        let path = path.as_ref().to_owned();
+        let writer = open_writer(&path, Durability::Full, "PRAGMA foreign_keys = ON")
+            .map_err(|error| DbError::Unavailable(format!("{}: {error}", path.display())))?;
+        writer.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                writer: Mutex::new(writer),
+                idle_readers: Mutex::new(Vec::new()),
+                reads: Semaphore::new(MAX_READERS),
+            }),
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || work(&mut shared.writer.lock())).await
+    }
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    async fn query(&self, statement: Statement) -> Result<Vec<Row>, DbError> {
+        let permit = self.shared.reads.acquire().await.map_err(unavailable)?;
+        let shared = Arc::clone(&self.shared);
+        let (statement, rows) = blocking(move || {
+            let rows = shared.read(&statement)?;
+            Ok((statement, rows))
+        })
+        .await?;
+        drop(permit);
+        match rows {
+            Some(rows) => Ok(rows),
+            None => {
+                self.write(move |connection| {
+                    in_transaction(connection, |connection| {
+                        Ok(run(connection, &statement)?.rows)
+                    })
+                })
+                .await
+            }
+        }
+    }
+
+    async fn execute(&self, statement: Statement) -> Result<u64, DbError> {
+        self.write(move |connection| {
+            in_transaction(connection, |connection| Ok(run(connection, &statement)?.affected))
+        })
+        .await
+    }
+
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, DbError> {
+        self.write(move |connection| {
+            in_transaction(connection, |connection| {
+                let mut answers = Vec::with_capacity(statements.len());
+                for (index, statement) in statements.iter().enumerate() {
+                    let answer = run(connection, statement)?;
+                    if statement.expects_rows() && answer.affected == 0 {
+                        return Err(DbError::Unmet { index });
+                    }
+                    answers.push(answer.rows);
+                }
+                Ok(answers)
+            })
+        })
+        .await
+    }
+
+    async fn migrate(&self, migrations: &[Migration]) -> Result<(), DbError> {
+        let migrations = migrations
+            .iter()
+            .map(|migration| {
+                let name = format!("V{}__{}", migration.version, migration.name);
+                refinery::Migration::unapplied(&name, migration.sql)
+                    .map_err(|error| DbError::Other(format!("migration {name}: {error}")))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let lock = lock_path(&self.shared.path);
+        self.write(move |connection| {
+            // SQLite's own locks end with each migration's transaction; this one spans them all.
+            let lock = File::create(&lock).map_err(unavailable)?;
+            lock.lock().map_err(unavailable)?;
+            refinery::Runner::new(&migrations)
+                .run(connection)
+                .map(|_| ())
+                .map_err(|error| DbError::Other(format!("migrations: {}", with_causes(&error))))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    /// Runs a statement that only reads; `None` when it writes.
+    fn read(&self, statement: &Statement) -> Result<Option<Vec<Row>>, DbError> {
+        let idle = self.idle_readers.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connection = open_reader(&self.path).map_err(from_sqlite)?;
+                connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+                connection
+            }
+        };
+        let readonly = prepare(&connection, statement)?.readonly();
+        let rows = if readonly { Some(run(&connection, statement)?.rows) } else { None };
+        // A connection that failed is not kept.
+        self.idle_readers.lock().push(connection);
+        Ok(rows)
+    }
+}
+
+struct Answer {
+    rows: Vec<Row>,
+    /// Rows returned by a statement that returns some, otherwise rows changed.
+    affected: u64,
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> Result<T, DbError>,
+) -> Result<T, DbError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(from_sqlite)?;
+    let answer = work(&transaction)?;
+    transaction.commit().map_err(from_sqlite)?;
+    Ok(answer)
+}
+
+fn prepare<'c>(
+    connection: &'c Connection,
+    statement: &Statement,
+) -> Result<CachedStatement<'c>, DbError> {
+    connection.prepare_cached(&rewrite_parameters(statement.sql())).map_err(from_sqlite)
+}
+
+fn run(connection: &Connection, statement: &Statement) -> Result<Answer, DbError> {
+    let mut prepared = prepare(connection, statement)?;
+    let (wanted, given) = (prepared.parameter_count(), statement.params().len());
+    if wanted != given {
+        return Err(DbError::Other(format!(
+            "{given} parameters for a statement with {wanted}: {}",
+            statement.sql()
+        )));
+    }
+    for (index, value) in statement.params().iter().enumerate() {
+        bind(&mut prepared, index + 1, value).map_err(from_sqlite)?;
+    }
+    if prepared.column_count() == 0 {
+        let affected = prepared.raw_execute().map_err(from_sqlite)? as u64;
+        return Ok(Answer { rows: Vec::new(), affected });
+    }
+    let columns: Arc<[String]> =
+        prepared.column_names().into_iter().map(str::to_owned).collect();
+    let mut rows = Vec::new();
+    let mut found = prepared.raw_query();
+    while let Some(row) = found.next().map_err(from_sqlite)? {
+        let values = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| to_value(row.get_ref(index).map_err(from_sqlite)?, column))
+            .collect::<Result<Vec<_>, _>>()?;
+        rows.push(Row::new(Arc::clone(&columns), values));
+    }
+    let affected = rows.len() as u64;
+    Ok(Answer { rows, affected })
+}
+
+fn bind(
+    statement: &mut rusqlite::Statement<'_>,
+    index: usize,
+    value: &Value,
+) -> Result<(), rusqlite::Error> {
+    match value {
+        Value::Null => statement.raw_bind_parameter(index, rusqlite::types::Null),
+        Value::Int(int) => statement.raw_bind_parameter(index, int),
+        Value::Text(text) => statement.raw_bind_parameter(index, text),
+        Value::Blob(bytes) => statement.raw_bind_parameter(index, bytes),
+    }
+}
+
+fn to_value(value: ValueRef<'_>, column: &str) -> Result<Value, DbError> {
+    match value {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(int) => Ok(Value::Int(int)),
+        ValueRef::Text(text) => String::from_utf8(text.to_vec())
+            .map(Value::Text)
+            .map_err(|_| DbError::decode(column, "text that is not UTF-8")),
+        ValueRef::Blob(bytes) => Ok(Value::Blob(bytes.to_vec())),
+        ValueRef::Real(_) => {
+            Err(DbError::decode(column, "a floating-point number, which is in no table of ours"))
+        }
+    }
+}
+
+/// Turns `$1` into `?1`: SQLite takes `$1` for a name and would number it by first appearance.
+/// Texts, quoted names and comments stay as they are.
+fn rewrite_parameters(sql: &str) -> String {
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(at) = rest.find(['$', '\'', '"', '-', '/']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let len = if rest.starts_with('$') {
+            let number = rest[1..].starts_with(|c: char| c.is_ascii_digit());
+            out.push(if number { '?' } else { '$' });
+            rest = &rest[1..];
+            continue;
+        } else if rest.starts_with("--") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with(['\'', '"']) {
+            // A doubled quote inside a text reads as two texts side by side, which is as good.
+            let quote = &rest[..1];
+            rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
+        } else {
+            1
+        };
+        out.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-migrations.lock");
+    name.into()
+}
+
+fn from_sqlite(error: rusqlite::Error) -> DbError {
+    use rusqlite::ffi;
+    if let rusqlite::Error::SqliteFailure(code, message) = &error
+        && matches!(
+            code.extended_code,
+            ffi::SQLITE_CONSTRAINT_UNIQUE
+                | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+                | ffi::SQLITE_CONSTRAINT_ROWID
+        )
+    {
+        let message = message.as_deref().unwrap_or_default();
+        let constraint = message.rsplit_once(": ").map_or(message, |(_, columns)| columns);
+        return DbError::Unique { constraint: constraint.to_owned() };
+    }
+    if is_unavailable(&error) {
+        return DbError::Unavailable(error.to_string());
+    }
+    DbError::Other(error.to_string())
+}
+
+fn unavailable(error: impl std::fmt::Display) -> DbError {
+    DbError::Unavailable(error.to_string())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, DbError> {
+    tokio::task::spawn_blocking(work).await.map_err(unavailable)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parameters_are_rewritten() {
+        for (sql, expected) in [
+            ("SELECT $1, $2", "SELECT ?1, ?2"),
+            ("WHERE a = $12 AND b = $1", "WHERE a = ?12 AND b = ?1"),
+            ("SELECT '$1', \"$2\", $3", "SELECT '$1', \"$2\", ?3"),
+            ("SELECT 'it''s $1' || $2", "SELECT 'it''s $1' || ?2"),
+            ("SELECT 1 -- $1\n, $2", "SELECT 1 -- $1\n, ?2"),
+            ("SELECT /* $1 ' */ $2 - 1 / 2", "SELECT /* $1 ' */ ?2 - 1 / 2"),
+            ("SELECT j->>'$.a', $1", "SELECT j->>'$.a', ?1"),
+            ("SELECT $name, 'open", "SELECT $name, 'open"),
+            ("", ""),
+        ] {
+            assert_eq!(rewrite_parameters(sql), expected);
+        }
+    }
+}
