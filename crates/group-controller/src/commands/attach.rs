@@ -1,0 +1,101 @@
+//! Joins a connection to the group's stream, or renews its right.
+
+use convene_model::{
+    Code, HistoryId, Ref,
+    claims::Access,
+    frame::GroupFrame,
+    limits::MAX_REPLAY_EVENTS,
+};
+
+use crate::{
+    Address, Effect,
+    controller::{Rejected, Turn},
+};
+
+pub(crate) fn attach(
+    turn: &mut Turn<'_>,
+    from: &Address,
+    r#ref: &Ref,
+    access: Result<Access, Code>,
+    after: Option<u64>,
+    history: Option<HistoryId>,
+) -> Result<(), Rejected> {
+    let access = access.map_err(|code| Rejected::new(code, "the routing token does not hold"))?;
+    check(turn, from, &access)?;
+
+    let state = turn.state();
+    let (seq, ours) = (state.seq(), state.identity.history.clone());
+    let foreign = history.is_some_and(|history| history != ours);
+    if foreign || after.is_some_and(|after| after > seq) {
+        turn.send(from.clone(), GroupFrame::Reset { r#ref: r#ref.clone(), seq, history: ours });
+        return Ok(());
+    }
+    if after.is_some_and(|after| seq - after > MAX_REPLAY_EVENTS) {
+        turn.send(
+            from.clone(),
+            GroupFrame::Error {
+                r#ref: Some(r#ref.clone()),
+                code: Code::TooOld,
+                detail: None,
+                retry_after_ms: None,
+                start: Some(seq - MAX_REPLAY_EVENTS),
+            },
+        );
+        return Ok(());
+    }
+
+    let attached = GroupFrame::Attached {
+        r#ref: r#ref.clone(),
+        seq,
+        epoch: state.identity.epoch,
+        history: ours,
+        state: turn.view(),
+    };
+    turn.live.join(from.clone(), access);
+    turn.send(from.clone(), attached);
+    if let Some(after) = after.filter(|after| *after < seq) {
+        turn.effects.push(Effect::Replay { to: from.clone(), after, upto: seq });
+    }
+    replies_so_far(turn, from);
+    Ok(())
+}
+
+fn check(turn: &Turn<'_>, from: &Address, access: &Access) -> Result<(), Rejected> {
+    let state = turn.state();
+    let claims = &access.claims;
+    if claims.group_id != state.identity.group_id || claims.org_id != state.identity.org_id {
+        return Err(Rejected::new(Code::Forbidden, "the routing token is for another group"));
+    }
+    if claims.epoch != state.identity.epoch {
+        return Err(Rejected::new(Code::StaleEpoch, ""));
+    }
+    if state.revoked.get(&claims.user_id).is_some_and(|at| access.issued_at <= *at) {
+        return Err(Rejected::new(Code::AccessRevoked, ""));
+    }
+    if turn.live.access(from).is_some_and(|held| held.claims.user_id != claims.user_id) {
+        return Err(Rejected::new(Code::Forbidden, "the connection belongs to another user"));
+    }
+    if !turn.live.has_room(from) {
+        return Err(Rejected::new(Code::Overloaded, "too many connections"));
+    }
+    Ok(())
+}
+
+/// The text so far of each reply in flight, as one delta from its beginning.
+fn replies_so_far(turn: &mut Turn<'_>, to: &Address) {
+    let state = turn.state();
+    let mut deltas = Vec::new();
+    for (run_id, text) in &turn.live.replies {
+        if let Some(run) = state.run(run_id) {
+            deltas.push(GroupFrame::Delta {
+                run_id: run_id.clone(),
+                attempt: run.phase.attempt(),
+                offset: 0,
+                text: text.clone(),
+            });
+        }
+    }
+    for delta in deltas {
+        turn.send(to.clone(), delta);
+    }
+}

@@ -1,0 +1,35 @@
+//! Takes over what the controller needs to know of the group; an equal or older version is success
+//! and changes nothing.
+
+use convene_model::{
+    Code,
+    event::{EventKind, GroupConfig},
+    limits::{MAX_AGENTS_PER_GROUP, MAX_NAME_CHARS},
+};
+
+use crate::controller::{Rejected, Turn};
+
+pub(crate) fn configure(turn: &mut Turn<'_>, config: GroupConfig) -> Result<(), Rejected> {
+    let invalid = |detail: String| Err(Rejected::new(Code::ValidationFailed, detail));
+    if config.agents.len() > MAX_AGENTS_PER_GROUP {
+        return invalid(format!("a group has at most {MAX_AGENTS_PER_GROUP} agents"));
+    }
+    for (index, agent) in config.agents.iter().enumerate() {
+        let chars = agent.name.chars().count();
+        if chars == 0 || chars > MAX_NAME_CHARS {
+            return invalid(format!("an agent's name has 1 to {MAX_NAME_CHARS} characters"));
+        }
+        let others = &config.agents[..index];
+        if others.iter().any(|other| other.agent_id == agent.agent_id) {
+            return invalid(format!("the agent {} is listed twice", agent.agent_id));
+        }
+        let name = agent.name.to_lowercase();
+        if others.iter().any(|other| other.name.to_lowercase() == name) {
+            return invalid(format!("two agents have the name {}", agent.name));
+        }
+    }
+    if config.version > turn.state().config.version {
+        turn.emit(EventKind::GroupConfigured(config));
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Writes a message, once for each `message_id`, and decides which agents it wakes.
+
+use convene_model::{
+    Code, ParticipantId,
+    event::{Author, EventKind, Posted, post_digest},
+    limits::{MAX_MENTIONS, MAX_TEXT_BYTES},
+};
+
+use crate::{
+    Post,
+    commands::attached,
+    controller::{Rejected, Turn},
+    mention,
+    runs::REPLY_PREFIX,
+    triggers,
+};
+
+pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
+    let access = attached(turn, &post.from)?;
+    let author = Author::User(access.claims.user_id.clone());
+    check(&post)?;
+
+    if let Some(found) = post.found {
+        if found.digest != post_digest(&author, &post.text, post.reply_to.as_ref()) {
+            return Err(Rejected::new(Code::MessageIdReused, ""));
+        }
+        turn.ok(&post.from, &post.r#ref, Some(found.seq), Some(post.message_id));
+        return Ok(());
+    }
+    if !post.reply_to_exists {
+        return Err(Rejected::new(Code::MessageNotFound, "the message that it answers"));
+    }
+
+    let mentions = match post.mentions {
+        Some(mentions) => mentions,
+        None => mention::mentioned(&post.text, &turn.state().config.agents)
+            .filter_map(|agent| ParticipantId::new(&agent.agent_id).ok())
+            .take(MAX_MENTIONS)
+            .collect(),
+    };
+    let posted = Posted {
+        root: post.message_id.clone(),
+        message_id: post.message_id.clone(),
+        author,
+        hop: 0,
+        reply_to: post.reply_to,
+        run_id: None,
+        mentions,
+        text: post.text,
+    };
+    let seq = turn.emit(EventKind::MessagePosted(posted.clone()));
+    triggers::decide(turn, &posted, seq);
+    turn.ok(&post.from, &post.r#ref, Some(seq), Some(post.message_id));
+    Ok(())
+}
+
+fn check(post: &Post) -> Result<(), Rejected> {
+    let invalid = |detail: String| Err(Rejected::new(Code::ValidationFailed, detail));
+    if post.text.len() > MAX_TEXT_BYTES {
+        return Err(Rejected::new(
+            Code::TooLarge,
+            format!("a text has at most {MAX_TEXT_BYTES} bytes"),
+        ));
+    }
+    if post.text.trim().is_empty() {
+        return invalid("a message needs a text".to_owned());
+    }
+    if post.mentions.as_ref().is_some_and(|mentions| mentions.len() > MAX_MENTIONS) {
+        return invalid(format!("a message mentions at most {MAX_MENTIONS}"));
+    }
+    if post.message_id.as_str().starts_with(REPLY_PREFIX) {
+        return invalid(format!("message ids that begin with {REPLY_PREFIX} belong to agents"));
+    }
+    Ok(())
+}

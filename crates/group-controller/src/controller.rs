@@ -1,0 +1,319 @@
+//! `step`: one input, everything that follows from it.
+
+use convene_model::{
+    Code, Timestamp,
+    agents::failure,
+    event::{Event, EventKind},
+    frame::{DetachReason, GroupFrame, GroupState, RunPhase, RunView},
+};
+
+use crate::{
+    Address, Effect, Input, commands,
+    live::Live,
+    runs::{self, End},
+    state::{ImpossibleEvent, Phase, State},
+};
+
+/// The controller of one group.
+#[derive(Debug, Default)]
+pub struct Controller {
+    state: Option<State>,
+    pub(crate) live: Live,
+}
+
+/// Everything that follows from one input.
+///
+/// A host appends `events` durably, then broadcasts them and runs `effects` in order, then answers
+/// with `answer` where somebody waits for one, and sets its alarm to `wake_at`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What happened. Deadlines that were due come first, also when the input itself is refused.
+    pub events: Vec<Event>,
+    /// What to do once the events are durable.
+    pub effects: Vec<Effect>,
+    /// The next deadline.
+    pub wake_at: Option<Timestamp>,
+    /// Whether the input was accepted. Refusals of frames are answered by an effect as well.
+    pub answer: Result<(), Rejected>,
+}
+
+/// An input was refused and changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub struct Rejected {
+    /// Why.
+    pub code: Code,
+    /// What is particular to it.
+    pub detail: String,
+}
+
+impl Rejected {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// A snapshot that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// It is not a snapshot.
+    #[error("the snapshot cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// An event after it cannot follow.
+    #[error(transparent)]
+    Impossible(#[from] ImpossibleEvent),
+}
+
+impl Controller {
+    /// A controller of a group that does not exist yet; only [`Input::Init`] brings it to life.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rebuilds a controller from a snapshot and the events after it, or from all events. Feed it
+    /// [`Input::Recovered`] next.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when they are not the history of a group.
+    pub fn rebuild(
+        snapshot: Option<&[u8]>,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Self, SnapshotError> {
+        let mut state: Option<State> = snapshot.map(serde_json::from_slice).transpose()?;
+        for event in events {
+            match &mut state {
+                Some(state) => state.apply(&event)?,
+                None => state = Some(State::begin(&event)?),
+            }
+        }
+        Ok(Self { state, live: Live::default() })
+    }
+
+    /// The state as bytes for [`Controller::rebuild`]; `None` while the group does not exist.
+    ///
+    /// # Panics
+    /// Never: the state's maps have text keys.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Vec<u8>> {
+        let state = self.state.as_ref()?;
+        Some(serde_json::to_vec(state).expect("the state's maps have text keys"))
+    }
+
+    /// The durable state; `None` while the group does not exist.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// How many connections are attached.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.live.connections()
+    }
+
+    /// The next deadline that outlives the process: what is stored with the events.
+    #[must_use]
+    pub fn durable_deadline(&self) -> Option<Timestamp> {
+        self.state.as_ref()?.runs.iter().filter_map(|run| run.phase.deadline()).min()
+    }
+
+    /// Takes one input in and returns everything that follows from it.
+    pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
+        let Self { state, live } = self;
+        let mut turn = Turn { now, state, live, events: Vec::new(), effects: Vec::new() };
+        turn.run_deadlines();
+        let answer = turn.take(input);
+        turn.dispatch();
+        let Turn { events, effects, .. } = turn;
+        Step { events, effects, wake_at: self.wake_at(), answer }
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.durable_deadline().into_iter().chain(self.live.next_expiry()).min()
+    }
+}
+
+/// One step under way.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Timestamp,
+    state: &'a mut Option<State>,
+    pub(crate) live: &'a mut Live,
+    events: Vec<Event>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn take(&mut self, input: Input) -> Result<(), Rejected> {
+        if let Input::Init { group_id, org_id, history_mode, epoch, history } = input {
+            return commands::init(self, group_id, org_id, history_mode, epoch, history);
+        }
+        if self.state.is_none() {
+            return Err(Rejected::new(Code::GroupNotFound, "the group was never activated"));
+        }
+        match input {
+            Input::Init { .. } => Ok(()),
+            Input::Configure(config) => commands::configure(self, config),
+            Input::Revoke(user_id) => commands::revoke(self, user_id),
+            Input::Closed(upstream) => {
+                self.live.close(upstream);
+                Ok(())
+            }
+            Input::Attach { from, r#ref, access, after, history } => {
+                let done = commands::attach(self, &from, &r#ref, access, after, history);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Detach { from, r#ref } => {
+                let done = commands::detach(self, &from, &r#ref);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Post(post) => {
+                let (from, r#ref) = (post.from.clone(), post.r#ref.clone());
+                let done = commands::post(self, post);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Cancel { from, r#ref, run_id } => {
+                let done = commands::cancel(self, &from, &r#ref, &run_id);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Refuse { from, r#ref, code, detail, retry_after_ms } => {
+                self.send(
+                    from,
+                    GroupFrame::Error {
+                        r#ref,
+                        code,
+                        detail: Some(detail.clone()),
+                        retry_after_ms,
+                        start: None,
+                    },
+                );
+                Err(Rejected { code, detail })
+            }
+            Input::RunText { run_id, attempt, offset, text } => {
+                runs::text(self, &run_id, attempt, offset, text);
+                Ok(())
+            }
+            Input::RunEnded { run_id, attempt, end } => {
+                runs::ended(self, &run_id, attempt, end);
+                Ok(())
+            }
+            Input::Recovered => {
+                runs::recover(self);
+                Ok(())
+            }
+            Input::Tick => Ok(()),
+        }
+    }
+
+    /// Sends the refusal of a frame to whoever sent it.
+    fn answer(
+        &mut self,
+        from: Address,
+        r#ref: Option<convene_model::Ref>,
+        done: Result<(), Rejected>,
+    ) -> Result<(), Rejected> {
+        if let Err(Rejected { code, detail }) = &done {
+            self.send(
+                from,
+                GroupFrame::Error {
+                    r#ref,
+                    code: *code,
+                    detail: (!detail.is_empty()).then(|| detail.clone()),
+                    retry_after_ms: None,
+                    start: None,
+                },
+            );
+        }
+        done
+    }
+
+    fn run_deadlines(&mut self) {
+        for address in self.live.expire(self.now) {
+            self.send(
+                address,
+                GroupFrame::Detached { reason: DetachReason::TokenExpired, user_id: None },
+            );
+        }
+        let Some(state) = self.state.as_ref() else { return };
+        let due = state.runs.iter().filter(|run| {
+            run.phase.deadline().is_some_and(|deadline| deadline <= self.now)
+        });
+        let due: Vec<_> = due.map(|run| run.run_id.clone()).collect();
+        for run_id in due {
+            let end = End::failed(failure::TIMEOUT, "The agent took too long.");
+            runs::finish(self, &run_id, end, true);
+        }
+    }
+
+    fn dispatch(&mut self) {
+        if self.state.is_some() {
+            runs::dispatch(self);
+        }
+    }
+
+    /// The state of a group that exists.
+    ///
+    /// # Panics
+    /// When it does not: [`Turn::take`] lets nothing but an init through then.
+    pub(crate) fn state(&self) -> &State {
+        self.state.as_ref().expect("inputs other than init are refused before a group exists")
+    }
+
+    /// Whether the group exists.
+    pub(crate) fn existing(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// Lets something happen: it is numbered, recorded and taken into the state.
+    ///
+    /// # Panics
+    /// When the event cannot follow, which means a bug in a command.
+    pub(crate) fn emit(&mut self, kind: EventKind) -> u64 {
+        let seq = self.state.as_ref().map_or(0, State::seq) + 1;
+        let event = Event { seq, at: self.now, kind };
+        let applied = match self.state.as_mut() {
+            Some(state) => state.apply(&event),
+            None => State::begin(&event).map(|state| *self.state = Some(state)),
+        };
+        applied.expect("commands emit events that can follow");
+        self.events.push(event);
+        seq
+    }
+
+    pub(crate) fn send(&mut self, to: Address, frame: GroupFrame) {
+        self.effects.push(Effect::Send { to, frame });
+    }
+
+    pub(crate) fn ok(
+        &mut self,
+        to: &Address,
+        r#ref: &convene_model::Ref,
+        seq: Option<u64>,
+        message_id: Option<convene_model::MessageId>,
+    ) {
+        self.send(to.clone(), GroupFrame::Ok { r#ref: r#ref.clone(), seq, message_id });
+    }
+
+    /// What a client needs beside history.
+    pub(crate) fn view(&self) -> GroupState {
+        let state = self.state();
+        let runs = state.runs.iter().map(|run| RunView {
+            run_id: run.run_id.clone(),
+            agent_id: run.agent_id.clone(),
+            trigger: run.trigger.clone(),
+            attempt: run.phase.attempt(),
+            phase: match run.phase {
+                Phase::Queued => RunPhase::Queued,
+                Phase::Thinking { .. } => RunPhase::Thinking,
+                Phase::Writing { .. } => RunPhase::Writing,
+            },
+        });
+        GroupState {
+            version: state.config.version,
+            agents: state.config.agents.clone(),
+            paused: state.config.paused,
+            runs: runs.collect(),
+        }
+    }
+}
+

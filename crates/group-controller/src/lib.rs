@@ -1,0 +1,20 @@
+//! The Group Controller: the pure state machine of one group.
+//!
+//! It owns what happened in the group and what follows from it. It has no async, no IO, no clock
+//! and no randomness: a host feeds it inputs with the time, writes the events of each [`Step`]
+//! durably, then runs the step's effects in order, then sets its alarm.
+
+mod commands;
+mod controller;
+mod effect;
+mod input;
+mod live;
+mod mention;
+mod runs;
+mod state;
+mod triggers;
+
+pub use controller::{Controller, Rejected, SnapshotError, Step};
+pub use effect::{Effect, Invocation};
+pub use input::{Address, Found, Input, Post, RunEnd};
+pub use state::{ImpossibleEvent, Phase, Run, State};

@@ -1,0 +1,219 @@
+//! The life of a run: dispatched, streaming, finished exactly once.
+
+use convene_model::{
+    MessageId, RunId, Timestamp,
+    agents::{InvokeRequest, Outcome, Usage, failure},
+    event::{Author, EventKind, Posted, RunFinished, RunStarted, RunStatus},
+    frame::GroupFrame,
+    limits::{MAX_ATTEMPTS, MAX_REPLY_BYTES, MAX_RUNS_AT_ONCE, RUN_TIMEOUT},
+};
+
+use crate::{
+    Effect, Invocation, RunEnd,
+    controller::Turn,
+    mention,
+    state::{Phase, Run},
+    triggers,
+};
+
+/// How a run ends.
+pub(crate) struct End {
+    status: RunStatus,
+    code: Option<String>,
+    detail: Option<String>,
+    usage: Option<Usage>,
+}
+
+impl End {
+    pub(crate) fn of(status: RunStatus) -> Self {
+        Self { status, code: None, detail: None, usage: None }
+    }
+
+    pub(crate) fn failed(code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { code: Some(code.into()), detail: Some(detail.into()), ..Self::of(RunStatus::Failed) }
+    }
+}
+
+/// Hands waiting runs to the Agents Worker: first come first served, one per agent and
+/// [`MAX_RUNS_AT_ONCE`] per group at a time.
+pub(crate) fn dispatch(turn: &mut Turn<'_>) {
+    loop {
+        let runs = &turn.state().runs;
+        let working = |run: &&Run| run.phase != Phase::Queued;
+        if runs.iter().filter(working).count() >= MAX_RUNS_AT_ONCE {
+            return;
+        }
+        let busy = |run: &Run| runs.iter().filter(working).any(|other| other.agent_id == run.agent_id);
+        let next = runs.iter().find(|run| run.phase == Phase::Queued && !busy(run));
+        let Some(run) = next.cloned() else { return };
+        if turn.state().agent(&run.agent_id).is_none() {
+            let end = End::failed(failure::AGENT_REMOVED, "The agent was taken out of the group.");
+            finish(turn, &run.run_id, end, false);
+            continue;
+        }
+        start(turn, &run, 1, turn.now + RUN_TIMEOUT);
+    }
+}
+
+fn start(turn: &mut Turn<'_>, run: &Run, attempt: u32, deadline: Timestamp) {
+    turn.live.replies.remove(&run.run_id);
+    turn.emit(EventKind::RunStarted(RunStarted {
+        run_id: run.run_id.clone(),
+        attempt,
+        agent_id: run.agent_id.clone(),
+        trigger: run.trigger.clone(),
+        deadline,
+    }));
+    let state = turn.state();
+    let invocation = Invocation {
+        org_id: state.identity.org_id.clone(),
+        deadline,
+        request: InvokeRequest {
+            group_id: state.identity.group_id.clone(),
+            agent_id: run.agent_id.clone(),
+            run_id: run.run_id.clone(),
+            attempt,
+            trigger: run.trigger.clone(),
+            agents: state
+                .config
+                .agents
+                .iter()
+                .map(|agent| (agent.agent_id.clone(), agent.name.clone()))
+                .collect(),
+            messages: state.window.iter().map(|remembered| remembered.message.clone()).collect(),
+        },
+    };
+    turn.effects.push(Effect::Invoke(Box::new(invocation)));
+}
+
+/// The run's current attempt, if `attempt` is it; anything else is late and changes nothing.
+fn current(turn: &Turn<'_>, run_id: &RunId, attempt: u32) -> Option<Run> {
+    turn.state().run(run_id).filter(|run| attempt > 0 && run.phase.attempt() == attempt).cloned()
+}
+
+/// More text of a reply.
+pub(crate) fn text(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, offset: u64, text: String) {
+    let Some(run) = current(turn, run_id, attempt) else { return };
+    let so_far = turn.live.replies.get(run_id).map_or(0, String::len);
+    if offset != so_far as u64 {
+        let end = End::failed(failure::WORKER_CUT, "Part of the agent's answer was lost.");
+        finish(turn, run_id, end, true);
+        return;
+    }
+    if so_far + text.len() > MAX_REPLY_BYTES {
+        let end = End::failed(failure::REPLY_TOO_LONG, "The agent's answer was too long.");
+        finish(turn, run_id, end, true);
+        return;
+    }
+    if text.is_empty() {
+        return;
+    }
+    if matches!(run.phase, Phase::Thinking { .. }) {
+        turn.emit(EventKind::RunStreaming { run_id: run_id.clone(), attempt });
+    }
+    turn.live.replies.entry(run_id.clone()).or_default().push_str(&text);
+    turn.effects.push(Effect::Broadcast(GroupFrame::Delta {
+        run_id: run_id.clone(),
+        attempt,
+        offset,
+        text,
+    }));
+}
+
+/// An attempt is over.
+pub(crate) fn ended(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, end: RunEnd) {
+    let Some(run) = current(turn, run_id, attempt) else { return };
+    match end {
+        RunEnd::Said(Outcome::Completed { usage }) => {
+            let empty = turn.live.replies.get(run_id).is_none_or(|text| text.trim().is_empty());
+            let end = if empty {
+                End::failed(failure::EMPTY_REPLY, "The model ended its answer without a word.")
+            } else {
+                End { usage, ..End::of(RunStatus::Completed) }
+            };
+            finish(turn, run_id, end, false);
+        }
+        RunEnd::Said(Outcome::Failed { code, detail, retry_after_ms: _ }) => {
+            finish(turn, run_id, End::failed(code, detail), false);
+        }
+        RunEnd::Lost { code, detail } => lost(turn, &run, code, &detail),
+    }
+}
+
+/// The controller was rebuilt: nobody answers for the attempts that were under way.
+pub(crate) fn recover(turn: &mut Turn<'_>) {
+    let under_way = |run: &&Run| run.phase != Phase::Queued;
+    let runs: Vec<_> = turn.state().runs.iter().filter(under_way).cloned().collect();
+    for run in runs {
+        lost(turn, &run, failure::TOO_MANY_ATTEMPTS, "The agent was interrupted too often.");
+    }
+}
+
+/// An attempt was cut off. One that showed nothing is driven again; one that had begun to answer
+/// is not, since its text cannot be taken back.
+fn lost(turn: &mut Turn<'_>, run: &Run, code: &'static str, detail: &str) {
+    match run.phase {
+        Phase::Queued => {}
+        Phase::Thinking { attempt, deadline } if attempt < MAX_ATTEMPTS => {
+            start(turn, run, attempt + 1, deadline);
+        }
+        Phase::Thinking { .. } => finish(turn, &run.run_id, End::failed(code, detail), false),
+        Phase::Writing { .. } => {
+            let mut end = End::of(RunStatus::Interrupted);
+            end.detail = Some("The answer was cut off.".to_owned());
+            finish(turn, &run.run_id, end, false);
+        }
+    }
+}
+
+/// Ends a run: its reply as far as it came and the one terminal event, in one commit.
+pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool) {
+    let Some(run) = turn.state().run(run_id).cloned() else { return };
+    let attempt = run.phase.attempt();
+    let reply = turn.live.replies.remove(run_id).filter(|text| !text.trim().is_empty());
+    let reply = reply.map(|text| reply_message(turn, &run, text));
+    let message_id = reply.as_ref().map(|reply| reply.message_id.clone());
+    let message_seq = reply.as_ref().map(|reply| turn.emit(EventKind::MessagePosted(reply.clone())));
+    let completed = end.status == RunStatus::Completed;
+    turn.emit(EventKind::RunFinished(RunFinished {
+        run_id: run.run_id,
+        attempt,
+        agent_id: run.agent_id,
+        trigger: run.trigger,
+        status: end.status,
+        message_id,
+        code: end.code,
+        detail: end.detail,
+        usage: end.usage,
+    }));
+    // What was cut short wakes nobody: half a sentence is no request.
+    if let (Some(reply), Some(seq), true) = (&reply, message_seq, completed) {
+        triggers::decide(turn, reply, seq);
+    }
+    if abort && attempt > 0 {
+        turn.effects.push(Effect::Abort { run_id: run_id.clone(), attempt });
+    }
+}
+
+/// # Panics
+/// Never: a run's id is short enough for the prefix.
+fn reply_message(turn: &Turn<'_>, run: &Run, text: String) -> Posted {
+    let mentions = mention::mentioned(&text, &turn.state().config.agents)
+        .filter(|agent| agent.agent_id != run.agent_id)
+        .filter_map(|agent| agent.agent_id.as_str().parse().ok())
+        .collect();
+    Posted {
+        message_id: MessageId::new(format!("{REPLY_PREFIX}{}", run.run_id))
+            .expect("a run's id and the prefix make an id"),
+        author: Author::Agent(run.agent_id.clone()),
+        root: run.root.clone(),
+        hop: run.hop + 1,
+        reply_to: None,
+        run_id: Some(run.run_id.clone()),
+        mentions,
+        text,
+    }
+}
+
+/// How the ids of agents' replies begin; nobody else may use it.
+pub(crate) const REPLY_PREFIX: &str = "run_";

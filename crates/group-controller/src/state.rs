@@ -1,0 +1,288 @@
+//! The durable state of a group: a fold over its events, and nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use convene_model::{
+    AgentId, GroupId, MessageId, RunId, Timestamp, UserId,
+    agents::ContextMessage,
+    event::{
+        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Posted, RunStarted,
+        TriggerDecided,
+    },
+    limits::{CONTEXT_BYTES, CONTEXT_MESSAGES, EXPIRED_TOKEN_GRACE, ROUTING_TOKEN_TTL},
+};
+use serde::{Deserialize, Serialize};
+
+/// The durable state of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// What the group was activated as, with the epoch that holds now.
+    pub(crate) identity: Activated,
+    /// The number of the last event.
+    pub(crate) seq: u64,
+    pub(crate) config: GroupConfig,
+    /// Users whose tokens issued until then are void; kept as long as such a token could live.
+    pub(crate) revoked: BTreeMap<UserId, Timestamp>,
+    /// Runs that have not ended, in the order of their triggers.
+    pub(crate) runs: Vec<Run>,
+    /// When each agent was last handed to the Agents Worker, for the cooldown.
+    pub(crate) last_started: BTreeMap<AgentId, Timestamp>,
+    /// The newest messages, oldest first.
+    pub(crate) window: VecDeque<Remembered>,
+    pub(crate) window_bytes: usize,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which run.
+    pub run_id: RunId,
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// The message that woke it.
+    pub trigger: MessageId,
+    /// The human message that began the chain.
+    pub root: MessageId,
+    /// How many agents stand between the root and the message that woke it.
+    pub hop: u32,
+    /// What it is doing.
+    pub phase: Phase,
+}
+
+/// What a run that has not ended is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waiting for its turn.
+    Queued,
+    /// With the Agents Worker, nothing said yet.
+    Thinking {
+        /// Which attempt.
+        attempt: u32,
+        /// When the run is given up.
+        deadline: Timestamp,
+    },
+    /// Writing its reply.
+    Writing {
+        /// Which attempt.
+        attempt: u32,
+        /// When the run is given up.
+        deadline: Timestamp,
+    },
+}
+
+impl Phase {
+    /// The attempt under way; 0 while none is.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Queued => 0,
+            Self::Thinking { attempt, .. } | Self::Writing { attempt, .. } => *attempt,
+        }
+    }
+
+    /// When the run is given up; `None` while it waits.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Queued => None,
+            Self::Thinking { deadline, .. } | Self::Writing { deadline, .. } => Some(*deadline),
+        }
+    }
+}
+
+/// A message as the state remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    #[serde(flatten)]
+    pub(crate) message: ContextMessage,
+    pub(crate) root: MessageId,
+    pub(crate) hop: u32,
+}
+
+/// An event that cannot follow on the events before it: the stored history is not a group's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {seq} cannot follow event {last}: {problem}")]
+pub struct ImpossibleEvent {
+    /// Its number.
+    pub seq: u64,
+    /// The number before it.
+    pub last: u64,
+    /// Why it cannot.
+    pub problem: &'static str,
+}
+
+impl State {
+    /// The state after a group's first event.
+    pub(crate) fn begin(event: &Event) -> Result<Self, ImpossibleEvent> {
+        let impossible = |problem| ImpossibleEvent { seq: event.seq, last: 0, problem };
+        if event.seq != 1 {
+            return Err(impossible("the first event has number 1"));
+        }
+        let EventKind::GroupActivated(identity) = &event.kind else {
+            return Err(impossible("a group begins with its activation"));
+        };
+        Ok(Self {
+            identity: identity.clone(),
+            seq: 1,
+            config: GroupConfig::default(),
+            revoked: BTreeMap::new(),
+            runs: Vec::new(),
+            last_started: BTreeMap::new(),
+            window: VecDeque::new(),
+            window_bytes: 0,
+        })
+    }
+
+    /// Takes the next event in.
+    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), ImpossibleEvent> {
+        let impossible = |problem| ImpossibleEvent { seq: event.seq, last: self.seq, problem };
+        if event.seq != self.seq + 1 {
+            return Err(impossible("numbers have no gaps"));
+        }
+        match &event.kind {
+            EventKind::GroupActivated(_) => return Err(impossible("a group is activated once")),
+            EventKind::GroupConfigured(config) => self.config = config.clone(),
+            EventKind::EpochRaised { epoch } => self.identity.epoch = *epoch,
+            EventKind::AccessRevoked { user_id } => self.revoke(user_id, event.at),
+            EventKind::MessagePosted(posted) => self.remember(posted),
+            EventKind::MessageEdited(edited) => self.reword(&edited.message_id, &edited.text),
+            EventKind::MessageDeleted(deleted) => self.forget(&deleted.message_id),
+            EventKind::TriggerDecided(decided) => self.queue(decided),
+            EventKind::RunStarted(started) => self.start(started, event.at),
+            EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
+            EventKind::RunFinished(finished) => {
+                self.runs.retain(|run| run.run_id != finished.run_id);
+            }
+            EventKind::ReactionAdded(_)
+            | EventKind::ReactionRemoved(_)
+            | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalResolved(_)
+            | EventKind::ApprovalExpired(_) => {}
+        }
+        self.seq = event.seq;
+        Ok(())
+    }
+
+    /// The number of the last event.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group_id(&self) -> &GroupId {
+        &self.identity.group_id
+    }
+
+    /// What the group was activated as, with the epoch that holds now.
+    #[must_use]
+    pub fn identity(&self) -> &Activated {
+        &self.identity
+    }
+
+    /// Runs that have not ended, in the order of their triggers.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    pub(crate) fn run(&self, run_id: &RunId) -> Option<&Run> {
+        self.runs.iter().find(|run| run.run_id == *run_id)
+    }
+
+    pub(crate) fn agent(&self, agent_id: &AgentId) -> Option<&GroupAgent> {
+        self.config.agents.iter().find(|agent| agent.agent_id == *agent_id)
+    }
+
+    fn revoke(&mut self, user_id: &UserId, at: Timestamp) {
+        let horizon = at - (ROUTING_TOKEN_TTL + EXPIRED_TOKEN_GRACE * 2);
+        self.revoked.retain(|_, instant| *instant >= horizon);
+        self.revoked.insert(user_id.clone(), at);
+    }
+
+    fn remember(&mut self, posted: &Posted) {
+        let text = context_text(&posted.text).to_owned();
+        self.window_bytes += text.len();
+        self.window.push_back(Remembered {
+            message: ContextMessage {
+                message_id: posted.message_id.clone(),
+                author: posted.author.clone(),
+                text,
+            },
+            root: posted.root.clone(),
+            hop: posted.hop,
+        });
+        while self.window.len() > CONTEXT_MESSAGES
+            || (self.window_bytes > CONTEXT_BYTES && self.window.len() > 1)
+        {
+            let Some(oldest) = self.window.pop_front() else { break };
+            self.window_bytes -= oldest.message.text.len();
+        }
+    }
+
+    fn reword(&mut self, message_id: &MessageId, text: &str) {
+        let found = self.window.iter_mut().find(|m| m.message.message_id == *message_id);
+        let Some(remembered) = found else { return };
+        self.window_bytes -= remembered.message.text.len();
+        context_text(text).clone_into(&mut remembered.message.text);
+        self.window_bytes += remembered.message.text.len();
+    }
+
+    fn forget(&mut self, message_id: &MessageId) {
+        let at = self.window.iter().position(|m| m.message.message_id == *message_id);
+        if let Some(gone) = at.and_then(|at| self.window.remove(at)) {
+            self.window_bytes -= gone.message.text.len();
+        }
+    }
+
+    fn queue(&mut self, decided: &TriggerDecided) {
+        let message = self.window.iter().rev().find(|m| m.message.message_id == decided.message_id);
+        let (root, hop) = message
+            .map_or((decided.message_id.clone(), 0), |message| (message.root.clone(), message.hop));
+        for candidate in &decided.candidates {
+            if let Decision::Accepted { run_id, .. } = &candidate.decision {
+                self.runs.push(Run {
+                    run_id: run_id.clone(),
+                    agent_id: candidate.agent_id.clone(),
+                    trigger: decided.message_id.clone(),
+                    root: root.clone(),
+                    hop,
+                    phase: Phase::Queued,
+                });
+            }
+        }
+    }
+
+    fn start(&mut self, started: &RunStarted, at: Timestamp) {
+        self.last_started.insert(started.agent_id.clone(), at);
+        let agents = &self.config.agents;
+        self.last_started.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
+        if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == started.run_id) {
+            run.phase =
+                Phase::Thinking { attempt: started.attempt, deadline: started.deadline };
+        }
+    }
+
+    fn stream(&mut self, run_id: &RunId) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == *run_id)
+            && let Phase::Thinking { attempt, deadline } = run.phase
+        {
+            run.phase = Phase::Writing { attempt, deadline };
+        }
+    }
+}
+
+/// As much of a text as fits into the context, cut between code points.
+fn context_text(text: &str) -> &str {
+    &text[..text.floor_char_boundary(CONTEXT_BYTES)]
+}
+
+/// The author as an agent, if it is one.
+pub(crate) fn as_agent(author: &Author) -> Option<&AgentId> {
+    match author {
+        Author::User(_) => None,
+        Author::Agent(id) => Some(id),
+    }
+}

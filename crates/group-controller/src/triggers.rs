@@ -1,0 +1,93 @@
+//! Which agents a message wakes, and why not.
+
+use convene_model::{
+    RunId,
+    event::{
+        Candidate, Decision, EventKind, GroupAgent, Posted, SuppressReason, TriggerDecided,
+        TriggerPolicy, WakeReason,
+    },
+    limits::{AGENT_COOLDOWN, MAX_QUEUED_RUNS, MAX_ROUNDS},
+};
+
+use crate::{
+    controller::Turn,
+    state::{Phase, as_agent},
+};
+
+/// Decides about each agent that the message brings into question, and records it. A message that
+/// brings none into question leaves no decision.
+pub(crate) fn decide(turn: &mut Turn<'_>, posted: &Posted, message_seq: u64) {
+    let mut candidates = Vec::new();
+    let mut queued = turn.state().runs.iter().filter(|run| run.phase == Phase::Queued).count();
+    for (index, agent) in turn.state().config.agents.iter().enumerate() {
+        let Some(reason) = wake_reason(posted, agent) else { continue };
+        let decision = match suppressed(turn, posted, agent, reason) {
+            Some(reason) => Decision::Suppressed { reason },
+            None if queued >= MAX_QUEUED_RUNS => {
+                Decision::Suppressed { reason: SuppressReason::QueueFull }
+            }
+            None => {
+                queued += 1;
+                Decision::Accepted { reason, run_id: run_id(message_seq, index) }
+            }
+        };
+        candidates.push(Candidate { agent_id: agent.agent_id.clone(), decision });
+    }
+    if !candidates.is_empty() {
+        turn.emit(EventKind::TriggerDecided(TriggerDecided {
+            message_id: posted.message_id.clone(),
+            message_seq,
+            candidates,
+        }));
+    }
+}
+
+/// A run's id: unique within the group, since its message's number is.
+///
+/// # Panics
+/// Never: it has at most 64 safe characters.
+fn run_id(message_seq: u64, index: usize) -> RunId {
+    RunId::new(format!("r{message_seq}-{index}")).expect("two numbers and a dash make an id")
+}
+
+/// Why the message would wake the agent, if it brings it into question at all.
+fn wake_reason(posted: &Posted, agent: &GroupAgent) -> Option<WakeReason> {
+    let by = as_agent(&posted.author);
+    if by == Some(&agent.agent_id) {
+        return None;
+    }
+    let mentioned = posted.mentions.iter().any(|id| id.as_str() == agent.agent_id.as_str());
+    match (by, mentioned, agent.trigger) {
+        (None, true, _) => Some(WakeReason::Mention),
+        (Some(_), true, _) => Some(WakeReason::Discussion),
+        (None, false, TriggerPolicy::Auto) => Some(WakeReason::Auto),
+        (None, false, TriggerPolicy::Off | TriggerPolicy::Mention) | (Some(_), false, _) => None,
+    }
+}
+
+/// Why the agent is not woken all the same. A human's explicit mention is never suppressed by
+/// cooldown or rounds: it queues.
+fn suppressed(
+    turn: &Turn<'_>,
+    posted: &Posted,
+    agent: &GroupAgent,
+    reason: WakeReason,
+) -> Option<SuppressReason> {
+    if agent.trigger == TriggerPolicy::Off {
+        return Some(SuppressReason::Policy);
+    }
+    if turn.state().config.paused {
+        return Some(SuppressReason::Paused);
+    }
+    match reason {
+        WakeReason::Mention => None,
+        WakeReason::Auto => cooling(turn, agent),
+        WakeReason::Discussion if posted.hop >= MAX_ROUNDS => Some(SuppressReason::MaxRounds),
+        WakeReason::Discussion => cooling(turn, agent),
+    }
+}
+
+fn cooling(turn: &Turn<'_>, agent: &GroupAgent) -> Option<SuppressReason> {
+    let last = turn.state().last_started.get(&agent.agent_id)?;
+    (turn.now.since(*last) < AGENT_COOLDOWN).then_some(SuppressReason::Cooldown)
+}

@@ -1,0 +1,189 @@
+//! What passes between a group's controller, the Agents Worker and the App's resolver.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AgentId, GroupId, MessageId, RunId, UserId, event::Author};
+
+/// `POST /invoke` on the Agents Worker, bound to the agent-access token by its body hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InvokeRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// Which agent runs.
+    pub agent_id: AgentId,
+    /// Which run.
+    pub run_id: RunId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// The message that woke the agent; it is among `messages`.
+    pub trigger: MessageId,
+    /// The agents of the group, so that a model can tell them apart.
+    pub agents: BTreeMap<AgentId, String>,
+    /// The conversation as far as the model is shown it, oldest first.
+    pub messages: Vec<ContextMessage>,
+}
+
+/// A message as a model is shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextMessage {
+    /// Which message.
+    pub message_id: MessageId,
+    /// Who wrote it.
+    pub author: Author,
+    /// Its text.
+    pub text: String,
+}
+
+/// One server-sent event of the answer to `/invoke`: the JSON in its `data` line.
+///
+/// The stream is zero or more `delta`s and then exactly one `finished`; a stream that ends without
+/// one was cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum InvokeEvent {
+    /// More text.
+    Delta {
+        /// How many UTF-8 bytes of the reply came before; counts from 0 in each attempt.
+        offset: u64,
+        /// The text; it never begins or ends within a code point.
+        text: String,
+    },
+    /// The end.
+    Finished(Outcome),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The model finished its reply.
+    Completed {
+        /// What it used, where the provider says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
+    /// Something failed.
+    Failed {
+        /// A stable code, see [`failure`].
+        code: String,
+        /// One sentence for people, without secrets.
+        detail: String,
+        /// Whether trying the same again may help, and after how many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// The stable codes of failed runs.
+pub mod failure {
+    /// The provider refused the credentials.
+    pub const PROVIDER_UNAUTHORIZED: &str = "provider_unauthorized";
+    /// The provider asked to slow down.
+    pub const PROVIDER_RATE_LIMITED: &str = "provider_rate_limited";
+    /// The provider answered with an error of its own.
+    pub const PROVIDER_ERROR: &str = "provider_error";
+    /// The provider could not be reached.
+    pub const PROVIDER_UNREACHABLE: &str = "provider_unreachable";
+    /// The provider said nothing for too long.
+    pub const PROVIDER_SILENT: &str = "provider_silent";
+    /// The provider's answer was cut or malformed.
+    pub const PROVIDER_CUT: &str = "provider_cut";
+    /// The provider's address is not allowed by the operator's configuration.
+    pub const ADDRESS_NOT_ALLOWED: &str = "address_not_allowed";
+    /// The agent's configuration could not be resolved.
+    pub const RESOLVE_FAILED: &str = "resolve_failed";
+    /// The Agents Worker could not be reached or refused the call.
+    pub const WORKER_UNAVAILABLE: &str = "worker_unavailable";
+    /// The Agents Worker's answer ended too early.
+    pub const WORKER_CUT: &str = "worker_cut";
+    /// The model ended its reply without a word.
+    pub const EMPTY_REPLY: &str = "empty_reply";
+    /// The reply is above the limit.
+    pub const REPLY_TOO_LONG: &str = "reply_too_long";
+    /// The run took too long.
+    pub const TIMEOUT: &str = "timeout";
+    /// The run lost its worker too often.
+    pub const TOO_MANY_ATTEMPTS: &str = "too_many_attempts";
+    /// The agent was taken out of the group while it waited.
+    pub const AGENT_REMOVED: &str = "agent_removed";
+}
+
+/// What a run used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read by the model.
+    pub input_tokens: u64,
+    /// Tokens written by the model.
+    pub output_tokens: u64,
+}
+
+/// `POST /internal/resolve` on the App: what an agent is. The request has an empty object as body,
+/// since what may be read follows from the token alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolvedAgent {
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// The version of its configuration.
+    pub version: u64,
+    /// Its system prompt.
+    pub system_prompt: String,
+    /// Its model.
+    pub model: ResolvedModel,
+    /// The people of the group by id, so that speakers stay distinguishable to the model.
+    pub people: BTreeMap<UserId, String>,
+}
+
+/// Where an agent's model runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "provider", rename_all = "snake_case")]
+pub enum ResolvedModel {
+    /// The built-in model that needs no key.
+    Demo,
+    /// Any service that speaks OpenAI's chat completions.
+    OpenaiCompatible {
+        /// The URL up to and without `/chat/completions`.
+        base_url: String,
+        /// The model's name there.
+        model: String,
+        /// The key, if the service wants one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_key: Option<ApiKey>,
+    },
+}
+
+/// A provider's key on its way to the request that needs it; never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Wraps a key.
+    #[must_use]
+    pub fn new(key: String) -> Self {
+        Self(key)
+    }
+
+    /// The key itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+impl Drop for ApiKey {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}

@@ -1,0 +1,379 @@
+//! What a group remembers: its events, in order, numbered without gaps.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AgentId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, RunId, Timestamp, UserId,
+    agents::Usage, infra::HistoryMode,
+};
+
+/// One thing that happened in a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number in the group; the first is 1, and there are no gaps.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened, as the member `kind` and the members that belong to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum EventKind {
+    /// The group came to life; always the first event.
+    #[serde(rename = "group.activated")]
+    GroupActivated(Activated),
+    /// What the controller needs to know of the group changed.
+    #[serde(rename = "group.configured")]
+    GroupConfigured(GroupConfig),
+    /// The epoch was raised: every token of a former epoch is void.
+    #[serde(rename = "group.epoch_raised")]
+    EpochRaised {
+        /// The epoch from now on.
+        epoch: u64,
+    },
+    /// A user's routing tokens issued before `at` are void.
+    #[serde(rename = "access.revoked")]
+    AccessRevoked {
+        /// Whose.
+        user_id: UserId,
+    },
+    /// Somebody wrote a message.
+    #[serde(rename = "message.posted")]
+    MessagePosted(Posted),
+    /// A message's text was replaced.
+    #[serde(rename = "message.edited")]
+    MessageEdited(Edited),
+    /// A message was taken back; its text is erased.
+    #[serde(rename = "message.deleted")]
+    MessageDeleted(Deleted),
+    /// A reaction was put on a message.
+    #[serde(rename = "reaction.added")]
+    ReactionAdded(Reaction),
+    /// A reaction was taken off a message.
+    #[serde(rename = "reaction.removed")]
+    ReactionRemoved(Reaction),
+    /// Which agents a message wakes, and which not, and why.
+    #[serde(rename = "trigger.decided")]
+    TriggerDecided(TriggerDecided),
+    /// An attempt of a run was handed to the Agents Worker.
+    #[serde(rename = "run.started")]
+    RunStarted(RunStarted),
+    /// The first text of an attempt arrived: from here on it is not driven again by itself.
+    #[serde(rename = "run.streaming")]
+    RunStreaming {
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+    },
+    /// A run ended; there is exactly one of these for each run.
+    #[serde(rename = "run.finished")]
+    RunFinished(RunFinished),
+    /// An agent asks for permission.
+    #[serde(rename = "approval.requested")]
+    ApprovalRequested(Approval),
+    /// Permission was given or refused.
+    #[serde(rename = "approval.resolved")]
+    ApprovalResolved(Approval),
+    /// Nobody answered in time.
+    #[serde(rename = "approval.expired")]
+    ApprovalExpired(Approval),
+}
+
+/// Who wrote something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "id", rename_all = "lowercase")]
+pub enum Author {
+    /// A person.
+    User(UserId),
+    /// An agent.
+    Agent(AgentId),
+}
+
+/// The first event of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activated {
+    /// The group.
+    pub group_id: GroupId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Where its history is kept.
+    pub history_mode: HistoryMode,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The numbering that its events belong to.
+    pub history: HistoryId,
+}
+
+/// What the controller needs to know of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Grows with each change; an equal or older version changes nothing.
+    pub version: u64,
+    /// The agents of the group.
+    pub agents: Vec<GroupAgent>,
+    /// Whether all agents are paused.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// An agent as the group knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupAgent {
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// The name by which it is mentioned, without the `@`.
+    pub name: String,
+    /// What wakes it.
+    pub trigger: TriggerPolicy,
+}
+
+/// What wakes an agent in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TriggerPolicy {
+    /// Nothing.
+    Off,
+    /// A message that mentions it.
+    Mention,
+    /// Each message of a person.
+    Auto,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posted {
+    /// Its id, chosen by its author.
+    pub message_id: MessageId,
+    /// Who wrote it.
+    pub author: Author,
+    /// The human message that began the chain which this one belongs to; itself for a human's.
+    pub root: MessageId,
+    /// How many agents stand between the root and this message.
+    pub hop: u32,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// The run that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
+    /// Who is mentioned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<ParticipantId>,
+    /// Its text, Markdown. The last member, so that it can be erased without touching the rest.
+    pub text: String,
+}
+
+impl Posted {
+    /// What a repeated post must be equal in: author, text, what it answers. Sixteen bytes.
+    ///
+    /// Mentions are left out, since the controller may have found them itself in the text.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        post_digest(&self.author, &self.text, self.reply_to.as_ref())
+    }
+}
+
+/// The digest of a post by its content; see [`Posted::digest`].
+#[must_use]
+pub fn post_digest(author: &Author, text: &str, reply_to: Option<&MessageId>) -> [u8; 16] {
+    let mut hash = blake3::Hasher::new();
+    let (kind, id) = match author {
+        Author::User(id) => (b"u", id.as_str()),
+        Author::Agent(id) => (b"a", id.as_str()),
+    };
+    hash.update(kind);
+    hash.update(id.as_bytes());
+    hash.update(b"\0");
+    hash.update(reply_to.map_or("", MessageId::as_str).as_bytes());
+    hash.update(b"\0");
+    hash.update(text.as_bytes());
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    out
+}
+
+/// A new text for a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Who edited it.
+    pub author: Author,
+    /// The new text; the last member, as in [`Posted`].
+    pub text: String,
+}
+
+/// A message taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Who took it back.
+    pub author: Author,
+}
+
+/// A reaction to a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaction {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Who reacted.
+    pub author: Author,
+    /// The emoji.
+    pub emoji: String,
+}
+
+/// A request for permission, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The approval's id.
+    pub approval_id: String,
+    /// The run that waits for it.
+    pub run_id: RunId,
+    /// SHA-256 over tool, configuration version, schema and arguments.
+    pub arguments_hash: String,
+    /// Who decided, once somebody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<UserId>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<bool>,
+}
+
+/// Which agents a message wakes; committed with the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggerDecided {
+    /// The message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Each agent that came into question.
+    pub candidates: Vec<Candidate>,
+}
+
+/// An agent that came into question, and what was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// What was decided.
+    #[serde(flatten)]
+    pub decision: Decision,
+}
+
+/// A decision about one agent and one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Decision {
+    /// The agent will run.
+    Accepted {
+        /// Why.
+        reason: WakeReason,
+        /// The run that was made.
+        run_id: RunId,
+    },
+    /// The agent will not run.
+    Suppressed {
+        /// Why not.
+        reason: SuppressReason,
+    },
+}
+
+/// Why an agent was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WakeReason {
+    /// A person mentioned it.
+    Mention,
+    /// It answers each message of a person.
+    Auto,
+    /// Another agent mentioned it.
+    Discussion,
+}
+
+/// Why an agent was not woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SuppressReason {
+    /// It ran in this group a moment ago.
+    Cooldown,
+    /// Agents have answered each other as often as they may.
+    MaxRounds,
+    /// The organization's budget is used up.
+    Budget,
+    /// Its trigger policy is off.
+    Policy,
+    /// All agents of the group are paused.
+    Paused,
+    /// Too many runs wait already.
+    QueueFull,
+}
+
+/// An attempt of a run begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// Which run.
+    pub run_id: RunId,
+    /// Which attempt; the first is 1.
+    pub attempt: u32,
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// The message that woke it.
+    pub trigger: MessageId,
+    /// When the run ends as timed out.
+    pub deadline: Timestamp,
+}
+
+/// A run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFinished {
+    /// Which run.
+    pub run_id: RunId,
+    /// The attempt that was the last; 0 when none was begun.
+    pub attempt: u32,
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// The message that woke it.
+    pub trigger: MessageId,
+    /// How it ended.
+    pub status: RunStatus,
+    /// The message with its reply, whole or as far as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<MessageId>,
+    /// A stable code, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// One sentence for people, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What it used, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// The agent replied.
+    Completed,
+    /// Something failed; `code` and `detail` say what.
+    Failed,
+    /// A person stopped it.
+    Cancelled,
+    /// A crash cut it after it had begun to answer.
+    Interrupted,
+}

@@ -1,0 +1,390 @@
+//! The group protocol `convene.v1`: JSON text frames between clients, apps and groups.
+//!
+//! A frame from a client has a `type` and mostly a `ref` that the answer repeats. On an upstream
+//! the same frames carry `conn` as well, and `attach` its `token`. A frame from the group to one
+//! connection has `conn` as its first member, so that it can be put in and taken out unparsed.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AgentId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, UserId,
+    event::GroupAgent,
+};
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "convene.v1";
+/// The close code for a client that cannot keep up; it reconnects and resumes.
+pub const CLOSE_TOO_SLOW: u16 = 4008;
+
+/// How a client wants messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Render {
+    /// With a sanitised HTML fragment beside each text.
+    Html,
+}
+
+/// A frame from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ClientFrame {
+    /// Joins the group's stream, or renews the right to it.
+    Attach {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// The last event number that the client has seen; replay begins after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// The numbering that `after` belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history: Option<HistoryId>,
+        /// How the client wants messages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        render: Option<Render>,
+    },
+    /// Leaves the group's stream.
+    Detach {
+        /// Repeated by the answer.
+        r#ref: Ref,
+    },
+    /// Writes a message.
+    Post {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Makes the post idempotent.
+        message_id: MessageId,
+        /// Markdown, 1 to `MAX_TEXT_BYTES` bytes.
+        text: String,
+        /// Who is mentioned; where absent, `@name` is matched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mentions: Option<Vec<ParticipantId>>,
+        /// The message that it answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<MessageId>,
+    },
+    /// Stops a run.
+    Cancel {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+    },
+}
+
+/// A frame from an app, for one of the connections that it carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum UpstreamFrame {
+    /// Joins a connection to the group, or renews its right.
+    Attach {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// A routing token of the connection's user.
+        token: String,
+        /// The last event number that the client has seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// The numbering that `after` belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history: Option<HistoryId>,
+        /// How the client wants messages; the app's affair.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        render: Option<Render>,
+    },
+    /// Takes a connection off the group.
+    Detach {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+    },
+    /// Writes a message.
+    Post {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Makes the post idempotent.
+        message_id: MessageId,
+        /// Markdown.
+        text: String,
+        /// Who is mentioned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mentions: Option<Vec<ParticipantId>>,
+        /// The message that it answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<MessageId>,
+    },
+    /// Stops a run.
+    Cancel {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+    },
+}
+
+/// The types of frames that a group understands.
+pub const FRAME_TYPES: &[&str] = &["attach", "detach", "post", "cancel"];
+
+/// What can be said of a frame that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFrame {
+    /// Why.
+    pub code: Code,
+    /// What is wrong, in words.
+    pub detail: String,
+    /// The frame's `conn`, if that much could be read.
+    pub conn: Option<ConnId>,
+    /// The frame's `ref`, if that much could be read.
+    pub r#ref: Option<Ref>,
+}
+
+/// Reads a frame (`ClientFrame` or `UpstreamFrame`).
+///
+/// # Errors
+/// [`BadFrame`] with [`Code::UnknownType`] or [`Code::InvalidFrame`]; its `conn` and `ref` are
+/// filled as far as they can be read, so that the answer reaches whoever sent the frame.
+pub fn parse<'a, F: Deserialize<'a>>(bytes: &'a [u8]) -> Result<F, BadFrame> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(frame) => return Ok(frame),
+        Err(error) => error,
+    };
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let member = |name: &str| value.get(name).and_then(|v| v.as_str());
+    let known = member("type").is_none_or(|name| FRAME_TYPES.contains(&name));
+    Err(BadFrame {
+        code: if known { Code::InvalidFrame } else { Code::UnknownType },
+        detail: error.to_string(),
+        conn: member("conn").and_then(|text| ConnId::new(text).ok()),
+        r#ref: member("ref").and_then(|text| Ref::new(text).ok()),
+    })
+}
+
+/// A frame from the group, beside events (which are [`crate::record::Record`] bodies).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum GroupFrame {
+    /// The connection is in the group's stream; what it missed follows, then what happens.
+    Attached {
+        /// The attach that this answers.
+        r#ref: Ref,
+        /// The group's last event number at that moment.
+        seq: u64,
+        /// The group's epoch.
+        epoch: u64,
+        /// The numbering.
+        history: HistoryId,
+        /// What a client needs beside history.
+        state: GroupState,
+    },
+    /// A command was carried out, and is durable.
+    Ok {
+        /// The command that this answers.
+        r#ref: Ref,
+        /// The number of the event that it led to, if it led to one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
+        /// The message that it was about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
+    },
+    /// A command was refused and changed nothing.
+    Error {
+        /// The command that this answers, if it could be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        r#ref: Option<Ref>,
+        /// Why.
+        code: Code,
+        /// What is particular to this occurrence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// When trying again makes sense, in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        /// The first event number that can still be replayed, with `too_old`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<u64>,
+    },
+    /// The numbering is another one, or the client is ahead of it: read history anew.
+    Reset {
+        /// The attach that this answers.
+        r#ref: Ref,
+        /// The group's last event number.
+        seq: u64,
+        /// The numbering.
+        history: HistoryId,
+    },
+    /// The connection is no longer in the group's stream; or, without `conn`, all of a user's.
+    Detached {
+        /// Why.
+        reason: DetachReason,
+        /// Whose connections, when the frame is for all of a user's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user_id: Option<UserId>,
+    },
+    /// More text of a running reply; not persisted.
+    Delta {
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// How many UTF-8 bytes came before.
+        offset: u64,
+        /// The text.
+        text: String,
+    },
+}
+
+/// Why a connection left the group's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DetachReason {
+    /// The client asked for it.
+    Requested,
+    /// Its routing token expired and was not renewed in time.
+    TokenExpired,
+    /// Its user's access was withdrawn.
+    Revoked,
+    /// The group's epoch was raised.
+    EpochRaised,
+}
+
+/// What a client needs beside history.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GroupState {
+    /// The version of the group's configuration.
+    pub version: u64,
+    /// Its agents.
+    pub agents: Vec<GroupAgent>,
+    /// Whether all agents are paused.
+    pub paused: bool,
+    /// The runs that have not ended, in the order of their triggers.
+    pub runs: Vec<RunView>,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Which run.
+    pub run_id: RunId,
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// The message that woke it.
+    pub trigger: MessageId,
+    /// The attempt under way; 0 while it is queued.
+    pub attempt: u32,
+    /// What it is doing.
+    pub phase: RunPhase,
+}
+
+/// What a run that has not ended is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPhase {
+    /// Waiting for its turn.
+    Queued,
+    /// With the Agents Worker, nothing said yet.
+    Thinking,
+    /// Writing its reply.
+    Writing,
+}
+
+impl GroupFrame {
+    /// The frame as bytes.
+    ///
+    /// # Panics
+    /// Never: frames have no map with keys other than texts.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("frames have only text keys").into()
+    }
+
+    /// The frame for one connection as bytes, `conn` first.
+    #[must_use]
+    pub fn encode_for(&self, conn: &ConnId) -> Bytes {
+        with_conn(conn, &self.encode())
+    }
+}
+
+const CONN_START: &[u8] = b"{\"conn\":\"";
+
+/// Puts `conn` into a frame (a JSON object with at least one member) as its first member.
+#[must_use]
+pub fn with_conn(conn: &ConnId, frame: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(frame.len() + conn.as_str().len() + 12);
+    out.put_slice(CONN_START);
+    out.put_slice(conn.as_str().as_bytes());
+    out.put_slice(b"\",");
+    out.put_slice(frame.get(1..).unwrap_or_default());
+    out.freeze()
+}
+
+/// Takes `conn` out of a frame that has it as its first member; `None` for a broadcast, whose
+/// bytes come back untouched and uncopied.
+#[must_use]
+pub fn split_conn(frame: &Bytes) -> (Option<ConnId>, Bytes) {
+    let Some(rest) = frame.strip_prefix(CONN_START) else {
+        return (None, frame.clone());
+    };
+    let Some(end) = rest.iter().position(|b| *b == b'"') else {
+        return (None, frame.clone());
+    };
+    let conn = std::str::from_utf8(&rest[..end]).ok().and_then(|text| ConnId::new(text).ok());
+    let Some(conn) = conn else {
+        return (None, frame.clone());
+    };
+    let after = CONN_START.len() + end + 1;
+    let mut out = BytesMut::with_capacity(frame.len() - after + 1);
+    out.put_u8(b'{');
+    out.put_slice(frame.get(after + 1..).unwrap_or_default());
+    (Some(conn), out.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conn_goes_in_and_comes_out_unparsed() {
+        let conn = ConnId::new("c-1").unwrap();
+        let frame = GroupFrame::Ok { r#ref: Ref::new("7").unwrap(), seq: Some(3), message_id: None };
+        let bytes = frame.encode_for(&conn);
+        assert_eq!(&bytes[..], br#"{"conn":"c-1","type":"ok","ref":"7","seq":3}"#);
+        let (got, rest) = split_conn(&bytes);
+        assert_eq!(got, Some(conn));
+        assert_eq!(rest, frame.encode());
+        assert_eq!(split_conn(&rest), (None, rest.clone()));
+    }
+
+    #[test]
+    fn a_frame_with_an_unknown_type_or_member_is_refused_and_its_ref_is_kept() {
+        let bad = parse::<ClientFrame>(br#"{"type":"dance","ref":"1"}"#).unwrap_err();
+        assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::UnknownType, "1"));
+        let bad = parse::<ClientFrame>(br#"{"type":"post","ref":"2","message_id":"m","text":"x","conn":"c"}"#)
+            .unwrap_err();
+        assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::InvalidFrame, "2"));
+        let bad = parse::<ClientFrame>(b"{\"type\":\"post\"").unwrap_err();
+        assert_eq!((bad.code, bad.r#ref), (Code::InvalidFrame, None));
+        let bad = parse::<ClientFrame>(b"\xff\xfe").unwrap_err();
+        assert_eq!(bad.code, Code::InvalidFrame);
+    }
+
+    #[test]
+    fn a_post_is_read_with_and_without_its_optional_members() {
+        let frame: ClientFrame =
+            parse(br#"{"type":"post","ref":"7","message_id":"m1","text":"hi"}"#).unwrap();
+        let ClientFrame::Post { mentions, reply_to, .. } = frame else { panic!("a post") };
+        assert_eq!((mentions, reply_to), (None, None));
+        let frame: UpstreamFrame = parse(
+            br#"{"conn":"c1","type":"post","ref":"7","message_id":"m1","text":"hi","mentions":["a1"],"reply_to":"m0"}"#,
+        )
+        .unwrap();
+        assert!(matches!(frame, UpstreamFrame::Post { mentions: Some(m), .. } if m.len() == 1));
+    }
+}

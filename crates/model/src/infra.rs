@@ -1,0 +1,175 @@
+//! Bodies of the Orchestrator's infra API and of the controllers' calls behind it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{GroupId, HistoryId, OrgId, Role, Timestamp, UserId};
+
+/// Where a group's history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryMode {
+    /// In the group's own durable storage.
+    #[default]
+    Internal,
+    /// By the organization's own history service.
+    External,
+}
+
+/// Where a group stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupStatus {
+    /// Awake, or ready to wake.
+    Active,
+    /// Asleep: nobody is attached and nothing runs.
+    Idle,
+}
+
+impl GroupStatus {
+    /// The status as it stands in rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// The status with that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Active, Self::Idle].into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+/// `POST /infra/groups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActivateRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Where its history is kept.
+    #[serde(default)]
+    pub history_mode: HistoryMode,
+    /// Where it should run, for hosts that know regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+/// The answer to an activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// The group.
+    pub group_id: GroupId,
+    /// Its controller, derived from the group's id.
+    pub group_controller_id: String,
+    /// Where it stands.
+    pub status: GroupStatus,
+    /// Where its history is kept.
+    pub history_mode: HistoryMode,
+    /// Its epoch.
+    pub epoch: u64,
+}
+
+/// `GET /infra/groups/{id}`: the routing record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutingRecord {
+    /// The group.
+    pub group_id: GroupId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Its controller.
+    pub group_controller_id: String,
+    /// Where it stands.
+    pub group_status: GroupStatus,
+    /// Where its history is kept.
+    pub history_mode: HistoryMode,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it was last known to be used.
+    pub last_active: Timestamp,
+    /// Since when it is idle, while it is.
+    pub idle_at: Option<Timestamp>,
+    /// Where it runs, for hosts that know regions.
+    pub region: Option<String>,
+}
+
+/// `POST /infra/routing-token`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutingTokenRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// For whom.
+    pub user_id: UserId,
+    /// What that user is in the group.
+    pub role: Role,
+}
+
+/// A routing token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutingToken {
+    /// The token, a JWT of type `routing+jwt`.
+    pub routing_token: String,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+impl std::fmt::Debug for RoutingToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RoutingToken").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+/// `POST /infra/groups/{id}/revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// Whose routing tokens become void.
+    pub user_id: UserId,
+}
+
+/// `POST /infra/cleanup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CleanupRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// What it is now.
+    pub status: GroupStatus,
+    /// Why, for the log.
+    pub reason: String,
+}
+
+/// `POST /groups/{id}/init` on the controllers: brings a group to life; an equal repeat is success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRequest {
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Where its history is kept.
+    pub history_mode: HistoryMode,
+    /// Its epoch; a higher one than the controller's is taken over and voids older tokens.
+    pub epoch: u64,
+}
+
+/// The answer to an init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initialized {
+    /// The epoch that the controller works under.
+    pub epoch: u64,
+    /// The group's last event number.
+    pub head: u64,
+    /// The numbering that its events belong to.
+    pub history: HistoryId,
+}
+
+/// `GET /infra/orgs/{id}/limits` and `PUT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgLimits {
+    /// How many groups of the organization may be active or idle at a time.
+    pub max_active_groups: u64,
+}

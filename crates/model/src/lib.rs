@@ -1,0 +1,28 @@
+//! What travels between Convene's hops: ids, events, frames, token claims, problems, limits.
+//!
+//! Owns the shapes and their validation, and the signing and checking of tokens. Never does IO,
+//! never reads a clock and never draws randomness: time and `jti` values are passed in.
+
+pub mod agents;
+pub mod claims;
+pub mod event;
+pub mod frame;
+pub mod history;
+pub mod ids;
+pub mod infra;
+pub mod keys;
+pub mod limits;
+pub mod problem;
+pub mod record;
+pub mod replay;
+pub mod role;
+pub mod time;
+pub mod token;
+
+pub use ids::{
+    AgentId, ConnId, GroupId, GroupKey, HistoryId, MessageId, OrgId, ParticipantId,
+    Ref, RunId, UpstreamId, UserId,
+};
+pub use problem::{Code, Problem};
+pub use role::Role;
+pub use time::Timestamp;

@@ -1,0 +1,61 @@
+//! Every limit of the protocol, by name. Each is checked at the edge where the value enters and is
+//! listed in the operations guide.
+
+use std::time::Duration;
+
+/// Characters in an id.
+pub const MAX_ID_LEN: usize = 64;
+/// Bytes of a message's text (UTF-8).
+pub const MAX_TEXT_BYTES: usize = 32 * 1024;
+/// Bytes of one frame from a client or an upstream.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of an HTTP request's body, unless a route says less.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Mentions in one message.
+pub const MAX_MENTIONS: usize = 20;
+/// Agents in one group.
+pub const MAX_AGENTS_PER_GROUP: usize = 32;
+/// Characters of a display name (a person's, an agent's, a workspace's).
+pub const MAX_NAME_CHARS: usize = 60;
+/// Characters of a group's title.
+pub const MAX_TITLE_CHARS: usize = 120;
+/// Messages in one page of history at most.
+pub const MAX_PAGE: usize = 200;
+/// Messages in one page of history when nothing is said.
+pub const DEFAULT_PAGE: usize = 50;
+/// Events replayed to one connection at an attach; beyond it the answer is `too_old`.
+pub const MAX_REPLAY_EVENTS: u64 = 1000;
+/// Connections of one upstream.
+pub const MAX_CONNS_PER_UPSTREAM: usize = 10_000;
+/// Upstreams of one group.
+pub const MAX_UPSTREAMS_PER_GROUP: usize = 64;
+/// Runs that work at the same time in one group; later ones queue.
+pub const MAX_RUNS_AT_ONCE: usize = 4;
+/// Runs that wait in one group; a trigger beyond it is suppressed as `queue_full`.
+pub const MAX_QUEUED_RUNS: usize = 64;
+/// Attempts of one run.
+pub const MAX_ATTEMPTS: u32 = 3;
+/// Bytes of an agent's reply; a longer one ends the run as failed with `reply_too_long`.
+pub const MAX_REPLY_BYTES: usize = 64 * 1024;
+/// How far agents may answer each other after a human message.
+pub const MAX_ROUNDS: u32 = 2;
+/// How long an agent that ran in a group is not woken there by anything but a human's mention.
+pub const AGENT_COOLDOWN: Duration = Duration::from_secs(15);
+/// How long a run may take in all before it ends as failed with `timeout`.
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Messages that a model is shown at most.
+pub const CONTEXT_MESSAGES: usize = 40;
+/// Bytes of text that a model is shown at most.
+pub const CONTEXT_BYTES: usize = 48 * 1024;
+/// How long clocks of two services may differ.
+pub const CLOCK_LEEWAY: Duration = Duration::from_secs(5);
+/// How long a connection goes on after its routing token has expired.
+pub const EXPIRED_TOKEN_GRACE: Duration = Duration::from_secs(30);
+/// Lifetime of a routing token.
+pub const ROUTING_TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
+/// Lifetime of every token between services.
+pub const SERVICE_TOKEN_TTL: Duration = Duration::from_secs(60);
+/// How long a run's agent-access token is honoured for look-ups on the run's behalf.
+pub const RUN_TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
+/// Used `jti` values remembered by one process; beyond it tokens are refused until some expire.
+pub const MAX_REMEMBERED_JTIS: usize = 1_000_000;

@@ -1,0 +1,278 @@
+//! An event as it is stored and sent: encoded once, chained by digest.
+//!
+//! A record's body is the very frame that goes to clients. The chain runs over the body's head and
+//! over a digest of its text, so that a text can be erased without breaking the chain.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::event::{Event, EventKind};
+
+/// A digest in the chain of a group's records.
+pub type Chain = [u8; 32];
+
+/// The chain before the first record.
+pub const CHAIN_START: Chain = [0; 32];
+
+const FRAME_START: &[u8] = b"{\"type\":\"event\",\"seq\":";
+const TEXT_MEMBER: &[u8] = b",\"text\":\"";
+
+/// An encoded event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The event's number.
+    pub seq: u64,
+    /// The frame: `{"type":"event","seq":…,"at":…,"kind":…,…}`, UTF-8 JSON. When its text is
+    /// erased, the frame with an empty text.
+    pub body: Bytes,
+    /// Where the member `text` begins in `body` (at its comma); the body's length if it has none.
+    pub text_at: u32,
+    /// The digest of the text that was erased, if it was.
+    pub erased: Option<Chain>,
+}
+
+/// Why stored bytes are not the records that they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes end within a record, or a length in them cannot be.
+    #[error("stored records are cut short or malformed at byte {0}")]
+    Malformed(usize),
+    /// A body is not an event.
+    #[error("stored record {seq} is not an event: {problem}")]
+    NotAnEvent {
+        /// The record's number.
+        seq: u64,
+        /// What the parser said.
+        problem: String,
+    },
+}
+
+impl Record {
+    /// Encodes an event; the only place where an event becomes bytes.
+    ///
+    /// # Panics
+    /// Never: events have no map with keys other than texts, which is all that JSON refuses.
+    #[must_use]
+    pub fn encode(event: &Event) -> Self {
+        let mut out = Vec::with_capacity(384);
+        out.extend_from_slice(FRAME_START);
+        write_int(&mut out, event.seq);
+        out.extend_from_slice(b",\"at\":");
+        write_int(&mut out, event.at.millis());
+        let brace = out.len();
+        serde_json::to_writer(&mut out, &event.kind).expect("events have only text keys");
+        out[brace] = b',';
+        let text_at = match event.kind {
+            EventKind::MessagePosted(_) | EventKind::MessageEdited(_) => {
+                find(&out, TEXT_MEMBER).unwrap_or(out.len())
+            }
+            EventKind::GroupActivated(_)
+            | EventKind::GroupConfigured(_)
+            | EventKind::EpochRaised { .. }
+            | EventKind::AccessRevoked { .. }
+            | EventKind::MessageDeleted(_)
+            | EventKind::ReactionAdded(_)
+            | EventKind::ReactionRemoved(_)
+            | EventKind::TriggerDecided(_)
+            | EventKind::RunStarted(_)
+            | EventKind::RunStreaming { .. }
+            | EventKind::RunFinished(_)
+            | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalResolved(_)
+            | EventKind::ApprovalExpired(_) => out.len(),
+        };
+        Self { seq: event.seq, text_at: text_at as u32, body: out.into(), erased: None }
+    }
+
+    /// The event in this record.
+    ///
+    /// # Errors
+    /// [`RecordError::NotAnEvent`] when the body is something else.
+    pub fn decode(&self) -> Result<Event, RecordError> {
+        serde_json::from_slice(&self.body).map_err(|error| RecordError::NotAnEvent {
+            seq: self.seq,
+            problem: error.to_string(),
+        })
+    }
+
+    /// The chain after this record, given the chain before it.
+    #[must_use]
+    pub fn chain(&self, before: &Chain) -> Chain {
+        let text_at = (self.text_at as usize).min(self.body.len());
+        let mut hash = blake3::Hasher::new();
+        hash.update(before);
+        hash.update(&self.body[..text_at]);
+        match &self.erased {
+            Some(digest) => hash.update(digest),
+            None => hash.update(blake3::hash(&self.body[text_at..]).as_bytes()),
+        };
+        *hash.finalize().as_bytes()
+    }
+
+    /// The same record without its text; the chain stays as it is.
+    #[must_use]
+    pub fn erase(&self) -> Self {
+        let text_at = self.text_at as usize;
+        if self.erased.is_some() || text_at >= self.body.len() {
+            return self.clone();
+        }
+        let mut body = BytesMut::with_capacity(text_at + 12);
+        body.put_slice(&self.body[..text_at]);
+        body.put_slice(b",\"text\":\"\"}");
+        Self {
+            seq: self.seq,
+            text_at: self.text_at,
+            erased: Some(*blake3::hash(&self.body[text_at..]).as_bytes()),
+            body: body.freeze(),
+        }
+    }
+
+    /// Appends the record to a chunk: length, text position, erased flag, digest if erased, body.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.put_u32_le(self.body.len() as u32);
+        out.put_u32_le(self.text_at);
+        match &self.erased {
+            None => out.put_u8(0),
+            Some(digest) => {
+                out.put_u8(1);
+                out.put_slice(digest);
+            }
+        }
+        out.put_slice(&self.body);
+    }
+}
+
+/// Reads a chunk that [`Record::write_to`] filled; `first_seq` is the number of its first record.
+///
+/// # Errors
+/// [`RecordError::Malformed`] when the bytes are not whole records.
+pub fn read_chunk(chunk: &Bytes, first_seq: u64) -> Result<Vec<Record>, RecordError> {
+    let mut records = Vec::new();
+    let mut at = 0;
+    while at < chunk.len() {
+        let body_len = read_u32(chunk, at)? as usize;
+        let text_at = read_u32(chunk, at + 4)?;
+        let flag = *chunk.get(at + 8).ok_or(RecordError::Malformed(at))?;
+        let mut body_at = at + 9;
+        let erased = match flag {
+            0 => None,
+            1 => {
+                let bytes = chunk.get(body_at..body_at + 32).ok_or(RecordError::Malformed(at))?;
+                body_at += 32;
+                let mut digest = [0; 32];
+                digest.copy_from_slice(bytes);
+                Some(digest)
+            }
+            _ => return Err(RecordError::Malformed(at)),
+        };
+        let end = body_at.checked_add(body_len).ok_or(RecordError::Malformed(at))?;
+        if end > chunk.len() || text_at as usize > body_len {
+            return Err(RecordError::Malformed(at));
+        }
+        records.push(Record {
+            seq: first_seq + records.len() as u64,
+            body: chunk.slice(body_at..end),
+            text_at,
+            erased,
+        });
+        at = end;
+    }
+    Ok(records)
+}
+
+fn read_u32(chunk: &[u8], at: usize) -> Result<u32, RecordError> {
+    let bytes = chunk.get(at..at + 4).ok_or(RecordError::Malformed(at))?;
+    let mut four = [0; 4];
+    four.copy_from_slice(bytes);
+    Ok(u32::from_le_bytes(four))
+}
+
+fn write_int(out: &mut Vec<u8>, value: u64) {
+    serde_json::to_writer(out, &value).expect("a number is JSON");
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        MessageId, Timestamp, UserId,
+        event::{Author, Posted},
+    };
+
+    fn posted(seq: u64, text: &str) -> Event {
+        let message_id = MessageId::new(format!("m{seq}")).unwrap();
+        Event {
+            seq,
+            at: Timestamp::from_millis(1_732_100_000_000),
+            kind: EventKind::MessagePosted(Posted {
+                root: message_id.clone(),
+                message_id,
+                author: Author::User(UserId::new("u1").unwrap()),
+                hop: 0,
+                reply_to: None,
+                run_id: None,
+                mentions: vec![],
+                text: text.into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_record_is_the_frame_that_clients_get() {
+        let record = Record::encode(&posted(7, "hi \"there\""));
+        assert_eq!(
+            std::str::from_utf8(&record.body).unwrap(),
+            r#"{"type":"event","seq":7,"at":1732100000000,"kind":"message.posted","message_id":"m7","author":{"kind":"user","id":"u1"},"root":"m7","hop":0,"text":"hi \"there\""}"#
+        );
+        assert_eq!(record.decode().unwrap(), posted(7, "hi \"there\""));
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_member_is_still_found_as_the_text() {
+        let record = Record::encode(&posted(1, r#"x,"text":"y"#));
+        let tail = &record.body[record.text_at as usize..];
+        assert_eq!(tail, br#","text":"x,\"text\":\"y"}"#);
+    }
+
+    #[test]
+    fn erasing_a_text_removes_it_and_keeps_the_chain() {
+        let record = Record::encode(&posted(1, "secret plan"));
+        let chain = record.chain(&CHAIN_START);
+        let erased = record.erase();
+        assert_eq!(erased.chain(&CHAIN_START), chain);
+        assert!(!String::from_utf8_lossy(&erased.body).contains("secret"));
+        assert_eq!(erased.decode().unwrap(), posted(1, ""));
+        assert_eq!(erased.erase(), erased);
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_changes_the_chain() {
+        let record = Record::encode(&posted(1, "hello"));
+        let chain = record.chain(&CHAIN_START);
+        for i in 0..record.body.len() {
+            let mut body = record.body.to_vec();
+            body[i] ^= 1;
+            let other = Record { body: body.into(), ..record.clone() };
+            assert_ne!(other.chain(&CHAIN_START), chain, "byte {i}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_reads_back_and_a_cut_one_is_refused() {
+        let records: Vec<_> = [posted(4, "a"), posted(5, "b")].iter().map(Record::encode).collect();
+        let records = [records[0].clone(), records[1].erase()];
+        let mut chunk = Vec::new();
+        for record in &records {
+            record.write_to(&mut chunk);
+        }
+        assert_eq!(read_chunk(&chunk.clone().into(), 4).unwrap(), records);
+        let first = 9 + records[0].body.len();
+        for end in (1..chunk.len()).filter(|end| *end != first) {
+            let cut = Bytes::copy_from_slice(&chunk[..end]);
+            assert!(matches!(read_chunk(&cut, 4), Err(RecordError::Malformed(_))), "cut at {end}");
+        }
+    }
+}
