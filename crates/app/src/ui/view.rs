@@ -1,0 +1,376 @@
+//! What the pages are made of: plain structs that a page handler fills.
+//!
+//! A view holds only what its reader may see. Ids are the model's types, so that nothing unchecked
+//! reaches a URL; texts are raw and escaped by the templates.
+
+use std::collections::{BTreeMap, HashMap};
+
+use convene_model::{
+    AgentId, GroupId, HistoryId, OrgId, Role, Timestamp, UserId,
+    event::{Author, GroupAgent, TriggerPolicy},
+    history::{FinishedRun, Message},
+};
+use serde::Serialize;
+
+/// Who is signed in.
+#[derive(Debug, Clone, Serialize)]
+pub struct Me {
+    /// The user's id.
+    pub id: UserId,
+    /// The user's display name.
+    pub name: String,
+    /// The user's mail address.
+    pub email: String,
+}
+
+/// A workspace of the reader.
+#[derive(Debug, Clone, Serialize)]
+pub struct OrgView {
+    /// Which workspace.
+    pub org_id: OrgId,
+    /// Its name.
+    pub name: String,
+    /// The reader's role in it.
+    pub role: Role,
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupItem {
+    /// Which group.
+    pub group_id: GroupId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Its title.
+    pub title: String,
+    /// Whether only its members see it.
+    pub is_private: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Somebody by name.
+#[derive(Debug, Clone, Serialize)]
+pub struct Person {
+    /// The user's id.
+    pub user_id: UserId,
+    /// The user's display name.
+    pub name: String,
+}
+
+/// What stands beside the content on every page of a workspace.
+#[derive(Debug, Clone)]
+pub struct Shell {
+    /// The session's CSRF token.
+    pub csrf: String,
+    /// Who is signed in.
+    pub me: Me,
+    /// The workspace in view.
+    pub org: OrgView,
+    /// All workspaces of the reader, the one in view among them.
+    pub orgs: Vec<OrgView>,
+    /// The groups of the workspace that the reader may open, in the order of the list.
+    pub groups: Vec<GroupItem>,
+}
+
+/// What is wrong with a form that comes back.
+#[derive(Debug, Clone, Default)]
+pub struct FormErrors {
+    /// What is wrong with the whole, as a sentence.
+    pub general: Option<String>,
+    /// What is wrong with a field, by the field's name, as a sentence.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl FormErrors {
+    /// One sentence about the whole form.
+    #[must_use]
+    pub fn general(sentence: impl Into<String>) -> Self {
+        Self { general: Some(sentence.into()), fields: BTreeMap::new() }
+    }
+
+    /// Adds a sentence about one field.
+    #[must_use]
+    pub fn field(mut self, name: &str, sentence: impl Into<String>) -> Self {
+        self.fields.insert(name.to_owned(), sentence.into());
+        self
+    }
+
+    /// The sentence about a field.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+}
+
+/// `GET /sign-up`, and `POST /sign-up` when it is refused.
+#[derive(Debug, Clone, Default)]
+pub struct SignUpView {
+    /// The CSRF token of the form.
+    pub csrf: String,
+    /// Where to go afterwards (a path of this site), as the hidden field `next`.
+    pub next: Option<String>,
+    /// The token of the invite that led here, as the hidden field `invite`.
+    pub invite: Option<String>,
+    /// The workspace that the invite is for.
+    pub invite_org: Option<String>,
+    /// What was entered.
+    pub email: String,
+    /// What was entered.
+    pub name: String,
+    /// What is wrong; fields `email`, `name`, `password`.
+    pub errors: FormErrors,
+}
+
+/// `GET /sign-in`, and `POST /sign-in` when it is refused.
+#[derive(Debug, Clone, Default)]
+pub struct SignInView {
+    /// The CSRF token of the form.
+    pub csrf: String,
+    /// Where to go afterwards (a path of this site), as the hidden field `next`.
+    pub next: Option<String>,
+    /// The workspace that an invite on the way is for.
+    pub invite_org: Option<String>,
+    /// What was entered.
+    pub email: String,
+    /// What is wrong; fields `email`, `password`.
+    pub errors: FormErrors,
+}
+
+/// What an invite link is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InviteState {
+    /// It can be accepted.
+    Open,
+    /// The reader belongs to the workspace already.
+    AlreadyMember,
+    /// It was used, has expired or never was; these look the same.
+    Gone,
+}
+
+/// `GET /invite/{token}`.
+#[derive(Debug, Clone)]
+pub struct InviteView {
+    /// The CSRF token of the form.
+    pub csrf: String,
+    /// The invite's token, as it stands in the URL.
+    pub token: String,
+    /// The workspace; `None` when the invite is gone.
+    pub org: Option<(OrgId, String)>,
+    /// Who made the invite.
+    pub invited_by: Option<String>,
+    /// Who is signed in.
+    pub me: Option<Me>,
+    /// What the link is worth.
+    pub state: InviteState,
+}
+
+/// `GET /`: the workspaces of the reader, and the form for another.
+#[derive(Debug, Clone)]
+pub struct StartView {
+    /// The session's CSRF token.
+    pub csrf: String,
+    /// Who is signed in.
+    pub me: Me,
+    /// The reader's workspaces; none for somebody who has just signed up.
+    pub orgs: Vec<OrgView>,
+    /// What was entered as the new workspace's name.
+    pub name: String,
+    /// What is wrong; field `name`.
+    pub errors: FormErrors,
+}
+
+/// `GET /o/{org_id}`.
+#[derive(Debug, Clone)]
+pub struct WorkspaceView {
+    /// What stands beside it.
+    pub shell: Shell,
+}
+
+/// A member of a workspace.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberView {
+    /// Which user.
+    pub user_id: UserId,
+    /// The display name.
+    pub name: String,
+    /// The mail address.
+    pub email: String,
+    /// The role in the workspace.
+    pub role: Role,
+}
+
+/// An agent of a workspace.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentView {
+    /// Which agent.
+    pub agent_id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// Its system prompt.
+    pub system_prompt: String,
+    /// Its provider; `None` for the built-in demo model.
+    pub provider_id: Option<String>,
+    /// Its model's name at the provider; empty for the demo model.
+    pub model: String,
+    /// Whether new groups begin with it.
+    pub is_default: bool,
+    /// What wakes it where a group says nothing else.
+    pub trigger: TriggerPolicy,
+}
+
+/// A model provider of a workspace.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderView {
+    /// Which provider.
+    pub provider_id: String,
+    /// Its name.
+    pub name: String,
+    /// The URL up to and without `/chat/completions`.
+    pub base_url: String,
+    /// Whether a key is kept for it.
+    pub has_key: bool,
+}
+
+/// An API token of the reader.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenView {
+    /// Which token; not the token itself.
+    pub token_id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// `GET /o/{org_id}/settings/members`.
+#[derive(Debug, Clone)]
+pub struct MembersView {
+    /// What stands beside it.
+    pub shell: Shell,
+    /// Everybody in the workspace.
+    pub members: Vec<MemberView>,
+}
+
+/// `GET /o/{org_id}/settings/agents`.
+#[derive(Debug, Clone)]
+pub struct AgentsView {
+    /// What stands beside it.
+    pub shell: Shell,
+    /// The workspace's agents.
+    pub agents: Vec<AgentView>,
+    /// The providers that an agent can use.
+    pub providers: Vec<ProviderView>,
+}
+
+/// `GET /o/{org_id}/settings/providers`.
+#[derive(Debug, Clone)]
+pub struct ProvidersView {
+    /// What stands beside it.
+    pub shell: Shell,
+    /// The workspace's providers.
+    pub providers: Vec<ProviderView>,
+}
+
+/// `GET /o/{org_id}/settings/tokens`.
+#[derive(Debug, Clone)]
+pub struct TokensView {
+    /// What stands beside it.
+    pub shell: Shell,
+    /// The reader's tokens.
+    pub tokens: Vec<TokenView>,
+}
+
+/// A message and its fragment.
+#[derive(Debug, Clone, Serialize)]
+pub struct MessageView {
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
+    /// What [`super::markdown`] made of its text; empty for a deleted message.
+    pub html: String,
+}
+
+/// A page of history with its fragments.
+#[derive(Debug, Clone, Serialize)]
+pub struct PageView {
+    /// The messages, oldest first.
+    pub messages: Vec<MessageView>,
+    /// The runs that ended within the page.
+    pub runs: Vec<FinishedRun>,
+    /// Whether there are messages before the page.
+    pub more_before: bool,
+    /// The group's last event number at the time of reading.
+    pub head: u64,
+    /// The numbering.
+    pub history: HistoryId,
+}
+
+/// `GET /g/{group_id}`.
+#[derive(Debug, Clone)]
+pub struct GroupView {
+    /// What stands beside it.
+    pub shell: Shell,
+    /// The group.
+    pub group: GroupItem,
+    /// Who may take part: the members of a private group, else everybody in the workspace.
+    pub members: Vec<Person>,
+    /// The group's agents.
+    pub agents: Vec<GroupAgent>,
+    /// Whether all agents are paused.
+    pub paused: bool,
+    /// Names of authors who are neither in `members` nor in `agents` any more, by id.
+    pub former: HashMap<String, String>,
+    /// The newest page of history; `None` when it could not be read (the script tries again).
+    pub page: Option<PageView>,
+    /// Why nothing can be written here, as a sentence; `None` where it can.
+    pub read_only: Option<String>,
+}
+
+/// A page that says what went wrong and what to do.
+#[derive(Debug, Clone, Default)]
+pub struct ErrorView {
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, as a short sentence.
+    pub title: String,
+    /// What to do, as a sentence or two.
+    pub detail: String,
+    /// Where the one button leads; `/` when not said.
+    pub href: Option<String>,
+    /// What the button says; "Go to the start page" when not said.
+    pub action: Option<String>,
+}
+
+/// Names of authors by id.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<String, String>);
+
+impl Names {
+    /// Everybody whom a group page knows by name.
+    #[must_use]
+    pub fn of_group(view: &GroupView) -> Self {
+        let mut names = view.former.clone();
+        for person in &view.members {
+            names.insert(person.user_id.to_string(), person.name.clone());
+        }
+        for agent in &view.agents {
+            names.insert(agent.agent_id.to_string(), agent.name.clone());
+        }
+        names.insert(view.shell.me.id.to_string(), view.shell.me.name.clone());
+        Self(names)
+    }
+
+    /// Whether the author is an agent, the author's id and name.
+    #[must_use]
+    pub fn of(&self, author: &Author) -> (bool, String, String) {
+        let (agent, id, unknown) = match author {
+            Author::User(id) => (false, id.as_str(), "Former member"),
+            Author::Agent(id) => (true, id.as_str(), "Former agent"),
+        };
+        let name = self.0.get(id).map_or(unknown, String::as_str);
+        (agent, id.to_owned(), name.to_owned())
+    }
+}
