@@ -14,6 +14,9 @@ use crate::{
     state::{ImpossibleEvent, Phase, State},
 };
 
+/// When a connection that found no room may try again, in milliseconds.
+const OVERLOADED_RETRY_MS: u64 = 5_000;
+
 /// The controller of one group.
 #[derive(Debug, Default)]
 pub struct Controller {
@@ -123,6 +126,9 @@ impl Controller {
         let Self { state, live } = self;
         let mut turn = Turn { now, state, live, events: Vec::new(), effects: Vec::new() };
         turn.run_deadlines();
+        // What a deadline set in motion comes before the input too, so that an attach in the same
+        // step names the last event of the step and misses none.
+        turn.dispatch();
         let answer = turn.take(input);
         turn.dispatch();
         let Turn { events, effects, .. } = turn;
@@ -219,7 +225,7 @@ impl Turn<'_> {
                     r#ref,
                     code: *code,
                     detail: (!detail.is_empty()).then(|| detail.clone()),
-                    retry_after_ms: None,
+                    retry_after_ms: (*code == Code::Overloaded).then_some(OVERLOADED_RETRY_MS),
                     start: None,
                 },
             );
@@ -259,7 +265,12 @@ impl Turn<'_> {
         self.state.as_ref().expect("inputs other than init are refused before a group exists")
     }
 
-    /// Whether the group exists.
+    /// The number that the next event will have.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.state.as_ref().map_or(0, State::seq) + 1
+    }
+
+    /// The state, if the group exists.
     pub(crate) fn existing(&self) -> Option<&State> {
         self.state.as_ref()
     }
@@ -269,7 +280,7 @@ impl Turn<'_> {
     /// # Panics
     /// When the event cannot follow, which means a bug in a command.
     pub(crate) fn emit(&mut self, kind: EventKind) -> u64 {
-        let seq = self.state.as_ref().map_or(0, State::seq) + 1;
+        let seq = self.next_seq();
         let event = Event { seq, at: self.now, kind };
         let applied = match self.state.as_mut() {
             Some(state) => state.apply(&event),

@@ -1,41 +1,40 @@
 //! Finding `@name` in a text.
 
-use convene_model::event::GroupAgent;
+use convene_model::{ParticipantId, event::GroupAgent, limits::MAX_MENTIONS};
 
-/// Whether `text` mentions `name` as `@name`: in any case, not inside a word or an address, and not
-/// as the beginning of a longer name.
-pub(crate) fn mentions(text: &str, name: &str) -> bool {
-    if name.is_empty() {
-        return false;
-    }
-    let mut rest = text;
-    let mut before = None;
-    while let Some(at) = rest.find('@') {
-        let previous = rest[..at].chars().next_back().or(before);
-        let after = &rest[at + 1..];
-        if previous.is_none_or(|c| !is_name_char(c)) && starts_with_name(after, name) {
-            return true;
-        }
-        before = Some('@');
-        rest = after;
-    }
-    false
+/// Whom a message mentions that does not say so itself; at most [`MAX_MENTIONS`].
+pub(crate) fn participants(text: &str, agents: &[GroupAgent]) -> Vec<ParticipantId> {
+    mentioned(text, agents)
+        .into_iter()
+        .filter_map(|agent| ParticipantId::new(&agent.agent_id).ok())
+        .take(MAX_MENTIONS)
+        .collect()
 }
 
-/// The agents that `text` mentions, in the order of `agents`.
-pub(crate) fn mentioned<'a>(
-    text: &str,
-    agents: &'a [GroupAgent],
-) -> impl Iterator<Item = &'a GroupAgent> {
-    let any = text.contains('@');
-    agents.iter().filter(move |agent| any && mentions(text, &agent.name))
+/// The agents that `text` mentions as `@name`, in the order of `agents`: in any case, not inside a
+/// word or an address, and not as the beginning of a longer word. Where the names of several agents
+/// fit at one place, the longest is meant.
+fn mentioned<'a>(text: &str, agents: &'a [GroupAgent]) -> Vec<&'a GroupAgent> {
+    let mut meant = vec![false; agents.len()];
+    for (at, _) in text.match_indices('@') {
+        if text[..at].chars().next_back().is_some_and(is_name_char) {
+            continue;
+        }
+        let after = &text[at + 1..];
+        let fits = agents.iter().enumerate().filter(|(_, agent)| starts_with_name(after, &agent.name));
+        if let Some((index, _)) = fits.max_by_key(|(_, agent)| agent.name.len()) {
+            meant[index] = true;
+        }
+    }
+    agents.iter().zip(meant).filter(|(_, meant)| *meant).map(|(agent, _)| agent).collect()
 }
 
 fn starts_with_name(text: &str, name: &str) -> bool {
     let mut rest = text.chars();
-    let matches = name
-        .chars()
-        .all(|want| rest.next().is_some_and(|got| want.to_lowercase().eq(got.to_lowercase())));
+    let matches = !name.is_empty()
+        && name
+            .chars()
+            .all(|want| rest.next().is_some_and(|got| want.to_lowercase().eq(got.to_lowercase())));
     matches && !continues(rest.as_str())
 }
 
@@ -56,7 +55,22 @@ fn is_name_char(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mentions;
+    use convene_model::{AgentId, event::TriggerPolicy};
+
+    use super::*;
+
+    fn agents(names: &[&str]) -> Vec<GroupAgent> {
+        let agent = |(index, name): (usize, &&str)| GroupAgent {
+            agent_id: AgentId::new(format!("a{index}")).expect("an id"),
+            name: (*name).to_owned(),
+            trigger: TriggerPolicy::Mention,
+        };
+        names.iter().enumerate().map(agent).collect()
+    }
+
+    fn mentions(text: &str, name: &str) -> bool {
+        !mentioned(text, &agents(&[name])).is_empty()
+    }
 
     #[test]
     fn a_name_is_found_after_an_at_sign() {
@@ -81,5 +95,16 @@ mod tests {
     fn names_of_any_script_are_matched_in_any_case() {
         assert!(mentions("привет @АННА", "Анна"));
         assert!(mentions("@Zoë bitte", "zoë"));
+    }
+
+    #[test]
+    fn of_several_names_that_fit_the_longest_is_meant() {
+        let agents = agents(&["Guide", "Guide Two", "Two"]);
+        let names = |text| -> Vec<&str> {
+            mentioned(text, &agents).iter().map(|agent| agent.name.as_str()).collect()
+        };
+        assert_eq!(names("@guide two, please"), ["Guide Two"]);
+        assert_eq!(names("@Guide Twofold"), ["Guide"]);
+        assert_eq!(names("@Two and @guide two and @guide"), ["Guide", "Guide Two", "Two"]);
     }
 }

@@ -35,8 +35,11 @@ impl End {
 }
 
 /// Hands waiting runs to the Agents Worker: first come first served, one per agent and
-/// [`MAX_RUNS_AT_ONCE`] per group at a time.
+/// [`MAX_RUNS_AT_ONCE`] per group at a time. While all agents are paused, they wait.
 pub(crate) fn dispatch(turn: &mut Turn<'_>) {
+    if turn.state().config.paused {
+        return;
+    }
     loop {
         let runs = &turn.state().runs;
         let working = |run: &&Run| run.phase != Phase::Queued;
@@ -46,11 +49,6 @@ pub(crate) fn dispatch(turn: &mut Turn<'_>) {
         let busy = |run: &Run| runs.iter().filter(working).any(|other| other.agent_id == run.agent_id);
         let next = runs.iter().find(|run| run.phase == Phase::Queued && !busy(run));
         let Some(run) = next.cloned() else { return };
-        if turn.state().agent(&run.agent_id).is_none() {
-            let end = End::failed(failure::AGENT_REMOVED, "The agent was taken out of the group.");
-            finish(turn, &run.run_id, end, false);
-            continue;
-        }
         start(turn, &run, 1, turn.now + RUN_TIMEOUT);
     }
 }
@@ -80,10 +78,21 @@ fn start(turn: &mut Turn<'_>, run: &Run, attempt: u32, deadline: Timestamp) {
                 .iter()
                 .map(|agent| (agent.agent_id.clone(), agent.name.clone()))
                 .collect(),
-            messages: state.window.iter().map(|remembered| remembered.message.clone()).collect(),
+            messages: state.context(&run.trigger),
         },
     };
     turn.effects.push(Effect::Invoke(Box::new(invocation)));
+}
+
+/// Ends the runs of agents that are no longer in the group, whether they wait or work.
+pub(crate) fn end_removed(turn: &mut Turn<'_>) {
+    let state = turn.state();
+    let removed = state.runs.iter().filter(|run| state.agent(&run.agent_id).is_none());
+    let removed: Vec<_> = removed.map(|run| run.run_id.clone()).collect();
+    for run_id in removed {
+        let end = End::failed(failure::AGENT_REMOVED, "The agent was taken out of the group.");
+        finish(turn, &run_id, end, true);
+    }
 }
 
 /// The run's current attempt, if `attempt` is it; anything else is late and changes nothing.
@@ -173,8 +182,12 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
     let reply = turn.live.replies.remove(run_id).filter(|text| !text.trim().is_empty());
     let reply = reply.map(|text| reply_message(turn, &run, text));
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());
-    let message_seq = reply.as_ref().map(|reply| turn.emit(EventKind::MessagePosted(reply.clone())));
-    let completed = end.status == RunStatus::Completed;
+    // What was cut short wakes nobody: half a sentence is no request.
+    let whole = reply.as_ref().filter(|_| end.status == RunStatus::Completed);
+    let decided = whole.and_then(|reply| triggers::decide(turn, reply, turn.next_seq()));
+    if let Some(reply) = reply {
+        turn.emit(EventKind::MessagePosted(reply));
+    }
     turn.emit(EventKind::RunFinished(RunFinished {
         run_id: run.run_id,
         attempt,
@@ -186,9 +199,8 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         detail: end.detail,
         usage: end.usage,
     }));
-    // What was cut short wakes nobody: half a sentence is no request.
-    if let (Some(reply), Some(seq), true) = (&reply, message_seq, completed) {
-        triggers::decide(turn, reply, seq);
+    if let Some(decided) = decided {
+        turn.emit(EventKind::TriggerDecided(decided));
     }
     if abort && attempt > 0 {
         turn.effects.push(Effect::Abort { run_id: run_id.clone(), attempt });
@@ -198,10 +210,8 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
 /// # Panics
 /// Never: a run's id is short enough for the prefix.
 fn reply_message(turn: &Turn<'_>, run: &Run, text: String) -> Posted {
-    let mentions = mention::mentioned(&text, &turn.state().config.agents)
-        .filter(|agent| agent.agent_id != run.agent_id)
-        .filter_map(|agent| agent.agent_id.as_str().parse().ok())
-        .collect();
+    let mut mentions = mention::participants(&text, &turn.state().config.agents);
+    mentions.retain(|id| id.as_str() != run.agent_id.as_str());
     Posted {
         message_id: MessageId::new(format!("{REPLY_PREFIX}{}", run.run_id))
             .expect("a run's id and the prefix make an id"),

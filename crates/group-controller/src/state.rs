@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use convene_model::{
-    AgentId, GroupId, MessageId, RunId, Timestamp, UserId,
+    AgentId, Code, GroupId, MessageId, RunId, Timestamp, UserId,
     agents::ContextMessage,
+    claims::Access,
     event::{
         Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Posted, RunStarted,
         TriggerDecided,
@@ -30,6 +31,8 @@ pub struct State {
     /// The newest messages, oldest first.
     pub(crate) window: VecDeque<Remembered>,
     pub(crate) window_bytes: usize,
+    /// Messages that are too old for the window, but woke a run that has not ended.
+    pub(crate) pinned: Vec<Remembered>,
 }
 
 /// A run that has not ended.
@@ -131,6 +134,7 @@ impl State {
             last_started: BTreeMap::new(),
             window: VecDeque::new(),
             window_bytes: 0,
+            pinned: Vec::new(),
         })
     }
 
@@ -151,9 +155,7 @@ impl State {
             EventKind::TriggerDecided(decided) => self.queue(decided),
             EventKind::RunStarted(started) => self.start(started, event.at),
             EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
-            EventKind::RunFinished(finished) => {
-                self.runs.retain(|run| run.run_id != finished.run_id);
-            }
+            EventKind::RunFinished(finished) => self.end(&finished.run_id),
             EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::ApprovalRequested(_)
@@ -182,10 +184,36 @@ impl State {
         &self.identity
     }
 
+    /// Whether a routing token that was verified still holds for this group as it is now.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for another group or organization, [`Code::StaleEpoch`] for a former
+    /// epoch, [`Code::AccessRevoked`] for a token issued before its user was removed.
+    pub fn admits(&self, access: &Access) -> Result<(), Code> {
+        let claims = &access.claims;
+        if claims.group_id != self.identity.group_id || claims.org_id != self.identity.org_id {
+            return Err(Code::Forbidden);
+        }
+        if claims.epoch != self.identity.epoch {
+            return Err(Code::StaleEpoch);
+        }
+        // Tokens carry whole seconds: one of the same second may be from before, so it is refused.
+        if self.revoked.get(&claims.user_id).is_some_and(|at| access.issued_at <= *at) {
+            return Err(Code::AccessRevoked);
+        }
+        Ok(())
+    }
+
     /// Runs that have not ended, in the order of their triggers.
     #[must_use]
     pub fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// Users whose routing tokens issued until then are void.
+    #[must_use]
+    pub fn revoked(&self) -> &BTreeMap<UserId, Timestamp> {
+        &self.revoked
     }
 
     pub(crate) fn run(&self, run_id: &RunId) -> Option<&Run> {
@@ -214,20 +242,49 @@ impl State {
             root: posted.root.clone(),
             hop: posted.hop,
         });
+        self.trim_window();
+    }
+
+    fn trim_window(&mut self) {
         while self.window.len() > CONTEXT_MESSAGES
             || (self.window_bytes > CONTEXT_BYTES && self.window.len() > 1)
         {
             let Some(oldest) = self.window.pop_front() else { break };
             self.window_bytes -= oldest.message.text.len();
+            if self.runs.iter().any(|run| run.trigger == oldest.message.message_id) {
+                self.pinned.push(oldest);
+            }
         }
     }
 
+    /// What the agent that `trigger` wakes is shown, oldest first: the newest messages within
+    /// [`CONTEXT_MESSAGES`] and [`CONTEXT_BYTES`], and `trigger` among them however old it is.
+    pub(crate) fn context(&self, trigger: &MessageId) -> Vec<ContextMessage> {
+        let pinned = self.pinned.iter().find(|m| m.message.message_id == *trigger);
+        let mut bytes = pinned.map_or(0, |pinned| pinned.message.text.len());
+        let newest = self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(pinned.is_some()));
+        let mut messages: Vec<_> = newest
+            .take_while(|remembered| {
+                bytes += remembered.message.text.len();
+                bytes <= CONTEXT_BYTES
+            })
+            .chain(pinned)
+            .map(|remembered| remembered.message.clone())
+            .collect();
+        messages.reverse();
+        messages
+    }
+
     fn reword(&mut self, message_id: &MessageId, text: &str) {
-        let found = self.window.iter_mut().find(|m| m.message.message_id == *message_id);
-        let Some(remembered) = found else { return };
-        self.window_bytes -= remembered.message.text.len();
-        context_text(text).clone_into(&mut remembered.message.text);
-        self.window_bytes += remembered.message.text.len();
+        let is_it = |m: &&mut Remembered| m.message.message_id == *message_id;
+        if let Some(remembered) = self.window.iter_mut().find(is_it) {
+            self.window_bytes -= remembered.message.text.len();
+            context_text(text).clone_into(&mut remembered.message.text);
+            self.window_bytes += remembered.message.text.len();
+            self.trim_window();
+        } else if let Some(remembered) = self.pinned.iter_mut().find(is_it) {
+            context_text(text).clone_into(&mut remembered.message.text);
+        }
     }
 
     fn forget(&mut self, message_id: &MessageId) {
@@ -235,6 +292,7 @@ impl State {
         if let Some(gone) = at.and_then(|at| self.window.remove(at)) {
             self.window_bytes -= gone.message.text.len();
         }
+        self.pinned.retain(|m| m.message.message_id != *message_id);
     }
 
     fn queue(&mut self, decided: &TriggerDecided) {
@@ -263,6 +321,12 @@ impl State {
             run.phase =
                 Phase::Thinking { attempt: started.attempt, deadline: started.deadline };
         }
+    }
+
+    fn end(&mut self, run_id: &RunId) {
+        self.runs.retain(|run| run.run_id != *run_id);
+        let runs = &self.runs;
+        self.pinned.retain(|m| runs.iter().any(|run| run.trigger == m.message.message_id));
     }
 
     fn stream(&mut self, run_id: &RunId) {

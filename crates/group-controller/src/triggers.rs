@@ -3,7 +3,7 @@
 use convene_model::{
     RunId,
     event::{
-        Candidate, Decision, EventKind, GroupAgent, Posted, SuppressReason, TriggerDecided,
+        Candidate, Decision, GroupAgent, Posted, SuppressReason, TriggerDecided,
         TriggerPolicy, WakeReason,
     },
     limits::{AGENT_COOLDOWN, MAX_QUEUED_RUNS, MAX_ROUNDS},
@@ -14,9 +14,9 @@ use crate::{
     state::{Phase, as_agent},
 };
 
-/// Decides about each agent that the message brings into question, and records it. A message that
-/// brings none into question leaves no decision.
-pub(crate) fn decide(turn: &mut Turn<'_>, posted: &Posted, message_seq: u64) {
+/// What is decided about each agent that the message brings into question; `None` when it brings
+/// none into question. The caller records it in the message's commit.
+pub(crate) fn decide(turn: &Turn<'_>, posted: &Posted, message_seq: u64) -> Option<TriggerDecided> {
     let mut candidates = Vec::new();
     let mut queued = turn.state().runs.iter().filter(|run| run.phase == Phase::Queued).count();
     for (index, agent) in turn.state().config.agents.iter().enumerate() {
@@ -33,13 +33,11 @@ pub(crate) fn decide(turn: &mut Turn<'_>, posted: &Posted, message_seq: u64) {
         };
         candidates.push(Candidate { agent_id: agent.agent_id.clone(), decision });
     }
-    if !candidates.is_empty() {
-        turn.emit(EventKind::TriggerDecided(TriggerDecided {
-            message_id: posted.message_id.clone(),
-            message_seq,
-            candidates,
-        }));
-    }
+    (!candidates.is_empty()).then(|| TriggerDecided {
+        message_id: posted.message_id.clone(),
+        message_seq,
+        candidates,
+    })
 }
 
 /// A run's id: unique within the group, since its message's number is.

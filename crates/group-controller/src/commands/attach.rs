@@ -38,7 +38,7 @@ pub(crate) fn attach(
                 code: Code::TooOld,
                 detail: None,
                 retry_after_ms: None,
-                start: Some(seq - MAX_REPLAY_EVENTS),
+                start: Some(seq - MAX_REPLAY_EVENTS + 1),
             },
         );
         return Ok(());
@@ -51,28 +51,23 @@ pub(crate) fn attach(
         history: ours,
         state: turn.view(),
     };
+    let in_stream = turn.live.access(from).is_some();
     turn.live.join(from.clone(), access);
     turn.send(from.clone(), attached);
     if let Some(after) = after.filter(|after| *after < seq) {
         turn.effects.push(Effect::Replay { to: from.clone(), after, upto: seq });
     }
-    replies_so_far(turn, from);
+    // A connection that only renews its right has had each delta already.
+    if !in_stream || after.is_some() {
+        replies_so_far(turn, from);
+    }
     Ok(())
 }
 
 fn check(turn: &Turn<'_>, from: &Address, access: &Access) -> Result<(), Rejected> {
-    let state = turn.state();
-    let claims = &access.claims;
-    if claims.group_id != state.identity.group_id || claims.org_id != state.identity.org_id {
-        return Err(Rejected::new(Code::Forbidden, "the routing token is for another group"));
-    }
-    if claims.epoch != state.identity.epoch {
-        return Err(Rejected::new(Code::StaleEpoch, ""));
-    }
-    if state.revoked.get(&claims.user_id).is_some_and(|at| access.issued_at <= *at) {
-        return Err(Rejected::new(Code::AccessRevoked, ""));
-    }
-    if turn.live.access(from).is_some_and(|held| held.claims.user_id != claims.user_id) {
+    turn.state().admits(access).map_err(|code| Rejected::new(code, ""))?;
+    let user_id = &access.claims.user_id;
+    if turn.live.access(from).is_some_and(|held| held.claims.user_id != *user_id) {
         return Err(Rejected::new(Code::Forbidden, "the connection belongs to another user"));
     }
     if !turn.live.has_room(from) {

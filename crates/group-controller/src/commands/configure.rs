@@ -7,7 +7,10 @@ use convene_model::{
     limits::{MAX_AGENTS_PER_GROUP, MAX_NAME_CHARS},
 };
 
-use crate::controller::{Rejected, Turn};
+use crate::{
+    controller::{Rejected, Turn},
+    runs,
+};
 
 pub(crate) fn configure(turn: &mut Turn<'_>, config: GroupConfig) -> Result<(), Rejected> {
     let invalid = |detail: String| Err(Rejected::new(Code::ValidationFailed, detail));
@@ -15,8 +18,7 @@ pub(crate) fn configure(turn: &mut Turn<'_>, config: GroupConfig) -> Result<(), 
         return invalid(format!("a group has at most {MAX_AGENTS_PER_GROUP} agents"));
     }
     for (index, agent) in config.agents.iter().enumerate() {
-        let chars = agent.name.chars().count();
-        if chars == 0 || chars > MAX_NAME_CHARS {
+        if agent.name.trim().is_empty() || agent.name.chars().count() > MAX_NAME_CHARS {
             return invalid(format!("an agent's name has 1 to {MAX_NAME_CHARS} characters"));
         }
         let others = &config.agents[..index];
@@ -30,6 +32,7 @@ pub(crate) fn configure(turn: &mut Turn<'_>, config: GroupConfig) -> Result<(), 
     }
     if config.version > turn.state().config.version {
         turn.emit(EventKind::GroupConfigured(config));
+        runs::end_removed(turn);
     }
     Ok(())
 }

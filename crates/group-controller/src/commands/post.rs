@@ -1,7 +1,7 @@
 //! Writes a message, once for each `message_id`, and decides which agents it wakes.
 
 use convene_model::{
-    Code, ParticipantId,
+    Code, Role,
     event::{Author, EventKind, Posted, post_digest},
     limits::{MAX_MENTIONS, MAX_TEXT_BYTES},
 };
@@ -17,6 +17,10 @@ use crate::{
 
 pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
     let access = attached(turn, &post.from)?;
+    if access.claims.role == Role::Agent {
+        // An agent's message never opens a root, and this one belongs to no run that has one.
+        return Err(Rejected::new(Code::Forbidden, "an agent writes in its runs only"));
+    }
     let author = Author::User(access.claims.user_id.clone());
     check(&post)?;
 
@@ -33,10 +37,7 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
 
     let mentions = match post.mentions {
         Some(mentions) => mentions,
-        None => mention::mentioned(&post.text, &turn.state().config.agents)
-            .filter_map(|agent| ParticipantId::new(&agent.agent_id).ok())
-            .take(MAX_MENTIONS)
-            .collect(),
+        None => mention::participants(&post.text, &turn.state().config.agents),
     };
     let posted = Posted {
         root: post.message_id.clone(),
@@ -48,8 +49,11 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
         mentions,
         text: post.text,
     };
-    let seq = turn.emit(EventKind::MessagePosted(posted.clone()));
-    triggers::decide(turn, &posted, seq);
+    let decided = triggers::decide(turn, &posted, turn.next_seq());
+    let seq = turn.emit(EventKind::MessagePosted(posted));
+    if let Some(decided) = decided {
+        turn.emit(EventKind::TriggerDecided(decided));
+    }
     turn.ok(&post.from, &post.r#ref, Some(seq), Some(post.message_id));
     Ok(())
 }
