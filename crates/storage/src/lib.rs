@@ -1,11 +1,22 @@
 //! Native storage: the directory databases and the groups' store.
 //!
 //! Owns every file of a data directory that holds records: `infra.db` and `workspace.db` through
-//! [`SqliteDatabase`], and the journal files with `rooms.db`. Never decides anything about a group,
-//! a person or a token: it keeps what it is given, in the order in which it is given, and says when
-//! it is on disk.
+//! [`SqliteDatabase`], the journal files and `rooms.db` through [`GroupStore`]. Never decides
+//! anything about a group, a person or a token: it keeps what it is given, in the order in which it
+//! is given, and says when it is on disk.
 
+mod checksum;
 mod directory;
+mod journal;
+mod pending;
+mod rooms;
 mod sqlite;
+mod store;
 
 pub use directory::sqlite::SqliteDatabase;
+pub use store::{
+    GroupStore,
+    error::{CommitFailed, Overloaded, StoreError},
+    options::{self, StoreOptions},
+    types::{Batch, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats},
+};

@@ -114,7 +114,10 @@ mod tests {
     fn a_reader_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
-        open_writer(&path, Durability::Full, "").unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        open_writer(&path, Durability::Full, "")
+            .unwrap()
+            .execute_batch("CREATE TABLE t(x)")
+            .unwrap();
         assert!(open_reader(&path).unwrap().execute("INSERT INTO t VALUES (1)", []).is_err());
     }
 }

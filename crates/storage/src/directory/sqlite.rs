@@ -82,9 +82,7 @@ impl Database for SqliteDatabase {
             Some(rows) => Ok(rows),
             None => {
                 self.write(move |connection| {
-                    in_transaction(connection, |connection| {
-                        Ok(run(connection, &statement)?.rows)
-                    })
+                    in_transaction(connection, |connection| Ok(run(connection, &statement)?.rows))
                 })
                 .await
             }
@@ -199,8 +197,7 @@ fn run(connection: &Connection, statement: &Statement) -> Result<Answer, DbError
         let affected = prepared.raw_execute().map_err(from_sqlite)? as u64;
         return Ok(Answer { rows: Vec::new(), affected });
     }
-    let columns: Arc<[String]> =
-        prepared.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Arc<[String]> = prepared.column_names().map(str::to_owned).collect();
     let mut rows = Vec::new();
     let mut found = prepared.raw_query();
     while let Some(row) = found.next().map_err(from_sqlite)? {

@@ -137,10 +137,7 @@ async fn null_compares_with_is_not_distinct_from(db: &dyn Database) {
     db.migrate(SCHEMA).await.unwrap();
     db.execute(insert("a", "a@x")).await.unwrap();
     let find = |note: Option<&str>| {
-        Statement::new(
-            "SELECT id FROM accounts WHERE note IS NOT DISTINCT FROM $1",
-            params![note],
-        )
+        Statement::new("SELECT id FROM accounts WHERE note IS NOT DISTINCT FROM $1", params![note])
     };
     assert_eq!(db.query(find(None)).await.unwrap().len(), 1);
     assert_eq!(db.query(find(Some("n"))).await.unwrap().len(), 0);

@@ -2,3 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod database;
+mod durability;
+mod reads;
+mod support;
+
+/// What `support` needs, by one name here and in the unit tests.
+mod api {
+    pub(crate) use convene_storage::{
+        Batch, CommitFailed, GroupStore, PageParts, PostIndex, Snapshot, StoreError, StoreOptions,
+    };
+}

@@ -1,0 +1,124 @@
+//! The committer: one thread that writes what waits, all groups in one transaction, and then
+//! tells each of them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    journal::{
+        files::JournalFile,
+        queue::{CommitQueue, GroupTurn, Submission},
+    },
+    pending::{Committed, Pending},
+    rooms::{inbox::Inbox, overlay::Overlay, quarantine::Quarantine},
+    store::{error::CommitFailed, options::StoreOptions},
+};
+
+/// What the host is told when the journal failed; it exits without answering.
+pub(crate) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// What the committer works with.
+pub(crate) struct Committer {
+    pub(crate) file: JournalFile,
+    pub(crate) queue: Arc<CommitQueue>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) options: StoreOptions,
+    pub(crate) on_fatal: OnFatal,
+    pub(crate) counters: Arc<CommitCounters>,
+}
+
+/// What the committer has written since the store was opened.
+#[derive(Default)]
+pub(crate) struct CommitCounters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) events: AtomicU64,
+    /// Journal files that it began.
+    pub(crate) rotations: AtomicU64,
+}
+
+impl Committer {
+    /// Works until the queue is closed and empty, or a commit fails.
+    pub(crate) fn run(mut self) {
+        while let Some(turn) = self.queue.next_turn() {
+            let turn = self.without_quarantined(turn);
+            if turn.is_empty() {
+                continue;
+            }
+            let rows: Vec<Vec<&Arc<Pending>>> = turn
+                .iter()
+                .map(|group| group.iter().map(|submission| &submission.pending).collect())
+                .collect();
+            let first_pos = match self.file.commit(&rows) {
+                Ok(first_pos) => first_pos,
+                Err(error) => return self.fail(turn, &error),
+            };
+            self.release(turn, first_pos);
+            if self.file.bytes() >= self.options.journal_file_bytes {
+                match self.file.rotate() {
+                    Ok(retired) => {
+                        self.counters.rotations.fetch_add(1, Ordering::Relaxed);
+                        self.inbox.retire(retired);
+                    }
+                    Err(error) => return self.fail(Vec::new(), &error),
+                }
+            }
+        }
+        if let Err(error) = self.file.checkpoint() {
+            tracing::warn!(%error, "the journal was closed without a checkpoint");
+        }
+    }
+
+    /// Tells everybody whose batch is on disk now, then hands the batches to the projector.
+    fn release(&self, turn: Vec<GroupTurn>, first_pos: u64) {
+        let mut committed = Vec::with_capacity(turn.len());
+        let mut events = 0;
+        for (group, pos) in turn.into_iter().zip(first_pos..) {
+            for Submission { pending, done } in group {
+                done(Ok(()));
+                events += pending.records.len() as u64;
+                committed.push(Committed { pos, pending });
+            }
+        }
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.batches.fetch_add(committed.len() as u64, Ordering::Relaxed);
+        self.counters.events.fetch_add(events, Ordering::Relaxed);
+        self.inbox.push(committed);
+    }
+
+    /// Refuses the batches of groups that were put in quarantine while they waited.
+    fn without_quarantined(&self, turn: Vec<GroupTurn>) -> Vec<GroupTurn> {
+        if self.quarantine.is_empty() {
+            return turn;
+        }
+        let mut kept = Vec::with_capacity(turn.len());
+        for group in turn {
+            let detail = group
+                .first()
+                .and_then(|submission| self.quarantine.detail(&submission.pending.key));
+            let Some(detail) = detail else {
+                kept.push(group);
+                continue;
+            };
+            for submission in group {
+                self.overlay.remove(&submission.pending);
+                (submission.done)(Err(CommitFailed::Quarantined(detail.clone())));
+            }
+        }
+        kept
+    }
+
+    /// Nobody is told that it worked, and nothing is written any more.
+    fn fail(self, turn: Vec<GroupTurn>, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "a commit failed, its outcome is unknown");
+        let waiting = self.queue.fail();
+        (self.on_fatal)(format!("the journal cannot be written: {error}"));
+        for submission in turn.into_iter().flatten().chain(waiting) {
+            (submission.done)(Err(CommitFailed::OutcomeUnknown));
+        }
+    }
+}

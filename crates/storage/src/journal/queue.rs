@@ -1,0 +1,181 @@
+//! The queue before the committer: per group in order, between groups in turns.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use convene_model::GroupKey;
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    pending::Pending,
+    store::{
+        error::{CommitFailed, Overloaded},
+        options::{
+            MAX_BYTES_PER_TURN, MAX_EVENTS_PER_TURN, MAX_GROUP_EVENTS_PER_TURN, QUEUE_RETRY_MS,
+            StoreOptions,
+        },
+    },
+};
+
+/// What is called when a batch's fate is known.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitFailed>) + Send>;
+
+/// A batch and who waits for it.
+pub(crate) struct Submission {
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) done: Done,
+}
+
+/// What the committer writes for one group in one turn: batches that follow each other.
+pub(crate) type GroupTurn = Vec<Submission>;
+
+/// The queue of all groups.
+pub(crate) struct CommitQueue {
+    state: Mutex<State>,
+    /// The committer waits here.
+    filled: Condvar,
+    /// Those who flush wait here.
+    emptied: Condvar,
+    events: AtomicU64,
+    bytes: AtomicU64,
+    max_events: u64,
+    max_bytes: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The groups that have something waiting, in the order of their turns.
+    turns: VecDeque<GroupKey>,
+    waiting: HashMap<GroupKey, VecDeque<Submission>>,
+    /// Whether the committer works on a turn that it has taken.
+    at_work: bool,
+    closed: bool,
+}
+
+impl CommitQueue {
+    pub(crate) fn new(options: &StoreOptions) -> Self {
+        Self {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            events: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            max_events: options.max_queued_events,
+            max_bytes: options.max_queued_bytes,
+        }
+    }
+
+    /// Whether something more may be queued. What begins below the bounds is taken whole.
+    pub(crate) fn has_room(&self) -> Result<(), Overloaded> {
+        let full = self.events() >= self.max_events
+            || self.bytes.load(Ordering::Relaxed) >= self.max_bytes;
+        if full { Err(Overloaded { retry_after_ms: QUEUE_RETRY_MS }) } else { Ok(()) }
+    }
+
+    /// Queues a batch; gives it back when the queue is closed.
+    pub(crate) fn push(&self, submission: Submission) -> Result<(), Submission> {
+        let (events, bytes) = (submission.pending.events(), submission.pending.bytes);
+        let key = submission.pending.key;
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(submission);
+        }
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let state = &mut *state;
+        match state.waiting.entry(key) {
+            Entry::Occupied(mut waiting) => waiting.get_mut().push_back(submission),
+            Entry::Vacant(waiting) => {
+                waiting.insert(VecDeque::from([submission]));
+                state.turns.push_back(key);
+            }
+        }
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits until something waits and takes the committer's next turn: of each group in order up
+    /// to [`MAX_GROUP_EVENTS_PER_TURN`] events. `None` when the queue is closed and empty.
+    pub(crate) fn next_turn(&self) -> Option<Vec<GroupTurn>> {
+        let mut state = self.state.lock();
+        state.at_work = false;
+        while state.turns.is_empty() {
+            self.emptied.notify_all();
+            if state.closed {
+                return None;
+            }
+            self.filled.wait(&mut state);
+        }
+        state.at_work = true;
+        let (mut events, mut bytes) = (0, 0);
+        let mut turn = Vec::with_capacity(state.turns.len());
+        for _ in 0..state.turns.len() {
+            let Some(key) = state.turns.pop_front() else { break };
+            let Entry::Occupied(mut waiting) = state.waiting.entry(key) else { continue };
+            let mut of_group = 0;
+            let mut group_turn = GroupTurn::new();
+            while let Some(next) = waiting.get().front() {
+                let size = next.pending.records.len();
+                if of_group > 0 && of_group + size > MAX_GROUP_EVENTS_PER_TURN {
+                    break;
+                }
+                of_group += size.max(1);
+                bytes += next.pending.bytes as usize;
+                group_turn.extend(waiting.get_mut().pop_front());
+            }
+            if waiting.get().is_empty() {
+                waiting.remove();
+            } else {
+                state.turns.push_back(key);
+            }
+            events += of_group;
+            turn.push(group_turn);
+            if events >= MAX_EVENTS_PER_TURN || bytes >= MAX_BYTES_PER_TURN {
+                break;
+            }
+        }
+        drop(state);
+        for submission in turn.iter().flatten() {
+            self.events.fetch_sub(submission.pending.events(), Ordering::Relaxed);
+            self.bytes.fetch_sub(submission.pending.bytes, Ordering::Relaxed);
+        }
+        Some(turn)
+    }
+
+    /// Closes the queue: nothing comes in any more, what waits is still taken.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    /// Closes the queue and takes out everything that waits.
+    pub(crate) fn fail(&self) -> Vec<Submission> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.turns.clear();
+        let waiting = std::mem::take(&mut state.waiting);
+        self.events.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+        state.at_work = false;
+        self.emptied.notify_all();
+        waiting.into_values().flatten().collect()
+    }
+
+    /// Waits until everything that was queued is written, or has failed.
+    pub(crate) fn wait_until_empty(&self) {
+        let mut state = self.state.lock();
+        while state.at_work || !state.turns.is_empty() {
+            self.emptied.wait(&mut state);
+        }
+    }
+
+    /// Events that wait.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+}

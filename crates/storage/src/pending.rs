@@ -1,0 +1,197 @@
+//! A batch on its way: submitted, perhaps committed, not projected yet.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use convene_model::{
+    GroupId, GroupKey, Timestamp,
+    event::EventKind,
+    record::{Chain, Record, RecordError},
+};
+
+use crate::store::types::{Batch, PostIndex, Snapshot};
+
+/// A batch with what is derived from it once.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) group_id: GroupId,
+    pub(crate) key: GroupKey,
+    pub(crate) first_seq: u64,
+    pub(crate) records: Vec<Record>,
+    pub(crate) posts: Vec<PostIndex>,
+    /// Edits and deletions among the records.
+    pub(crate) changes: Vec<Change>,
+    pub(crate) chain: Chain,
+    pub(crate) wake_at: Option<Timestamp>,
+    pub(crate) snapshot: Option<Snapshot>,
+    /// What it counts for in the bounds.
+    pub(crate) bytes: u64,
+    /// Set when the batch must not be projected as it is.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// A message that an event changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// The number of the changing event.
+    pub(crate) seq: u64,
+    /// The number of the event that posted the message.
+    pub(crate) message_seq: u64,
+    /// Whether the message was taken back, rather than edited.
+    pub(crate) deleted: bool,
+}
+
+/// Why a batch is put aside with its group.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) detail: String,
+    /// The row's body as it was found, when it was read from the journal.
+    pub(crate) raw: Option<Bytes>,
+}
+
+/// A batch that is in the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    /// The journal row that holds it; several batches of a group may share one.
+    pub(crate) pos: u64,
+    pub(crate) pending: Arc<Pending>,
+}
+
+impl Pending {
+    pub(crate) fn new(batch: Batch) -> Self {
+        let bytes = batch.records.iter().map(|record| record.body.len() as u64 + RECORD_COST).sum();
+        let (changes, fault) = match changes_of(&batch.records) {
+            Ok(changes) => (changes, None),
+            Err(error) => (Vec::new(), Some(Fault { detail: error.to_string(), raw: None })),
+        };
+        Self {
+            group_id: batch.group_id,
+            key: batch.key,
+            first_seq: batch.first_seq,
+            records: batch.records,
+            posts: batch.posts,
+            changes,
+            chain: batch.chain,
+            wake_at: batch.wake_at,
+            snapshot: batch.snapshot,
+            bytes,
+            fault,
+        }
+    }
+
+    /// The number of the last event in or before this batch.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.first_seq + self.records.len() as u64 - 1
+    }
+
+    /// What it counts for in the bounds; never nothing.
+    pub(crate) fn events(&self) -> u64 {
+        (self.records.len() as u64).max(1)
+    }
+}
+
+/// What a record costs in memory beside its body.
+const RECORD_COST: u64 = 64;
+
+/// The edits and deletions among records.
+pub(crate) fn changes_of(records: &[Record]) -> Result<Vec<Change>, RecordError> {
+    let mut changes = Vec::new();
+    for record in records {
+        let (message_seq, deleted) = match kind(&record.body) {
+            b"message.edited" | b"message.deleted" => match record.decode()?.kind {
+                EventKind::MessageEdited(edited) => (edited.message_seq, false),
+                EventKind::MessageDeleted(deleted) => (deleted.message_seq, true),
+                EventKind::GroupActivated(_)
+                | EventKind::GroupConfigured(_)
+                | EventKind::EpochRaised { .. }
+                | EventKind::AccessRevoked { .. }
+                | EventKind::MessagePosted(_)
+                | EventKind::ReactionAdded(_)
+                | EventKind::ReactionRemoved(_)
+                | EventKind::TriggerDecided(_)
+                | EventKind::RunStarted(_)
+                | EventKind::RunStreaming { .. }
+                | EventKind::RunFinished(_)
+                | EventKind::ApprovalRequested(_)
+                | EventKind::ApprovalResolved(_)
+                | EventKind::ApprovalExpired(_) => continue,
+            },
+            _ => continue,
+        };
+        changes.push(Change { seq: record.seq, message_seq, deleted });
+    }
+    Ok(changes)
+}
+
+/// Whether history lists the event: a posted message or the end of a run.
+pub(crate) fn is_shown(record: &Record) -> bool {
+    matches!(kind(&record.body), b"message.posted" | b"run.finished")
+}
+
+/// Whether the event is a posted message.
+pub(crate) fn is_message(record: &Record) -> bool {
+    kind(&record.body) == b"message.posted"
+}
+
+/// The value of the member `kind`, found by the frame's fixed beginning without parsing the rest;
+/// empty when the body does not begin like an event.
+pub(crate) fn kind(body: &[u8]) -> &[u8] {
+    let after = |rest: &'_ [u8], prefix: &[u8]| -> Option<usize> {
+        rest.starts_with(prefix).then_some(prefix.len())
+    };
+    let digits = |rest: &[u8]| rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let find = || {
+        let mut at = after(body, b"{\"type\":\"event\",\"seq\":")?;
+        at += digits(&body[at..]);
+        at += after(&body[at..], b",\"at\":")?;
+        at += digits(&body[at..]);
+        at += after(&body[at..], b",\"kind\":\"")?;
+        let len = body[at..].iter().position(|byte| *byte == b'"')?;
+        Some(&body[at..at + len])
+    };
+    find().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
+    use convene_model::{
+        MessageId, UserId,
+        event::{Author, Deleted, Edited, Event},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_kind_is_found_without_parsing() {
+        let author = Author::User(UserId::new("u").unwrap());
+        let message_id = MessageId::new("m").unwrap();
+        let kinds = [
+            EventKind::EpochRaised { epoch: 3 },
+            EventKind::MessageEdited(Edited {
+                message_id: message_id.clone(),
+                message_seq: 7,
+                author: author.clone(),
+                text: "\"kind\":\"message.posted\"".into(),
+            }),
+            EventKind::MessageDeleted(Deleted { message_id, message_seq: 8, author }),
+        ];
+        let records: Vec<_> = kinds
+            .into_iter()
+            .zip(11..)
+            .map(|(kind, seq)| Record::encode(&Event { seq, at: Timestamp::from_secs(1), kind }))
+            .collect();
+        assert_eq!(kind(&records[0].body), b"group.epoch_raised");
+        assert_eq!(kind(&records[1].body), b"message.edited");
+        assert_eq!(
+            changes_of(&records).unwrap(),
+            [
+                Change { seq: 12, message_seq: 7, deleted: false },
+                Change { seq: 13, message_seq: 8, deleted: true },
+            ]
+        );
+        for other in ["", "{}", "{\"type\":\"event\",\"seq\":1,\"at\":2,\"kind\":\"x"] {
+            assert_eq!(kind(other.as_bytes()), b"", "{other}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! `rooms.db`: the tables that are read, filled from the journal by the projector.
+//!
+//! Owns the overlay of what is not there yet, the projector and its bounds, and every read. What
+//! is lost here in a crash comes back from the journal; nothing here is ever waited for by an
+//! acknowledgement.
+
+pub(crate) mod chunks;
+pub(crate) mod history;
+pub(crate) mod inbox;
+pub(crate) mod keeper;
+pub(crate) mod lookup;
+pub(crate) mod overlay;
+pub(crate) mod projector;
+pub(crate) mod quarantine;
+pub(crate) mod reader;
+pub(crate) mod schema;
+pub(crate) mod write;

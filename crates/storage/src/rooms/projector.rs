@@ -1,0 +1,226 @@
+//! The projector: one thread of the lowest priority that carries committed batches over to
+//! `rooms.db`, checkpoints it, and removes the journal files that are covered.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Sender, channel},
+    },
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use crate::{
+    journal::files::RetiredFile,
+    pending::Committed,
+    rooms::{
+        inbox::{Inbox, Next},
+        keeper::Keep,
+        quarantine::Quarantine,
+        write,
+    },
+};
+
+/// Events after which `rooms.db` is checkpointed.
+const CHECKPOINT_EVENTS: u64 = 65_536;
+/// Bytes after which it is.
+const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
+/// Transactions after which it is; a small one writes a handful of pages.
+const CHECKPOINT_TRANSACTIONS: u64 = 500;
+/// Free pages from which on the file is made shorter, so many at each checkpoint.
+const VACUUM_PAGES: i64 = 1024;
+/// How long a checkpoint waits for readers before it is put off.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(500);
+/// How long the projector waits after a failure before it tries again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The niceness of the projector's thread: a checkpoint's CPU time must not be taken from posts.
+const NICENESS: libc::c_int = 19;
+
+/// What the projector works with.
+pub(crate) struct Projector {
+    pub(crate) connection: Connection,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) keeper: Sender<Keep>,
+    /// Files that are written no more, oldest first.
+    pub(crate) retired: VecDeque<RetiredFile>,
+    /// The last row that is carried over.
+    pub(crate) position: u64,
+    pub(crate) since_checkpoint: SinceCheckpoint,
+    pub(crate) counters: Arc<ProjectorCounters>,
+}
+
+/// What the projector has done since the store was opened.
+#[derive(Default)]
+pub(crate) struct ProjectorCounters {
+    pub(crate) events: AtomicU64,
+    pub(crate) transactions: AtomicU64,
+    /// Journal files that it removed.
+    pub(crate) files_removed: AtomicU64,
+}
+
+/// What was written since the last complete checkpoint.
+#[derive(Default)]
+pub(crate) struct SinceCheckpoint {
+    events: u64,
+    bytes: u64,
+    transactions: u64,
+}
+
+impl Projector {
+    /// Works until the inbox says to stop.
+    pub(crate) fn run(mut self) {
+        lower_priority();
+        loop {
+            match self.inbox.next() {
+                Next::Project(batch) => {
+                    if !self.carry_over(&batch) {
+                        break;
+                    }
+                    self.finish(batch);
+                    self.clean_up(false);
+                }
+                Next::Idle => self.clean_up(true),
+                Next::Stop => break,
+            }
+        }
+        if !self.inbox.is_stopping_now() {
+            if let Err(error) = self.save_quarantine() {
+                tracing::warn!(%error, "a quarantine was not saved");
+            }
+            self.clean_up(true);
+        }
+    }
+
+    /// Carries a batch over, however often it takes. `false` when the store stops meanwhile.
+    fn carry_over(&mut self, batch: &[Committed]) -> bool {
+        let mut pause = RETRY.0;
+        while let Err(error) = write::project(&mut self.connection, batch, &self.quarantine) {
+            tracing::error!(%error, "committed events wait: rooms.db cannot be written");
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY.1);
+            if self.inbox.is_stopping_now() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn finish(&mut self, batch: Vec<Committed>) {
+        let events: u64 =
+            batch.iter().map(|committed| committed.pending.records.len() as u64).sum();
+        let bytes: u64 = batch.iter().map(|committed| committed.pending.bytes).sum();
+        self.counters.events.fetch_add(events, Ordering::Relaxed);
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+        self.since_checkpoint.events += events;
+        self.since_checkpoint.bytes += bytes;
+        self.since_checkpoint.transactions += 1;
+        if let Some(last) = batch.last() {
+            self.position = last.pos;
+        }
+        // The keeper ends after this thread.
+        let _ = self.keeper.send(Keep::Projected(batch));
+    }
+
+    /// Saves a quarantine that a reader found, with no batch to carry over.
+    fn save_quarantine(&mut self) -> Result<(), rusqlite::Error> {
+        if self.quarantine.unsaved().is_empty() {
+            return Ok(());
+        }
+        write::project(&mut self.connection, &[], &self.quarantine)
+    }
+
+    fn clean_up(&mut self, idle: bool) {
+        for mut file in self.inbox.take_retired() {
+            file.close();
+            self.retired.push_back(file);
+        }
+        if idle && let Err(error) = self.save_quarantine() {
+            tracing::warn!(%error, "a quarantine is not saved yet");
+        }
+        let since = &self.since_checkpoint;
+        let much = since.events >= CHECKPOINT_EVENTS
+            || since.bytes >= CHECKPOINT_BYTES
+            || since.transactions >= CHECKPOINT_TRANSACTIONS;
+        let removable = self.retired.front().is_some_and(|file| file.last_pos <= self.position);
+        let at_rest = idle && since.transactions > 0;
+        if !(much || removable || at_rest) {
+            return;
+        }
+        match self.checkpoint() {
+            Ok(true) => {
+                self.since_checkpoint = SinceCheckpoint::default();
+                self.remove_covered();
+            }
+            Ok(false) => tracing::debug!("a reader holds up the checkpoint of rooms.db"),
+            Err(error) => tracing::warn!(%error, "the checkpoint of rooms.db failed"),
+        }
+    }
+
+    /// Copies the WAL of `rooms.db` into the file and lets it begin anew. `false` when a reader
+    /// was in the way.
+    fn checkpoint(&mut self) -> Result<bool, rusqlite::Error> {
+        let free: i64 = self.connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        if free > VACUUM_PAGES {
+            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        }
+        // The long part waits for nobody; readers of the newest state are not in its way.
+        self.refresh_lookups();
+        run_checkpoint(&self.connection, "PASSIVE")?;
+        // Now readers that begin need no WAL, so only those that began before are waited for.
+        self.refresh_lookups();
+        self.connection.busy_timeout(CHECKPOINT_WAIT)?;
+        let complete = run_checkpoint(&self.connection, "RESTART")?;
+        self.connection.busy_timeout(crate::sqlite::BUSY_TIMEOUT)?;
+        Ok(complete)
+    }
+
+    fn refresh_lookups(&self) {
+        let (answer, answered) = channel();
+        if self.keeper.send(Keep::Refresh(answer)).is_ok() {
+            let _ = answered.recv();
+        }
+    }
+
+    /// Removes the journal files whose rows are all in `rooms.db`, checkpointed.
+    fn remove_covered(&mut self) {
+        while let Some(file) = self.retired.front_mut() {
+            if file.last_pos > self.position {
+                return;
+            }
+            if let Err(error) = file.remove() {
+                tracing::warn!(%error, path = %file.path.display(), "a journal file stays");
+                return;
+            }
+            self.counters.files_removed.fetch_add(1, Ordering::Relaxed);
+            self.retired.pop_front();
+        }
+    }
+}
+
+fn run_checkpoint(connection: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        let (busy, log, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && log == copied)
+    })
+}
+
+/// Gives this thread the lowest priority; where that is refused it keeps the normal one.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: both calls take numbers only and touch no memory of ours. On Linux a thread's id
+        // names that thread alone, so no other thread's priority changes.
+        #[expect(unsafe_code, reason = "the standard library cannot set a thread's priority")]
+        let result = unsafe {
+            let thread = libc::syscall(libc::SYS_gettid) as libc::id_t;
+            libc::setpriority(libc::PRIO_PROCESS as _, thread, NICENESS)
+        };
+        if result != 0 {
+            tracing::warn!("the projector keeps its normal priority");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! One transaction of the projector.
+
+use std::{cmp::Ordering, collections::HashSet};
+
+use convene_model::GroupKey;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use crate::{
+    checksum::{Checksum, RowHash},
+    journal::recovery::Head,
+    pending::{Change, Committed, Pending, is_message},
+    rooms::{
+        chunks::{self, Chunk, ChunkBuilder, ChunkError},
+        quarantine::Quarantine,
+        schema,
+    },
+    store::{options::CHUNK_BYTES, types::Snapshot},
+};
+
+/// Carries committed batches over, with the position in the same transaction.
+///
+/// A group whose rows contradict what is there is put in quarantine and its rows are put aside;
+/// the others are carried over all the same.
+pub(crate) fn project(
+    connection: &mut Connection,
+    batch: &[Committed],
+    quarantine: &Quarantine,
+) -> Result<(), rusqlite::Error> {
+    loop {
+        match attempt(connection, batch, quarantine) {
+            Ok(saved) => {
+                quarantine.saved(saved);
+                return Ok(());
+            }
+            // What the attempt wrote is rolled back; the next one passes over this group.
+            Err(Failure::Contradiction { key, detail }) => {
+                quarantine.add(key, detail);
+            }
+            Err(Failure::Sqlite(error)) => return Err(error),
+        }
+    }
+}
+
+enum Failure {
+    Contradiction { key: GroupKey, detail: String },
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn attempt(
+    connection: &mut Connection,
+    batch: &[Committed],
+    quarantine: &Quarantine,
+) -> Result<HashSet<GroupKey>, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut order: Vec<&Committed> = batch.iter().collect();
+    // A stable sort: the batches of a group stay in order, the groups follow the tables' keys.
+    order.sort_by_key(|committed| committed.pending.key);
+    for group in order.chunk_by(|a, b| a.pending.key == b.pending.key) {
+        let key = group[0].pending.key;
+        match quarantine.detail(&key) {
+            None => carry_over(&transaction, key, group)?,
+            Some(detail) => put_aside(&transaction, key, group, &detail)?,
+        }
+    }
+    let mut saved = HashSet::new();
+    for (key, detail) in quarantine.unsaved() {
+        let marked = transaction
+            .prepare_cached("UPDATE groups SET quarantined = ?2 WHERE group_key = ?1")?
+            .execute(params![&key.0[..], detail])?;
+        if marked > 0 {
+            saved.insert(key);
+        }
+    }
+    if let Some(last) = batch.last() {
+        transaction.prepare_cached("UPDATE position SET pos = ?1")?.execute([last.pos as i64])?;
+    }
+    transaction.commit()?;
+    Ok(saved)
+}
+
+fn carry_over(connection: &Connection, key: GroupKey, group: &[&Committed]) -> Result<(), Failure> {
+    let contradiction = |detail: String| Failure::Contradiction { key, detail };
+    let mut head = schema::head(connection, &key)?;
+    let mut chunk = ChunkBuilder::new(head.seq + 1, head.chain);
+    for pending in group.iter().map(|committed| &*committed.pending) {
+        if let Some(fault) = &pending.fault {
+            return Err(contradiction(fault.detail.clone()));
+        }
+        if pending.first_seq != head.seq + 1 {
+            let (first, last) = (pending.first_seq, head.seq);
+            return Err(contradiction(format!("event {first} follows event {last}")));
+        }
+        if pending.records.is_empty() && pending.chain != head.chain {
+            return Err(contradiction("a batch without events changes the chain".into()));
+        }
+        fill(connection, &key, &mut chunk, pending)?;
+        head = Head { seq: pending.last_seq(), chain: pending.chain };
+    }
+    chunk.insert(connection, &key)?;
+    insert_ids(connection, key, group)?;
+    for change in group.iter().flat_map(|committed| &committed.pending.changes) {
+        apply(connection, key, *change)?;
+    }
+    let last = &group[group.len() - 1].pending;
+    let snapshot = group.iter().rev().find_map(|committed| committed.pending.snapshot.as_ref());
+    if let Some(snapshot) = snapshot {
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO snapshots (group_key, seq, checksum, body)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                &key.0[..],
+                snapshot.seq as i64,
+                &snapshot_checksum(&key, snapshot)[..],
+                &snapshot.bytes[..],
+            ])?;
+    }
+    save_group(connection, last, head, None)?;
+    Ok(())
+}
+
+/// Appends a batch's records, closing chunks as they fill up.
+fn fill(
+    connection: &Connection,
+    key: &GroupKey,
+    chunk: &mut ChunkBuilder,
+    pending: &Pending,
+) -> Result<(), rusqlite::Error> {
+    // The chain is known after each batch; within one it is only computed where a chunk must end.
+    let fits = chunk.len() as u64 + pending.bytes <= CHUNK_BYTES as u64;
+    for record in &pending.records {
+        if !fits {
+            if chunk.len() + record.body.len() > CHUNK_BYTES {
+                chunk.insert(connection, key)?;
+            }
+            chunk.chain = record.chain(&chunk.chain);
+        }
+        chunk.add(record);
+    }
+    chunk.chain = pending.chain;
+    Ok(())
+}
+
+fn insert_ids(connection: &Connection, key: GroupKey, group: &[&Committed]) -> Result<(), Failure> {
+    let mut posts: Vec<_> = group.iter().flat_map(|committed| &committed.pending.posts).collect();
+    // In the order of the table, so that neighbours share a page.
+    posts.sort_by(|a, b| match a.message_id.cmp(&b.message_id) {
+        Ordering::Equal => a.seq.cmp(&b.seq),
+        unequal => unequal,
+    });
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO message_ids (group_key, message_id, seq, digest) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO NOTHING",
+    )?;
+    for post in posts {
+        let inserted = insert.execute(params![
+            &key.0[..],
+            post.message_id.as_str(),
+            post.seq as i64,
+            &post.digest[..],
+        ])?;
+        if inserted == 0 {
+            let detail = format!("event {} posts {} again", post.seq, post.message_id);
+            return Err(Failure::Contradiction { key, detail });
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a message was changed. When it was taken back, its text goes out of the event that
+/// posted it and out of each that edited it; the chain stays as it is.
+fn apply(connection: &Connection, key: GroupKey, change: Change) -> Result<(), Failure> {
+    let contradiction = |detail: String| Failure::Contradiction { key, detail };
+    let mut changed = vec![change.message_seq];
+    if change.deleted {
+        let mut edits = connection.prepare_cached(
+            "SELECT seq FROM message_changes WHERE group_key = ?1 AND message_seq = ?2",
+        )?;
+        let mut rows = edits.query(params![&key.0[..], change.message_seq as i64])?;
+        while let Some(row) = rows.next()? {
+            changed.push(row.get::<_, i64>(0)? as u64);
+        }
+    }
+    for (index, seq) in changed.into_iter().enumerate() {
+        let chunk = chunk_with(connection, &key, seq);
+        let mut chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(ChunkError::Damaged(detail)) => return Err(contradiction(detail)),
+            Err(ChunkError::Sqlite(error)) => return Err(error.into()),
+        };
+        let record = chunk.as_mut().and_then(|chunk| chunk.record_mut(seq));
+        let Some(record) = record.filter(|record| index > 0 || is_message(record)) else {
+            let (by, of) = (change.seq, change.message_seq);
+            return Err(contradiction(format!("event {by} changes event {of}, no message")));
+        };
+        if change.deleted {
+            *record = record.erase();
+            if let Some(chunk) = &chunk {
+                chunk.update(connection, &key)?;
+            }
+        }
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO message_changes (group_key, message_seq, seq, deleted)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            &key.0[..],
+            change.message_seq as i64,
+            change.seq as i64,
+            change.deleted
+        ])?;
+    Ok(())
+}
+
+fn chunk_with(
+    connection: &Connection,
+    key: &GroupKey,
+    seq: u64,
+) -> Result<Option<Chunk>, ChunkError> {
+    let sql = format!(
+        "SELECT {} FROM chunks WHERE group_key = ?1 AND first_seq <= ?2
+         ORDER BY first_seq DESC LIMIT 1",
+        chunks::COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![&key.0[..], seq as i64])?;
+    rows.next()?.map(|row| Chunk::read(key, row)).transpose()
+}
+
+/// Keeps a group's rows as they are, for an operator to look at.
+fn put_aside(
+    connection: &Connection,
+    key: GroupKey,
+    group: &[&Committed],
+    detail: &str,
+) -> Result<(), rusqlite::Error> {
+    for committed in group {
+        let pending = &committed.pending;
+        let raw = pending.fault.as_ref().and_then(|fault| fault.raw.as_deref());
+        let body = raw.map_or_else(
+            || {
+                let mut body = Vec::new();
+                pending.records.iter().for_each(|record| record.write_to(&mut body));
+                body
+            },
+            <[u8]>::to_vec,
+        );
+        connection
+            .prepare_cached(
+                "INSERT INTO quarantined_rows (pos, group_key, group_id, first_seq, n, chain, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                committed.pos as i64,
+                &key.0[..],
+                pending.group_id.as_str(),
+                pending.first_seq as i64,
+                pending.records.len() as i64,
+                &pending.chain[..],
+                body,
+            ])?;
+    }
+    let head = schema::head(connection, &key)?;
+    save_group(connection, &group[group.len() - 1].pending, head, Some(detail))
+}
+
+fn save_group(
+    connection: &Connection,
+    last: &Pending,
+    head: Head,
+    quarantined: Option<&str>,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO groups (group_key, group_id, head, chain, wake_at, quarantined)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (group_key) DO UPDATE SET head = excluded.head, chain = excluded.chain,
+                wake_at = excluded.wake_at, quarantined = excluded.quarantined",
+        )?
+        .execute(params![
+            &last.key.0[..],
+            last.group_id.as_str(),
+            head.seq as i64,
+            &head.chain[..],
+            last.wake_at.map(|at| at.millis() as i64),
+            quarantined,
+        ])?;
+    Ok(())
+}
+
+/// Reads a group's latest snapshot; the inner error says in which way it is damaged.
+pub(crate) fn read_snapshot(
+    connection: &Connection,
+    key: &GroupKey,
+) -> Result<Option<Snapshot>, ChunkError> {
+    let found = connection
+        .prepare_cached("SELECT seq, checksum, body FROM snapshots WHERE group_key = ?1")?
+        .query_row(params![&key.0[..]], |row| {
+            let stored: Vec<u8> = row.get(1)?;
+            let body: Vec<u8> = row.get(2)?;
+            Ok((Snapshot { seq: row.get::<_, i64>(0)? as u64, bytes: body.into() }, stored))
+        })
+        .optional()?;
+    match found {
+        None => Ok(None),
+        Some((snapshot, stored)) if stored == snapshot_checksum(key, &snapshot) => {
+            Ok(Some(snapshot))
+        }
+        Some((snapshot, _)) => Err(ChunkError::Damaged(format!(
+            "the snapshot at event {}: the checksum is wrong",
+            snapshot.seq
+        ))),
+    }
+}
+
+fn snapshot_checksum(key: &GroupKey, snapshot: &Snapshot) -> Checksum {
+    RowHash::new("snapshots").bytes(&key.0).int(snapshot.seq).bytes(&snapshot.bytes).finish()
+}

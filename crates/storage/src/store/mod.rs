@@ -1,0 +1,341 @@
+//! The group store: what the host calls.
+
+pub(crate) mod error;
+pub mod options;
+pub(crate) mod types;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering, mpsc},
+    thread::{Builder, JoinHandle},
+};
+
+use convene_model::{
+    GroupId, GroupKey, MessageId, Timestamp, history::HistoryQuery, record::Record,
+};
+use parking_lot::Mutex;
+
+use crate::{
+    journal::{
+        committer::{CommitCounters, Committer, OnFatal},
+        files::OpenedJournal,
+        queue::{CommitQueue, Submission},
+        recovery,
+    },
+    pending::Pending,
+    rooms::{
+        history,
+        inbox::{Inbox, Stop},
+        keeper::{self, Settled},
+        lookup::Lookup,
+        overlay::Overlay,
+        projector::{Projector, ProjectorCounters, SinceCheckpoint},
+        quarantine::Quarantine,
+        reader::Reader,
+        schema,
+    },
+};
+
+use error::{CommitFailed, Overloaded, StoreError};
+use options::{LAG_RETRY_MS, StoreOptions};
+use types::{Batch, FoundMessage, LoadedGroup, PageParts, StoreStats};
+
+/// The file with the tables that are read.
+const ROOMS_FILE: &str = "rooms.db";
+
+/// All groups of a node: a shared journal, and tables that follow it.
+///
+/// A clone is another handle on the same store. When the last one is dropped without
+/// [`GroupStore::close`], what was submitted is still committed, and the rest of the projection is
+/// done when the store is opened again.
+#[derive(Clone)]
+pub struct GroupStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<CommitQueue>,
+    inbox: Arc<Inbox>,
+    overlay: Arc<Overlay>,
+    quarantine: Arc<Quarantine>,
+    lookup: Arc<Lookup>,
+    reader: Reader,
+    settled: Arc<Settled>,
+    options: StoreOptions,
+    commits: Arc<CommitCounters>,
+    projections: Arc<ProjectorCounters>,
+    first_file: u64,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    projector: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl GroupStore {
+    /// Opens the store of a data directory, or makes one. Blocks while the journal is read.
+    ///
+    /// The journal's WAL is checkpointed before anything is served, and what `rooms.db` does not
+    /// have yet is checked (checksums and chains) and overlaid; the projection goes on in the
+    /// background. `on_fatal` is called at most once, when a commit failed: its outcome is
+    /// unknown, so the node must exit without answering.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the files do not belong together, [`StoreError::Failed`] when
+    /// they cannot be opened or written durably.
+    pub fn open(
+        dir: &Path,
+        options: StoreOptions,
+        on_fatal: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let rooms_path = dir.join(ROOMS_FILE);
+        let journal = OpenedJournal::open(dir, !rooms_path.exists())?;
+        let rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
+        let position = schema::position(&rooms)?;
+        if position > journal.last_pos() {
+            return Err(StoreError::Refused(format!(
+                "{} has come to row {position}, but the journal ends at row {}",
+                rooms_path.display(),
+                journal.last_pos()
+            )));
+        }
+        if position + 1 < journal.first_pos {
+            return Err(StoreError::Refused(format!(
+                "{} has come to row {position}, but the journal begins at row {}",
+                rooms_path.display(),
+                journal.first_pos
+            )));
+        }
+        let quarantine = Arc::new(Quarantine::default());
+        schema::load_quarantine(&rooms, &quarantine)?;
+        let unprojected =
+            recovery::read_unprojected(&journal, position, |key| Ok(schema::head(&rooms, key)?))?;
+        let overlay = Arc::new(Overlay::new());
+        let inbox = Arc::new(Inbox::default());
+        for committed in &unprojected {
+            if let Some(fault) = &committed.pending.fault {
+                quarantine.add(committed.pending.key, fault.detail.clone());
+            }
+            overlay.push(&committed.pending);
+        }
+        if !unprojected.is_empty() {
+            tracing::info!(rows = unprojected.len(), "the projection goes on from row {position}");
+            inbox.push(unprojected);
+        }
+
+        let first_file = 1 + journal.retired.len() as u64;
+        let queue = Arc::new(CommitQueue::new(&options));
+        let commits = Arc::new(CommitCounters::default());
+        let projections = Arc::new(ProjectorCounters::default());
+        let lookup = Arc::new(Lookup::open(&rooms_path)?);
+        let settled = Arc::new(Settled::default());
+        let reader = Reader::new(rooms_path, Arc::clone(&overlay), Arc::clone(&quarantine));
+        let (to_keeper, requests) = mpsc::channel();
+        let on_fatal: OnFatal = Arc::new(on_fatal);
+        let committer = Committer {
+            file: journal.file,
+            queue: Arc::clone(&queue),
+            inbox: Arc::clone(&inbox),
+            overlay: Arc::clone(&overlay),
+            quarantine: Arc::clone(&quarantine),
+            options: options.clone(),
+            on_fatal,
+            counters: Arc::clone(&commits),
+        };
+        let projector = Projector {
+            connection: rooms,
+            inbox: Arc::clone(&inbox),
+            quarantine: Arc::clone(&quarantine),
+            keeper: to_keeper,
+            retired: journal.retired.into(),
+            position,
+            since_checkpoint: SinceCheckpoint::default(),
+            counters: Arc::clone(&projections),
+        };
+        let keeper = {
+            let (lookup, overlay) = (Arc::clone(&lookup), Arc::clone(&overlay));
+            let settled = Arc::clone(&settled);
+            spawn("convene-keeper", move || keeper::run(requests, &lookup, &overlay, &settled))?
+        };
+        let threads = Threads {
+            committer: spawn("convene-commit", move || committer.run())?,
+            projector: spawn("convene-project", move || projector.run())?,
+            keeper,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                inbox,
+                overlay,
+                quarantine,
+                lookup,
+                reader,
+                settled,
+                options,
+                commits,
+                projections,
+                first_file,
+                threads: Mutex::new(Some(threads)),
+            }),
+        })
+    }
+
+    /// Queues a batch for the journal. A group's batches must come one after another, without
+    /// gaps; they are committed in that order.
+    ///
+    /// `done` is called once: with `Ok` after the commit, on the committer's thread, in the
+    /// group's order (so it must be short); with an error when the batch was not acknowledged.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when too much waits, or the store is closing: nothing was queued, and `done`
+    /// is not called.
+    pub fn submit(
+        &self,
+        batch: Batch,
+        done: impl FnOnce(Result<(), CommitFailed>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        self.has_room()?;
+        let pending = Arc::new(Pending::new(batch));
+        // First the overlay, so that a batch is visible before it can be projected.
+        self.inner.overlay.push(&pending);
+        let submission = Submission { pending, done: Box::new(done) };
+        self.inner.queue.push(submission).map_err(|submission| {
+            self.inner.overlay.remove(&submission.pending);
+            Overloaded { retry_after_ms: LAG_RETRY_MS }
+        })
+    }
+
+    /// Whether a batch would be taken now; cheap, for a check before a step.
+    ///
+    /// # Errors
+    /// [`Overloaded`] as [`Self::submit`] has it.
+    pub fn has_room(&self) -> Result<(), Overloaded> {
+        let inner = &self.inner;
+        inner.queue.has_room()?;
+        let behind = inner.overlay.events() >= inner.options.max_lag_events
+            || inner.overlay.bytes() >= inner.options.max_lag_bytes;
+        if behind { Err(Overloaded { retry_after_ms: LAG_RETRY_MS }) } else { Ok(()) }
+    }
+
+    /// What a group's controller is rebuilt from: its latest snapshot and all events after it,
+    /// with the chain checked. `None` when the store has never seen the group. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Quarantined`] when what is stored contradicts itself.
+    pub fn load(&self, group: GroupKey) -> Result<Option<LoadedGroup>, StoreError> {
+        self.inner.reader.load(&group)
+    }
+
+    /// The events `from` to `to`, both included, committed or merely submitted. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when one of them is not there.
+    pub fn events(&self, group: GroupKey, from: u64, to: u64) -> Result<Vec<Record>, StoreError> {
+        self.inner.reader.events(&group, from, to)
+    }
+
+    /// A page of history, as if nothing after the event `upto` had happened; except that a text
+    /// which was erased meanwhile is gone. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::PageSize`] when the query's limit is no page size.
+    pub fn history(
+        &self,
+        group: GroupKey,
+        query: HistoryQuery,
+        upto: u64,
+    ) -> Result<PageParts, StoreError> {
+        history::page(&self.inner.reader, &group, query, upto)
+    }
+
+    /// The post with this message id, committed or merely submitted. A matter of microseconds, so
+    /// it may be called where nothing may block.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn find_message(
+        &self,
+        group: GroupKey,
+        message_id: &MessageId,
+    ) -> Result<Option<FoundMessage>, StoreError> {
+        self.inner.quarantine.check(&group)?;
+        if let Some(found) = self.inner.overlay.find(&group, message_id) {
+            return Ok(Some(found));
+        }
+        Ok(self.inner.lookup.find(&group, message_id)?)
+    }
+
+    /// The groups that want to be woken, and when; those in quarantine are left out. Blocks.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn alarms(&self) -> Result<Vec<(GroupId, Timestamp)>, StoreError> {
+        self.inner.reader.alarms()
+    }
+
+    /// Figures, for metrics and for the bench.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let inner = &self.inner;
+        let rotations = inner.commits.rotations.load(Ordering::Relaxed);
+        let removed = inner.projections.files_removed.load(Ordering::Relaxed);
+        StoreStats {
+            commits: inner.commits.commits.load(Ordering::Relaxed),
+            batches: inner.commits.batches.load(Ordering::Relaxed),
+            events: inner.commits.events.load(Ordering::Relaxed),
+            projected_events: inner.projections.events.load(Ordering::Relaxed),
+            projections: inner.projections.transactions.load(Ordering::Relaxed),
+            queued_events: inner.queue.events(),
+            lag_events: inner.overlay.events(),
+            lag_bytes: inner.overlay.bytes(),
+            journal_files: (inner.first_file + rotations).saturating_sub(removed),
+            quarantined_groups: inner.quarantine.len() as u64,
+        }
+    }
+
+    /// Waits until everything that was submitted before is committed, or has failed. Blocks.
+    pub fn flush(&self) {
+        self.inner.queue.wait_until_empty();
+    }
+
+    /// Ends the store: commits what was submitted, projects everything, checkpoints. From here on
+    /// nothing is taken; reads still work. Blocks; a second call does nothing.
+    pub fn close(&self) {
+        self.inner.stop(Stop::WhenEmpty);
+    }
+
+    /// Waits until everything that was submitted is projected. Blocks; for tests and tools, since
+    /// nothing ever needs to wait for the projector.
+    pub fn settle(&self) {
+        self.inner.settled.wait_until(|| self.inner.overlay.events() == 0);
+    }
+}
+
+impl Inner {
+    fn stop(&self, stop: Stop) {
+        let Some(threads) = self.threads.lock().take() else { return };
+        self.queue.close();
+        join(threads.committer);
+        self.inbox.stop(stop);
+        join(threads.projector);
+        join(threads.keeper);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop(Stop::Now);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    Ok(Builder::new().name(name.into()).spawn(work)?)
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a storage thread ended by a panic");
+    }
+}

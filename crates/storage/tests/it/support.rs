@@ -1,0 +1,253 @@
+//! Groups for tests: they number and chain their events as a host does, and know naively what a
+//! page of history must hold.
+#![allow(dead_code, reason = "each of the binaries that include this file uses a part of it")]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+    mpsc,
+};
+
+use convene_model::{
+    AgentId, GroupId, GroupKey, MessageId, RunId, Timestamp, UserId,
+    event::{Author, Deleted, Edited, Event, EventKind, Posted, RunFinished, RunStatus},
+    history::{FinishedRun, HistoryQuery, Message},
+    record::{CHAIN_START, Chain, Record},
+};
+
+use super::api::{
+    Batch, CommitFailed, GroupStore, PageParts, PostIndex, Snapshot, StoreError, StoreOptions,
+};
+
+/// A group as its single writer knows it.
+pub(crate) struct Group {
+    pub(crate) group_id: GroupId,
+    pub(crate) key: GroupKey,
+    pub(crate) events: Vec<Event>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) chain: Chain,
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+impl Group {
+    pub(crate) fn new(id: &str) -> Self {
+        let group_id = GroupId::new(id).unwrap();
+        let key = group_id.key();
+        let (events, records) = (Vec::new(), Vec::new());
+        Self { group_id, key, events, records, chain: CHAIN_START, wake_at: None }
+    }
+
+    /// The number of the last event.
+    pub(crate) fn head(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// The next batch, with these events.
+    pub(crate) fn batch(&mut self, kinds: impl IntoIterator<Item = EventKind>) -> Batch {
+        let first_seq = self.head() + 1;
+        let mut posts = Vec::new();
+        let mut records = Vec::new();
+        for kind in kinds {
+            let seq = self.head() + 1;
+            if let EventKind::MessagePosted(posted) = &kind {
+                let (message_id, digest) = (posted.message_id.clone(), posted.digest());
+                posts.push(PostIndex { seq, message_id, digest });
+            }
+            let event = Event { seq, at: Timestamp::from_secs(1_000_000 + seq), kind };
+            let record = Record::encode(&event);
+            self.chain = record.chain(&self.chain);
+            self.events.push(event);
+            self.records.push(record.clone());
+            records.push(record);
+        }
+        Batch {
+            group_id: self.group_id.clone(),
+            key: self.key,
+            first_seq,
+            records,
+            posts,
+            chain: self.chain,
+            wake_at: self.wake_at,
+            snapshot: None,
+        }
+    }
+
+    /// A batch with one message; its id is `m` and its number.
+    pub(crate) fn post(&mut self, text: &str) -> Batch {
+        let message = message(&format!("m{}", self.head() + 1), text);
+        self.batch([message])
+    }
+
+    /// A batch without events but with a snapshot of the head.
+    pub(crate) fn snapshot(&mut self, bytes: &'static str) -> Batch {
+        let snapshot = Snapshot { seq: self.head(), bytes: bytes.into() };
+        Batch { snapshot: Some(snapshot), ..self.batch([]) }
+    }
+
+    /// The page that history must answer, by the simplest means.
+    pub(crate) fn page(&self, query: HistoryQuery, upto: u64) -> PageParts {
+        let limit = query.page_size().unwrap();
+        let seen = || self.events.iter().filter(move |event| event.seq <= upto);
+        let all: Vec<Message> = seen().filter_map(|event| self.message(event, upto)).collect();
+        let after = query.after.unwrap_or(0);
+        let before = query.before.unwrap_or(u64::MAX);
+        let mut messages: Vec<Message> =
+            all.iter().filter(|m| m.seq > after && m.seq < before).cloned().collect();
+        let forwards = query.before.is_none() && query.after.is_some();
+        let end = if forwards {
+            let end = messages.get(limit).map_or(u64::MAX, |next| next.seq);
+            messages.truncate(limit);
+            end
+        } else {
+            messages.drain(..messages.len().saturating_sub(limit));
+            before
+        };
+        let first = messages.first().map(|message| message.seq);
+        let more_before = all.iter().any(|message| {
+            first.map_or(message.seq <= after || forwards, |first| message.seq < first)
+                && message.seq < before
+        });
+        let nearest = all.iter().rev().map(|message| message.seq);
+        let begin = match first {
+            _ if !more_before && forwards => after,
+            _ if !more_before => 0,
+            Some(first) => first,
+            None => nearest
+                .into_iter()
+                .find(|seq| *seq < before && *seq <= if forwards { after } else { u64::MAX })
+                .unwrap_or(0)
+                .max(after),
+        };
+        let runs = seen()
+            .filter(|event| event.seq > begin && event.seq < end)
+            .filter_map(|event| match &event.kind {
+                EventKind::RunFinished(finished) => {
+                    Some(FinishedRun { seq: event.seq, at: event.at, finished: finished.clone() })
+                }
+                _ => None,
+            })
+            .collect();
+        PageParts { messages, runs, more_before }
+    }
+
+    fn message(&self, event: &Event, upto: u64) -> Option<Message> {
+        let EventKind::MessagePosted(posted) = &event.kind else { return None };
+        let mut message = Message {
+            seq: event.seq,
+            at: event.at,
+            posted: posted.clone(),
+            edited_at: None,
+            deleted: false,
+        };
+        for change in &self.events {
+            match &change.kind {
+                EventKind::MessageEdited(edited)
+                    if edited.message_seq == event.seq && change.seq <= upto =>
+                {
+                    message.posted.text = edited.text.clone();
+                    message.edited_at = Some(change.at);
+                }
+                // A deletion erases the text as soon as it is carried over, also for those who do
+                // not see the event yet; the tests ask at heads where that makes no difference.
+                EventKind::MessageDeleted(deleted)
+                    if deleted.message_seq == event.seq && change.seq <= upto =>
+                {
+                    message.posted.text = String::new();
+                    message.edited_at = None;
+                    message.deleted = true;
+                }
+                _ => {}
+            }
+        }
+        Some(message)
+    }
+}
+
+pub(crate) fn author() -> Author {
+    Author::User(UserId::new("u1").unwrap())
+}
+
+pub(crate) fn message(id: &str, text: &str) -> EventKind {
+    let message_id = MessageId::new(id).unwrap();
+    EventKind::MessagePosted(Posted {
+        root: message_id.clone(),
+        message_id,
+        author: author(),
+        hop: 0,
+        reply_to: None,
+        run_id: None,
+        mentions: vec![],
+        text: text.into(),
+    })
+}
+
+pub(crate) fn edit(message_seq: u64, text: &str) -> EventKind {
+    let message_id = MessageId::new(format!("m{message_seq}")).unwrap();
+    EventKind::MessageEdited(Edited {
+        message_id,
+        message_seq,
+        author: author(),
+        text: text.into(),
+    })
+}
+
+pub(crate) fn delete(message_seq: u64) -> EventKind {
+    let message_id = MessageId::new(format!("m{message_seq}")).unwrap();
+    EventKind::MessageDeleted(Deleted { message_id, message_seq, author: author() })
+}
+
+pub(crate) fn run_finished(id: &str) -> EventKind {
+    EventKind::RunFinished(RunFinished {
+        run_id: RunId::new(id).unwrap(),
+        attempt: 1,
+        agent_id: AgentId::new("a1").unwrap(),
+        trigger: MessageId::new("m1").unwrap(),
+        status: RunStatus::Completed,
+        message_id: None,
+        code: None,
+        detail: None,
+        usage: None,
+    })
+}
+
+/// An event that history does not list.
+pub(crate) fn unlisted() -> EventKind {
+    EventKind::EpochRaised { epoch: 2 }
+}
+
+pub(crate) fn query(before: Option<u64>, after: Option<u64>, limit: usize) -> HistoryQuery {
+    HistoryQuery { before, after, limit: Some(limit) }
+}
+
+/// Opens a store that must not fail.
+pub(crate) fn open(dir: &tempfile::TempDir) -> GroupStore {
+    open_with(dir, StoreOptions::default()).unwrap()
+}
+
+pub(crate) fn open_with(
+    dir: &tempfile::TempDir,
+    options: StoreOptions,
+) -> Result<GroupStore, StoreError> {
+    GroupStore::open(dir.path(), options, |reason| panic!("fatal: {reason}"))
+}
+
+/// Submits a batch and waits for its fate.
+pub(crate) fn commit(store: &GroupStore, batch: Batch) -> Result<(), CommitFailed> {
+    let (told, hear) = mpsc::channel();
+    store.submit(batch, move |result| told.send(result).unwrap()).unwrap();
+    hear.recv().unwrap()
+}
+
+/// Counts how often something happened.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    pub(crate) fn add(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
