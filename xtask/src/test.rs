@@ -1,0 +1,132 @@
+//! `cargo xtask test` and `cargo xtask soak`: everything a test needs is built, found or installed
+//! first, and handed to the tests as environment variables.
+//!
+//! | variable | what |
+//! |---|---|
+//! | `CONVENE_BIN` | the binary `convene`, built with the dev profile |
+//! | `CONVENE_CHROMIUM`, `CONVENE_CHROMEDRIVER` | the browser that tests drive |
+//! | `CONVENE_TEST_PYTHON` | a Python with the packages of the examples |
+
+use crate::process::{self, Context, Failure, Result};
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+use crate::{javascript, tools};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// What tests need beside their own code.
+pub(crate) struct Surroundings {
+    path: OsString,
+    /// The binary `convene`.
+    pub(crate) binary: PathBuf,
+    browser: tools::Browser,
+    python: PathBuf,
+}
+
+/// All tests; with arguments, only `cargo nextest run` with these.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let mut steps = Steps::default();
+    let surroundings = prepare(&workspace, &mut steps)?;
+    if arguments.is_empty() {
+        suite(&workspace, &surroundings, &mut steps)?;
+    } else {
+        steps.step("chosen tests", || nextest(&workspace, &surroundings, arguments))?;
+        eprintln!("doctests and the types of the UI's modules run only without arguments");
+    }
+    steps.summary();
+    Ok(())
+}
+
+/// The tests that are too heavy for the normal suite.
+pub(crate) fn soak(arguments: &[String]) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let mut steps = Steps::default();
+    let surroundings = prepare(&workspace, &mut steps)?;
+    let mut all = vec!["--profile".to_owned(), "soak".to_owned()];
+    all.extend_from_slice(arguments);
+    steps.step("soak tests", || nextest(&workspace, &surroundings, &all))?;
+    steps.summary();
+    Ok(())
+}
+
+/// Finds or installs tools and builds what is tested.
+pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Surroundings> {
+    let path = steps.step("tool: cargo-nextest", || tools::nextest(workspace))?;
+    let browser = steps.step("tool: browser", tools::browser)?;
+    let python = steps.step("tool: python", || tools::python(workspace))?;
+    let binary = steps.step("build", || build(workspace))?;
+    Ok(Surroundings { path, binary, browser, python })
+}
+
+/// The whole suite, after [`prepare`].
+pub(crate) fn suite(
+    workspace: &Workspace,
+    surroundings: &Surroundings,
+    steps: &mut Steps,
+) -> Result<()> {
+    steps.step("types of the UI's modules", || javascript::check(workspace))?;
+    steps.step("tests", || nextest(workspace, surroundings, &[]))?;
+    steps.step("doctests", || {
+        process::run(process::cargo(&workspace.root).args(["test", "--doc", "--workspace"]))
+    })
+}
+
+/// Builds the binary together with the tests. Apart from each other they would resolve to other
+/// features of the same dependencies, and half of the tree would be compiled twice.
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = process::cargo(&workspace.root);
+    build.args(["build", "--workspace", "--bin", "convene", "--tests"]);
+    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    eprintln!("$ {}", process::line(&build));
+    let messages = process::output(&mut build)?;
+    for message in messages.lines() {
+        let message: Value = serde_json::from_str(message).context("a message of cargo build")?;
+        let target = &message["target"];
+        let is_binary = target["name"] == "convene" && target["kind"][0] == "bin";
+        if let Some(file) = message["executable"].as_str()
+            && is_binary
+            && message["profile"]["test"] == false
+        {
+            return Ok(PathBuf::from(file));
+        }
+    }
+    Err(Failure::new("cargo built no binary named `convene`"))
+}
+
+fn nextest(workspace: &Workspace, surroundings: &Surroundings, arguments: &[String]) -> Result<()> {
+    let mut tests = process::cargo(&workspace.root);
+    tests
+        .env("PATH", &surroundings.path)
+        .env("CONVENE_BIN", &surroundings.binary)
+        .env("CONVENE_CHROMIUM", &surroundings.browser.chromium)
+        .env("CONVENE_CHROMEDRIVER", &surroundings.browser.chromedriver)
+        .env("CONVENE_TEST_PYTHON", &surroundings.python)
+        .args(["nextest", "run"]);
+    if !arguments.iter().any(|argument| chooses_packages(argument)) {
+        tests.arg("--workspace");
+    }
+    process::run(tests.args(arguments))
+}
+
+fn chooses_packages(argument: &str) -> bool {
+    let long = argument == "--package" || argument.starts_with("--package=");
+    long || (argument.starts_with("-p") && !argument.starts_with("--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chooses_packages;
+
+    #[test]
+    fn only_package_options_narrow_the_workspace() {
+        for argument in ["-p", "-pxtask", "--package", "--package=xtask"] {
+            assert!(chooses_packages(argument), "{argument}");
+        }
+        for argument in ["--profile", "--no-fail-fast", "package", "a_test"] {
+            assert!(!chooses_packages(argument), "{argument}");
+        }
+    }
+}
