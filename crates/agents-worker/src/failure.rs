@@ -1,0 +1,27 @@
+//! Why an attempt failed: a stable code and one sentence that people can act on.
+
+use convene_model::agents::Outcome;
+
+/// A failure on its way to the group. The detail never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// One of [`convene_model::agents::failure`].
+    pub(crate) code: &'static str,
+    /// One sentence.
+    pub(crate) detail: String,
+    /// After how many milliseconds the same may work, where that is known.
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after_ms: None }
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        let Failure { code, detail, retry_after_ms } = failure;
+        Self::Failed { code: code.to_owned(), detail, retry_after_ms }
+    }
+}

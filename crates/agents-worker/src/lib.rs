@@ -1,0 +1,65 @@
+//! The Agents Worker, the fourth hop of the chain: runs one attempt of an agent for each request
+//! and streams its reply.
+//!
+//! Owns the check of agent-access tokens, the resolution of agents, the prompt and the model
+//! providers. It is stateless beside a short-lived cache and the ids of used tokens; it keeps no
+//! group, no secret and no connection between requests. Network, clock, timer and randomness are
+//! the host's and are passed in, so that the same code runs natively and on wasm.
+
+mod conversation;
+mod failure;
+mod host;
+mod invoke;
+mod problem;
+mod prompt;
+mod providers;
+mod reply;
+mod resolve;
+mod sse;
+mod turn;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
+use convene_model::{keys::Jwks, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard};
+
+pub use host::{
+    BodyStream, Clock, Config, Jti, Limits, RESOLVE_PATH, ResolveError, Resolver, Sleep, Transport,
+    TransportError, TransportErrorKind,
+};
+pub use resolve::{MAX_CACHED_AGENTS, RESOLVE_TTL};
+
+/// What the routes share.
+pub(crate) struct Worker {
+    config: Config,
+    used_tokens: ReplayGuard,
+    agents: resolve::Cache,
+}
+
+/// The routes: `POST /invoke`, `GET /.well-known/jwks.json`, `GET /healthz`.
+pub fn router(config: Config) -> Router {
+    let worker = Worker {
+        config,
+        used_tokens: ReplayGuard::new(MAX_REMEMBERED_JTIS),
+        agents: resolve::Cache::default(),
+    };
+    Router::new()
+        .route("/invoke", post(invoke::invoke))
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/healthz", get(healthz))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .with_state(Arc::new(worker))
+}
+
+async fn jwks(State(worker): State<Arc<Worker>>) -> Json<Jwks> {
+    Json(worker.config.signing.jwks())
+}
+
+async fn healthz() -> &'static str {
+    "ok"
+}

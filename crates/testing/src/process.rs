@@ -1,0 +1,145 @@
+//! The binary `convene` as a process of its own, as an operator would start it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// How long the process may take to say that it is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to stop in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to start `convene`.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    binary: PathBuf,
+    data_dir: PathBuf,
+    listen: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Launch {
+    /// Starts `binary` on `data_dir`, on a free port of its own choice and with a quick demo model.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>, data_dir: &Path) -> Self {
+        Self {
+            binary: binary.into(),
+            data_dir: data_dir.to_owned(),
+            listen: "127.0.0.1:0".to_owned(),
+            args: Vec::new(),
+            env: vec![("CONVENE_AGENTS__DEMO_WORD_PAUSE_MS".to_owned(), "1".to_owned())],
+        }
+    }
+
+    /// Adds a command line argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Listens on a fixed address, so that a restart is found where the process was before.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// Starts the process and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready; its log is on standard error.
+    pub async fn start(&self) -> Convene {
+        let mut child = self.command().spawn().expect("convene can be started");
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = tokio::time::timeout(START_TIMEOUT, async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(url) = line.strip_prefix("Convene is ready at ") {
+                    return Some(url.trim_end_matches('/').to_owned());
+                }
+            }
+            None
+        });
+        let url = ready.await.expect("convene is ready in time").expect("convene says its URL");
+        Convene { url, child }
+    }
+
+    /// Runs the process to its end, for starts that are expected to fail: exit code and what it
+    /// wrote to standard error.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end in time.
+    pub async fn run_to_end(&self) -> (Option<i32>, String) {
+        let child = self.command().stderr(Stdio::piped()).spawn().expect("convene can be started");
+        let ended = tokio::time::timeout(START_TIMEOUT, child.wait_with_output());
+        let output = ended.await.expect("convene ends in time").expect("its output can be read");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.listen])
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.data_dir.parent().unwrap_or(Path::new("/")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// A running process; killed when dropped.
+#[derive(Debug)]
+pub struct Convene {
+    /// Where it serves, without a slash at the end.
+    pub url: String,
+    child: Child,
+}
+
+impl Convene {
+    /// `host:port` of the public door.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap_or(&self.url)
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("a running process can be killed");
+    }
+
+    /// Asks it to stop as a supervisor does, and returns its exit code.
+    ///
+    /// # Panics
+    /// When it does not stop in time.
+    pub async fn stop(mut self) -> Option<i32> {
+        let pid = self.child.id().expect("the process runs").to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status().await;
+        assert!(asked.expect("kill can be run").success());
+        let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
+        ended.expect("convene stops in time").expect("its status can be read").code()
+    }
+}
