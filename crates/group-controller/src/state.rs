@@ -184,6 +184,12 @@ impl State {
         &self.identity
     }
 
+    /// What the controller was told of the group last.
+    #[must_use]
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
     /// Whether a routing token that was verified still holds for this group as it is now.
     ///
     /// # Errors

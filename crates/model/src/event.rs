@@ -9,6 +9,7 @@ use crate::{
 
 /// One thing that happened in a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "EventFrame")]
 pub struct Event {
     /// Its number in the group; the first is 1, and there are no gaps.
     pub seq: u64,
@@ -17,6 +18,24 @@ pub struct Event {
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+/// An event as it is read: alone or as the frame that it travels in. The frame's `type` is taken
+/// out here, since what is flattened may refuse members that it does not know.
+#[derive(Deserialize)]
+struct EventFrame {
+    #[serde(default, rename = "type")]
+    _frame_type: serde::de::IgnoredAny,
+    seq: u64,
+    at: Timestamp,
+    #[serde(flatten)]
+    kind: EventKind,
+}
+
+impl From<EventFrame> for Event {
+    fn from(EventFrame { seq, at, kind, .. }: EventFrame) -> Self {
+        Self { seq, at, kind }
+    }
 }
 
 /// What happened, as the member `kind` and the members that belong to it.

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         MessageId, Timestamp, UserId,
-        event::{Author, Posted},
+        event::{Author, GroupConfig, Posted},
     };
 
     fn posted(seq: u64, text: &str) -> Event {
@@ -228,6 +228,15 @@ mod tests {
             r#"{"type":"event","seq":7,"at":1732100000000,"kind":"message.posted","message_id":"m7","author":{"kind":"user","id":"u1"},"root":"m7","hop":0,"text":"hi \"there\""}"#
         );
         assert_eq!(record.decode().unwrap(), posted(7, "hi \"there\""));
+    }
+
+    #[test]
+    fn a_configuration_comes_back_although_it_refuses_unknown_members() {
+        let config = GroupConfig { version: 3, agents: Vec::new(), paused: true };
+        let event = Event { seq: 2, kind: EventKind::GroupConfigured(config), ..posted(2, "") };
+        assert_eq!(Record::encode(&event).decode().unwrap(), event);
+        let alone = serde_json::to_vec(&event).unwrap();
+        assert_eq!(serde_json::from_slice::<Event>(&alone).unwrap(), event);
     }
 
     #[test]

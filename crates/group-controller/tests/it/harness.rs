@@ -1,0 +1,431 @@
+//! A group in virtual time: a small host that keeps what was written, looks up what a post refers
+//! to, and checks after each step what holds for all of them.
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+use convene_group_controller::{
+    Address, Controller, Effect, Found, Input, Invocation, Phase, Post, RunEnd, Step,
+};
+use convene_model::{
+    Code, MessageId, Role, RunId, Timestamp, UpstreamId,
+    agents::Outcome,
+    claims::{Access, RoutingClaims},
+    event::{
+        Decision, Event, EventKind, GroupAgent, GroupConfig, Posted, RunFinished, SuppressReason,
+        TriggerPolicy, WakeReason,
+    },
+    frame::{DetachReason, GroupFrame},
+    infra::HistoryMode,
+    limits::ROUTING_TOKEN_TTL,
+    record::Record,
+};
+
+/// Where a room's time begins; a whole second, as tokens have it.
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+/// An id of any kind.
+pub(crate) fn id<T: TryFrom<String, Error: Debug>>(text: impl ToString) -> T {
+    T::try_from(text.to_string()).unwrap()
+}
+
+/// The connection `conn` of the first upstream.
+pub(crate) fn on(conn: &str) -> Address {
+    at(1, conn)
+}
+
+pub(crate) fn at(upstream: u64, conn: &str) -> Address {
+    Address { upstream: UpstreamId(upstream), conn: id(conn) }
+}
+
+pub(crate) fn agent(agent_id: &str, trigger: TriggerPolicy) -> GroupAgent {
+    GroupAgent { agent_id: id(agent_id), name: agent_id.to_owned(), trigger }
+}
+
+pub(crate) fn config(version: u64, agents: &[(&str, TriggerPolicy)]) -> GroupConfig {
+    let agents = agents.iter().map(|(name, trigger)| agent(name, *trigger)).collect();
+    GroupConfig { version, agents, paused: false }
+}
+
+pub(crate) fn init(epoch: u64) -> Input {
+    Input::Init {
+        group_id: id("g1"),
+        org_id: id("o1"),
+        history_mode: HistoryMode::Internal,
+        epoch,
+        history: id("h1"),
+    }
+}
+
+pub(crate) fn completed() -> RunEnd {
+    RunEnd::Said(Outcome::Completed { usage: None })
+}
+
+pub(crate) fn lost() -> RunEnd {
+    RunEnd::Lost { code: "worker_cut", detail: "Gone.".to_owned() }
+}
+
+/// A group and its host.
+pub(crate) struct Room {
+    pub(crate) controller: Controller,
+    pub(crate) now: Timestamp,
+    /// Everything that was written, as it came back from its encoding.
+    pub(crate) log: Vec<Event>,
+    messages: BTreeMap<MessageId, Found>,
+    version: u64,
+}
+
+impl Room {
+    /// A host without a group.
+    pub(crate) fn empty() -> Self {
+        Self {
+            controller: Controller::new(),
+            now: START,
+            log: Vec::new(),
+            messages: BTreeMap::new(),
+            version: 0,
+        }
+    }
+
+    /// The group `g1` of `o1` in epoch 1, without agents.
+    pub(crate) fn new() -> Self {
+        let mut room = Self::empty();
+        room.step(init(1)).accepted();
+        room
+    }
+
+    /// A group with agents, named as their ids, and with ann attached on `c1`.
+    pub(crate) fn with(agents: &[(&str, TriggerPolicy)]) -> Self {
+        let mut room = Self::new();
+        room.configure(agents);
+        room.attach("c1", "ann").accepted();
+        room
+    }
+
+    /// Takes an input in and keeps what was written.
+    pub(crate) fn step(&mut self, input: Input) -> Out {
+        let step = self.controller.step(self.now, input);
+        for event in &step.events {
+            assert_eq!(event.seq, self.log.len() as u64 + 1, "numbers have no gaps");
+            assert_eq!(event.at, self.now);
+            let stored = Record::encode(event).decode().unwrap();
+            assert_eq!(stored, *event, "an event comes back as it was written");
+            if let EventKind::MessagePosted(posted) = &event.kind {
+                let found = Found { seq: event.seq, digest: posted.digest() };
+                let before = self.messages.insert(posted.message_id.clone(), found);
+                assert_eq!(before, None, "a message is posted once");
+            }
+            self.log.push(stored);
+        }
+        for effect in &step.effects {
+            if let Effect::Send { frame: GroupFrame::Attached { seq, .. }, .. } = effect {
+                assert_eq!(*seq, self.log.len() as u64, "an attach names the step's last event");
+            }
+        }
+        let durable = self.controller.durable_deadline();
+        let alarmed = |deadline| step.wake_at.is_some_and(|wake_at| wake_at <= deadline);
+        assert!(durable.is_none_or(alarmed), "the alarm is set for each deadline");
+        Out(step)
+    }
+
+    pub(crate) fn after(&mut self, time: Duration) -> &mut Self {
+        self.now = self.now + time;
+        self
+    }
+
+    pub(crate) fn tick(&mut self) -> Out {
+        self.step(Input::Tick)
+    }
+
+    /// Gives the group other agents.
+    pub(crate) fn configure(&mut self, agents: &[(&str, TriggerPolicy)]) -> Out {
+        self.version += 1;
+        self.step(Input::Configure(config(self.version, agents))).accepted()
+    }
+
+    /// Pauses the agents, or lets them go on.
+    pub(crate) fn pause(&mut self, paused: bool) -> Out {
+        self.version += 1;
+        let agents = self.controller.state().unwrap().config().agents.clone();
+        let config = GroupConfig { version: self.version, agents, paused };
+        self.step(Input::Configure(config)).accepted()
+    }
+
+    /// A routing token of `user` issued now, of the current epoch.
+    pub(crate) fn access(&self, user: &str) -> Access {
+        let identity = self.controller.state().unwrap().identity();
+        let issued_at = Timestamp::from_secs(self.now.secs());
+        Access {
+            claims: RoutingClaims {
+                user_id: id(user),
+                org_id: identity.org_id.clone(),
+                group_id: identity.group_id.clone(),
+                role: Role::Member,
+                epoch: identity.epoch,
+            },
+            issued_at,
+            expires_at: issued_at + ROUTING_TOKEN_TTL,
+        }
+    }
+
+    pub(crate) fn attach(&mut self, conn: &str, user: &str) -> Out {
+        self.attach_with(on(conn), self.access(user), None)
+    }
+
+    pub(crate) fn attach_with(&mut self, from: Address, access: Access, after: Option<u64>) -> Out {
+        self.step(Input::Attach { from, r#ref: id("at"), access: Ok(access), after, history: None })
+    }
+
+    /// A post, looked up as a host does it.
+    pub(crate) fn post_of(&self, conn: &str, message_id: &str, text: &str) -> Post {
+        let message_id: MessageId = id(message_id);
+        Post {
+            from: on(conn),
+            r#ref: id("po"),
+            found: self.messages.get(&message_id).copied(),
+            message_id,
+            text: text.to_owned(),
+            mentions: None,
+            reply_to: None,
+            reply_to_exists: true,
+        }
+    }
+
+    pub(crate) fn exists(&self, message_id: &MessageId) -> bool {
+        self.messages.contains_key(message_id)
+    }
+
+    /// Posts a text on `c1` under an id of its own.
+    pub(crate) fn say(&mut self, text: &str) -> Out {
+        let message_id = format!("m{}", self.log.len());
+        let post = self.post_of("c1", &message_id, text);
+        self.step(Input::Post(post)).accepted()
+    }
+
+    /// Posts a text and returns the run that it starts.
+    pub(crate) fn wake(&mut self, text: &str) -> RunId {
+        let started = self.say(text).invocations();
+        assert_eq!(started.len(), 1, "one run starts");
+        started[0].request.run_id.clone()
+    }
+
+    pub(crate) fn text(&mut self, run_id: &RunId, attempt: u32, offset: u64, text: &str) -> Out {
+        let (run_id, text) = (run_id.clone(), text.to_owned());
+        self.step(Input::RunText { run_id, attempt, offset, text })
+    }
+
+    pub(crate) fn end(&mut self, run_id: &RunId, attempt: u32, end: RunEnd) -> Out {
+        self.step(Input::RunEnded { run_id: run_id.clone(), attempt, end })
+    }
+
+    /// The first attempt of a run says a text and is done.
+    pub(crate) fn reply(&mut self, run_id: &RunId, text: &str) -> Out {
+        self.text(run_id, 1, 0, text);
+        self.end(run_id, 1, completed())
+    }
+
+    pub(crate) fn cancel(&mut self, run_id: &RunId) -> Out {
+        self.step(Input::Cancel { from: on("c1"), r#ref: id("ca"), run_id: run_id.clone() })
+    }
+
+    /// The process ends; another rebuilds the group from what was written.
+    pub(crate) fn crash(&mut self) -> Out {
+        self.controller = Controller::rebuild(None, self.log.clone()).unwrap();
+        self.step(Input::Recovered)
+    }
+
+    pub(crate) fn seq(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// The phase of a run that has not ended.
+    pub(crate) fn phase(&self, run_id: &RunId) -> Option<Phase> {
+        let runs = self.controller.state().unwrap().runs();
+        runs.iter().find(|run| run.run_id == *run_id).map(|run| run.phase.clone())
+    }
+
+    /// The agents that work, and those that wait, in the order of their triggers.
+    pub(crate) fn working_and_waiting(&self) -> (Vec<String>, Vec<String>) {
+        let runs = self.controller.state().unwrap().runs();
+        let (waiting, working): (Vec<_>, Vec<_>) =
+            runs.iter().partition(|run| run.phase == Phase::Queued);
+        let names = |runs: Vec<&convene_group_controller::Run>| {
+            runs.iter().map(|run| run.agent_id.to_string()).collect()
+        };
+        (names(working), names(waiting))
+    }
+}
+
+/// Each room that was built ends as its events alone would have it.
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let rebuilt = Controller::rebuild(None, self.log.clone()).unwrap();
+            assert_eq!(rebuilt.state(), self.controller.state(), "the state is a fold over events");
+        }
+    }
+}
+
+/// A step, as a test asks about it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Out(pub(crate) Step);
+
+impl Out {
+    #[track_caller]
+    pub(crate) fn accepted(self) -> Self {
+        assert_eq!(self.0.answer, Ok(()));
+        self
+    }
+
+    /// The input was refused with `code`, and nothing happened.
+    #[track_caller]
+    pub(crate) fn refused(self, code: Code) -> Self {
+        assert_eq!(self.0.answer.as_ref().map_err(|rejected| rejected.code), Err(code));
+        assert_eq!(self.0.events, []);
+        self
+    }
+
+    /// The frame was refused with `code`, its sender was told, and nothing else happened.
+    #[track_caller]
+    pub(crate) fn refused_to(self, to: &Address, code: Code) -> Self {
+        let out = self.refused(code);
+        let [GroupFrame::Error { code: told, .. }] = &out.to(to)[..] else {
+            panic!("one error frame: {out:?}")
+        };
+        assert_eq!((*told, out.0.effects.len()), (code, 1));
+        out
+    }
+
+    /// The kinds of the events, in order.
+    pub(crate) fn kinds(&self) -> Vec<String> {
+        let kind = |event: &Event| {
+            let json = serde_json::to_value(event).unwrap();
+            json["kind"].as_str().unwrap().to_owned()
+        };
+        self.0.events.iter().map(kind).collect()
+    }
+
+    /// The frames for one connection, in order.
+    pub(crate) fn to(&self, address: &Address) -> Vec<GroupFrame> {
+        let frame = |effect: &Effect| match effect {
+            Effect::Send { to, frame } if to == address => Some(frame.clone()),
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(frame).collect()
+    }
+
+    /// The one frame for one connection.
+    #[track_caller]
+    pub(crate) fn one_to(&self, address: &Address) -> GroupFrame {
+        let mut frames = self.to(address);
+        assert_eq!(frames.len(), 1, "one frame: {frames:?}");
+        frames.remove(0)
+    }
+
+    /// The number in the `ok` for one connection.
+    #[track_caller]
+    pub(crate) fn ok_seq(&self, address: &Address) -> u64 {
+        match self.one_to(address) {
+            GroupFrame::Ok { seq: Some(seq), .. } => seq,
+            other => panic!("an ok with a number: {other:?}"),
+        }
+    }
+
+    /// Who was detached, and why.
+    pub(crate) fn detached(&self) -> Vec<(String, DetachReason)> {
+        let detached = |effect: &Effect| match effect {
+            Effect::Send { to, frame: GroupFrame::Detached { reason, user_id: None } } => {
+                Some((to.conn.to_string(), *reason))
+            }
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(detached).collect()
+    }
+
+    /// What is replayed, as (after, upto).
+    pub(crate) fn replays(&self) -> Vec<(u64, u64)> {
+        let replay = |effect: &Effect| match effect {
+            Effect::Replay { after, upto, .. } => Some((*after, *upto)),
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(replay).collect()
+    }
+
+    /// The frames for everybody.
+    pub(crate) fn broadcasts(&self) -> Vec<GroupFrame> {
+        let broadcast = |effect: &Effect| match effect {
+            Effect::Broadcast(frame) => Some(frame.clone()),
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(broadcast).collect()
+    }
+
+    /// The calls of the Agents Worker.
+    pub(crate) fn invocations(&self) -> Vec<Invocation> {
+        let invoke = |effect: &Effect| match effect {
+            Effect::Invoke(invocation) => Some((**invocation).clone()),
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(invoke).collect()
+    }
+
+    /// The agents that were called, in order.
+    pub(crate) fn called(&self) -> Vec<String> {
+        self.invocations().iter().map(|call| call.request.agent_id.to_string()).collect()
+    }
+
+    /// The attempts that are no longer waited for.
+    pub(crate) fn aborts(&self) -> Vec<(RunId, u32)> {
+        let abort = |effect: &Effect| match effect {
+            Effect::Abort { run_id, attempt } => Some((run_id.clone(), *attempt)),
+            _ => None,
+        };
+        self.0.effects.iter().filter_map(abort).collect()
+    }
+
+    pub(crate) fn posted(&self) -> Vec<Posted> {
+        let posted = |event: &Event| match &event.kind {
+            EventKind::MessagePosted(posted) => Some(posted.clone()),
+            _ => None,
+        };
+        self.0.events.iter().filter_map(posted).collect()
+    }
+
+    pub(crate) fn finished(&self) -> Vec<RunFinished> {
+        let finished = |event: &Event| match &event.kind {
+            EventKind::RunFinished(finished) => Some(finished.clone()),
+            _ => None,
+        };
+        self.0.events.iter().filter_map(finished).collect()
+    }
+
+    /// The one run that ended.
+    #[track_caller]
+    pub(crate) fn one_finished(&self) -> RunFinished {
+        let mut finished = self.finished();
+        assert_eq!(finished.len(), 1, "one run ends: {:?}", self.0.events);
+        finished.remove(0)
+    }
+
+    /// What was decided about each agent that came into question.
+    pub(crate) fn decided(&self) -> Vec<(String, Verdict)> {
+        let candidates = self.0.events.iter().filter_map(|event| match &event.kind {
+            EventKind::TriggerDecided(decided) => Some(&decided.candidates),
+            _ => None,
+        });
+        let verdict = |decision: &Decision| match decision {
+            Decision::Accepted { reason, .. } => Verdict::Wakes(*reason),
+            Decision::Suppressed { reason } => Verdict::Not(*reason),
+        };
+        candidates
+            .flatten()
+            .map(|candidate| (candidate.agent_id.to_string(), verdict(&candidate.decision)))
+            .collect()
+    }
+}
+
+/// A decision without the run's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Wakes(WakeReason),
+    Not(SuppressReason),
+}

@@ -1,0 +1,13 @@
+//! What a group controller promises, seen from its host: inputs go in, steps come out.
+
+mod attach;
+mod configure;
+mod context;
+mod harness;
+mod init;
+mod leave;
+mod post;
+mod properties;
+mod queue;
+mod runs;
+mod triggers;
