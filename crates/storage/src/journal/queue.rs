@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -43,6 +43,7 @@ pub(crate) struct CommitQueue {
     emptied: Condvar,
     events: AtomicU64,
     bytes: AtomicU64,
+    is_closed: AtomicBool,
     max_events: u64,
     max_bytes: u64,
 }
@@ -65,6 +66,7 @@ impl CommitQueue {
             emptied: Condvar::new(),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
             max_events: options.max_queued_events,
             max_bytes: options.max_queued_bytes,
         }
@@ -72,7 +74,8 @@ impl CommitQueue {
 
     /// Whether something more may be queued. What begins below the bounds is taken whole.
     pub(crate) fn has_room(&self) -> Result<(), Overloaded> {
-        let full = self.events() >= self.max_events
+        let full = self.is_closed.load(Ordering::Relaxed)
+            || self.events() >= self.max_events
             || self.bytes.load(Ordering::Relaxed) >= self.max_bytes;
         if full { Err(Overloaded { retry_after_ms: QUEUE_RETRY_MS }) } else { Ok(()) }
     }
@@ -149,12 +152,14 @@ impl CommitQueue {
 
     /// Closes the queue: nothing comes in any more, what waits is still taken.
     pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         self.state.lock().closed = true;
         self.filled.notify_all();
     }
 
     /// Closes the queue and takes out everything that waits.
     pub(crate) fn fail(&self) -> Vec<Submission> {
+        self.is_closed.store(true, Ordering::Relaxed);
         let mut state = self.state.lock();
         state.closed = true;
         state.turns.clear();

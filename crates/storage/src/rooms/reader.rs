@@ -61,8 +61,10 @@ impl Reader {
         let mut head = Head::START;
         let mut records = Vec::new();
         // The chunk that holds the snapshot's event comes along, so that the chain is checked from
-        // there to the head also when nothing follows the snapshot.
-        self.each_chunk(key, known.max(1), u64::MAX, |chunk| {
+        // there to the head also when nothing follows the snapshot. A snapshot that waits may be
+        // ahead of every chunk.
+        let from = known.min(stored_head.seq).max(1);
+        self.each_chunk(key, from, u64::MAX, |chunk| {
             if head.seq > 0 && (chunk.first_seq != head.seq + 1 || chunk.chain_before != head.chain)
             {
                 return Err(format!(

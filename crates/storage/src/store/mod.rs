@@ -4,6 +4,9 @@ pub(crate) mod error;
 pub mod options;
 pub(crate) mod types;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::Path,
     sync::{Arc, atomic::Ordering, mpsc},
@@ -18,7 +21,7 @@ use parking_lot::Mutex;
 use crate::{
     journal::{
         committer::{CommitCounters, Committer, OnFatal},
-        files::OpenedJournal,
+        files::{JournalFile, OpenedJournal},
         queue::{CommitQueue, Submission},
         recovery,
     },
@@ -90,6 +93,15 @@ impl GroupStore {
         options: StoreOptions,
         on_fatal: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
+        Self::open_with(dir, options, Arc::new(on_fatal), &Hooks::default())
+    }
+
+    fn open_with(
+        dir: &Path,
+        options: StoreOptions,
+        on_fatal: OnFatal,
+        hooks: &Hooks,
+    ) -> Result<Self, StoreError> {
         let rooms_path = dir.join(ROOMS_FILE);
         let journal = OpenedJournal::open(dir, !rooms_path.exists())?;
         let rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
@@ -114,6 +126,7 @@ impl GroupStore {
             recovery::read_unprojected(&journal, position, |key| Ok(schema::head(&rooms, key)?))?;
         let overlay = Arc::new(Overlay::new());
         let inbox = Arc::new(Inbox::default());
+        hooks.apply(&journal.file, &inbox)?;
         for committed in &unprojected {
             if let Some(fault) = &committed.pending.fault {
                 quarantine.add(committed.pending.key, fault.detail.clone());
@@ -133,7 +146,6 @@ impl GroupStore {
         let settled = Arc::new(Settled::default());
         let reader = Reader::new(rooms_path, Arc::clone(&overlay), Arc::clone(&quarantine));
         let (to_keeper, requests) = mpsc::channel();
-        let on_fatal: OnFatal = Arc::new(on_fatal);
         let committer = Committer {
             file: journal.file,
             queue: Arc::clone(&queue),
@@ -310,6 +322,35 @@ impl GroupStore {
     /// nothing ever needs to wait for the projector.
     pub fn settle(&self) {
         self.inner.settled.wait_until(|| self.inner.overlay.events() == 0);
+    }
+}
+
+/// How tests get at what nobody else may touch.
+#[derive(Default)]
+struct Hooks {
+    /// Events that the projector may carry over at first.
+    #[cfg(test)]
+    allowance: Option<usize>,
+    /// Pages that the journal file may have.
+    #[cfg(test)]
+    journal_pages: Option<u32>,
+}
+
+impl Hooks {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "there are no hooks but in tests"))]
+    fn apply(&self, _file: &JournalFile, _inbox: &Inbox) -> Result<(), StoreError> {
+        #[cfg(test)]
+        {
+            _inbox.allow(self.allowance);
+            if let Some(pages) = self.journal_pages {
+                _file.connection().query_row(
+                    &format!("PRAGMA max_page_count = {pages}"),
+                    [],
+                    |_| Ok(()),
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

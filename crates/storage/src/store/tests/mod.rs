@@ -1,0 +1,41 @@
+//! What needs a hand on the store's inner parts: a projector that stands still, a journal that
+//! cannot grow, rows that were tampered with.
+#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod faults;
+mod model;
+#[path = "../../../tests/it/support.rs"]
+mod support;
+
+use std::sync::Arc;
+
+use super::{GroupStore, Hooks, StoreError, StoreOptions};
+
+/// What `support` needs, by one name here and in the integration tests.
+mod api {
+    pub(crate) use crate::{
+        Batch, CommitFailed, GroupStore, PageParts, PostIndex, Snapshot, StoreError, StoreOptions,
+    };
+}
+
+/// Opens a store whose projector carries over at most `allowance` events.
+fn open_held(dir: &tempfile::TempDir, allowance: Option<usize>) -> Result<GroupStore, StoreError> {
+    open_held_with(dir, allowance, StoreOptions::default())
+}
+
+fn open_held_with(
+    dir: &tempfile::TempDir,
+    allowance: Option<usize>,
+    options: StoreOptions,
+) -> Result<GroupStore, StoreError> {
+    let hooks = Hooks { allowance, journal_pages: None };
+    let on_fatal = Arc::new(|reason| panic!("fatal: {reason}"));
+    GroupStore::open_with(dir.path(), options, on_fatal, &hooks)
+}
+
+impl GroupStore {
+    /// Lets the projector carry over so many events more; `None`: all.
+    fn let_project(&self, events: Option<usize>) {
+        self.inner.inbox.allow(events);
+    }
+}

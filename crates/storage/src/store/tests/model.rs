@@ -1,0 +1,254 @@
+//! Reads compared with a naive model, at every stage of the projection.
+
+use std::collections::BTreeSet;
+
+use convene_model::{MessageId, event::EventKind, record::Record};
+use proptest::prelude::*;
+
+use super::{
+    super::{GroupStore, StoreOptions},
+    open_held_with,
+    support::{Group, commit, delete, edit, message, query, run_finished, unlisted},
+};
+
+/// One thing that happens to the store.
+#[derive(Debug, Clone)]
+enum Op {
+    Commit {
+        group: usize,
+        kinds: Vec<Kind>,
+        snapshot: bool,
+    },
+    /// The projector may go on, by so many events or freely.
+    LetProject(Option<usize>),
+    Settle,
+    Reopen {
+        close: bool,
+    },
+    Page {
+        group: usize,
+        before: Option<u64>,
+        after: Option<u64>,
+        limit: usize,
+    },
+    Events {
+        group: usize,
+        from: u64,
+        len: u64,
+    },
+    Load {
+        group: usize,
+    },
+}
+
+/// One event; what it refers to is found by counting through what there is.
+#[derive(Debug, Clone)]
+enum Kind {
+    Post(usize),
+    Edit(usize),
+    Delete(usize),
+    Run,
+    Unlisted,
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        5 => (0..3000_usize).prop_map(Kind::Post),
+        2 => (0..100_usize).prop_map(Kind::Edit),
+        1 => (0..100_usize).prop_map(Kind::Delete),
+        1 => Just(Kind::Run),
+        2 => Just(Kind::Unlisted),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let place = || prop::option::of(0..60_u64);
+    prop_oneof![
+        8 => (0..2_usize, prop::collection::vec(kind(), 0..6), any::<bool>())
+            .prop_map(|(group, kinds, snapshot)| Op::Commit { group, kinds, snapshot }),
+        3 => prop::option::of(0..20_usize).prop_map(Op::LetProject),
+        1 => Just(Op::Settle),
+        1 => any::<bool>().prop_map(|close| Op::Reopen { close }),
+        4 => (0..2_usize, place(), place(), 1..12_usize)
+            .prop_map(|(group, before, after, limit)| Op::Page { group, before, after, limit }),
+        2 => (0..2_usize, 1..40_u64, 0..20_u64)
+            .prop_map(|(group, from, len)| Op::Events { group, from, len }),
+        2 => (0..2_usize).prop_map(|group| Op::Load { group }),
+    ]
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    store: GroupStore,
+    groups: Vec<Member>,
+}
+
+struct Member {
+    group: Group,
+    /// Messages that can still be edited.
+    alive: Vec<u64>,
+    /// Events whose text may be gone.
+    erasable: BTreeSet<u64>,
+    snapshot: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let groups = ["a", "b"].map(|id| Member {
+            group: Group::new(id),
+            alive: Vec::new(),
+            erasable: BTreeSet::new(),
+            snapshot: 0,
+        });
+        Self { dir, store, groups: groups.into() }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Commit { group, kinds, snapshot } => {
+                let member = &mut self.groups[*group];
+                let batch = member.batch(kinds, *snapshot);
+                commit(&self.store, batch).unwrap();
+            }
+            Op::LetProject(events) => self.store.let_project(*events),
+            Op::Settle => {
+                self.store.let_project(None);
+                self.store.settle();
+            }
+            Op::Reopen { close } => {
+                if *close {
+                    self.store.let_project(None);
+                    self.store.close();
+                }
+                // The old store ends before the new one begins, as a process does.
+                let elsewhere = tempfile::tempdir().unwrap();
+                self.store = open(&elsewhere);
+                self.store = open(&self.dir);
+            }
+            Op::Page { group, before, after, limit } => {
+                let group = &self.groups[*group].group;
+                let query = query(*before, *after, *limit);
+                let page = self.store.history(group.key, query, group.head()).unwrap();
+                assert_eq!(page, group.page(query, group.head()), "{query:?}");
+            }
+            Op::Events { group, from, len } => self.check_events(*group, *from, from + len),
+            Op::Load { group } => self.check_load(*group),
+        }
+    }
+
+    fn check_events(&self, group: usize, from: u64, to: u64) {
+        let member = &self.groups[group];
+        let found = self.store.events(member.group.key, from, to);
+        if to > member.group.head() {
+            assert!(found.is_err());
+            return;
+        }
+        member.assert_same(&found.unwrap(), from);
+    }
+
+    fn check_load(&self, group: usize) {
+        let member = &self.groups[group];
+        let Some(loaded) = self.store.load(member.group.key).unwrap() else {
+            assert_eq!(member.group.head(), 0);
+            return;
+        };
+        assert_eq!(loaded.snapshot.map_or(0, |snapshot| snapshot.seq), member.snapshot);
+        assert_eq!((loaded.last_seq, loaded.chain), (member.group.head(), member.group.chain));
+        assert_eq!(loaded.records.len() as u64, member.group.head() - member.snapshot);
+        member.assert_same(&loaded.records, member.snapshot + 1);
+    }
+}
+
+impl Member {
+    fn batch(&mut self, kinds: &[Kind], snapshot: bool) -> crate::Batch {
+        let mut events = Vec::new();
+        for kind in kinds {
+            let seq = self.group.head() + events.len() as u64 + 1;
+            let target = |index: usize| (!self.alive.is_empty()).then(|| index % self.alive.len());
+            events.push(match *kind {
+                Kind::Post(size) => {
+                    self.alive.push(seq);
+                    message(&format!("m{seq}"), &"ä".repeat(size))
+                }
+                Kind::Edit(index) => match target(index) {
+                    Some(index) => edit(self.alive[index], &format!("edited by {seq}")),
+                    None => unlisted(),
+                },
+                Kind::Delete(index) => match target(index) {
+                    Some(index) => {
+                        let message_seq = self.alive.remove(index);
+                        self.erasable.insert(message_seq);
+                        delete(message_seq)
+                    }
+                    None => unlisted(),
+                },
+                Kind::Run => run_finished(&format!("r{seq}")),
+                Kind::Unlisted => unlisted(),
+            });
+        }
+        let mut batch = self.group.batch(events);
+        for event in &self.group.events {
+            if let EventKind::MessageEdited(edited) = &event.kind
+                && self.erasable.contains(&edited.message_seq)
+            {
+                self.erasable.insert(event.seq);
+            }
+        }
+        if snapshot {
+            self.snapshot = self.group.head();
+            let bytes = format!("state {}", self.snapshot).into();
+            batch.snapshot = Some(crate::Snapshot { seq: self.snapshot, bytes });
+        }
+        batch
+    }
+
+    /// Each record is as it was submitted, or without its text if its message was deleted.
+    fn assert_same(&self, found: &[Record], first: u64) {
+        for (record, seq) in found.iter().zip(first..) {
+            let submitted = &self.group.records[seq as usize - 1];
+            let erased = self.erasable.contains(&seq) && *record == submitted.erase();
+            assert!(record == submitted || erased, "event {seq}");
+        }
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> GroupStore {
+    let options = StoreOptions { journal_file_bytes: 30_000, ..StoreOptions::default() };
+    open_held_with(dir, Some(0), options).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn reads_equal_the_model_at_every_stage(ops in prop::collection::vec(op(), 1..60)) {
+        let mut world = World::new();
+        for op in &ops {
+            world.apply(op);
+        }
+        for settled in [false, true] {
+            if settled {
+                world.apply(&Op::Settle);
+            }
+            for group in 0..2 {
+                world.apply(&Op::Load { group });
+                let head = world.groups[group].group.head();
+                if head > 0 {
+                    world.check_events(group, 1, head);
+                }
+                for limit in [1, 5, 200] {
+                    world.apply(&Op::Page { group, before: None, after: None, limit });
+                    world.apply(&Op::Page { group, before: None, after: Some(0), limit });
+                }
+                let member = &world.groups[group];
+                for post in &member.alive {
+                    let id = MessageId::new(format!("m{post}")).unwrap();
+                    let found = world.store.find_message(member.group.key, &id).unwrap();
+                    prop_assert_eq!(found.unwrap().seq, *post);
+                }
+            }
+        }
+    }
+}
