@@ -1,0 +1,48 @@
+// What every page has: the theme switch, forms, dialogs and their keys.
+
+import "./form.js";
+import "./keys.js";
+import "./new-group.js";
+import "./switcher.js";
+import "./theme-switch.js";
+import { forget } from "./storage.js";
+
+/** @typedef {HTMLElement & {open(): void}} Openable */
+
+for (const button of document.querySelectorAll("[data-open]")) {
+  if (button instanceof HTMLElement) button.hidden = false;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target instanceof Element ? event.target.closest("[data-open]") : null;
+  if (!(button instanceof HTMLElement)) return;
+  for (const drawer of document.querySelectorAll("[popover]:popover-open")) {
+    if (drawer instanceof HTMLElement) drawer.hidePopover();
+  }
+  const element = document.querySelector(`convene-${button.dataset.open}`);
+  if (element) /** @type {Openable} */ (element).open();
+});
+
+// Drafts and unsent messages are private: they leave with their owner.
+document.addEventListener("submit", (event) => {
+  if (event.target instanceof HTMLElement && event.target.dataset.forget !== undefined) forget();
+});
+
+// The workspace menu closes when the reader goes elsewhere.
+const menu = document.querySelector(".workspace-menu");
+if (menu instanceof HTMLDetailsElement) {
+  document.addEventListener("click", (event) => {
+    if (event.target instanceof Node && !menu.contains(event.target)) menu.open = false;
+  });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.querySelector("summary")?.focus();
+  });
+}
+
+if (/Mac|iPhone|iPad/.test(navigator.platform)) {
+  for (const key of document.querySelectorAll("kbd")) {
+    if (key.textContent?.includes("Ctrl")) key.textContent = key.textContent.replace("Ctrl", "⌘");
+  }
+}

@@ -1,0 +1,82 @@
+// The shapes of the App's JSON, as types only: this file is never loaded by a page.
+
+/**
+ * @typedef {{kind: "user" | "agent", id: string}} Author
+ * @typedef {"off" | "mention" | "auto"} Trigger
+ * @typedef {{agent_id: string, name: string, trigger: Trigger}} Agent
+ * @typedef {{user_id: string, name: string}} Person
+ * @typedef {{user_id: string, name: string, email: string, role: string}} Member
+ * @typedef {{org_id: string, name: string, role: string}} Org
+ * @typedef {{group_id: string, org_id: string, title: string, is_private: boolean, created_at: number}} Group
+ *
+ * @typedef {object} Message
+ * @property {number} seq
+ * @property {number} at epoch milliseconds
+ * @property {string} message_id
+ * @property {Author} author
+ * @property {string} [run_id]
+ * @property {string} [reply_to]
+ * @property {string[]} [mentions]
+ * @property {string} text
+ * @property {string} [html] a sanitised fragment, safe to insert
+ * @property {number} [edited_at]
+ * @property {boolean} [deleted]
+ *
+ * @typedef {"completed" | "failed" | "cancelled" | "interrupted"} RunStatus
+ *
+ * @typedef {object} FinishedRun
+ * @property {number} seq
+ * @property {number} at
+ * @property {string} run_id
+ * @property {number} attempt
+ * @property {string} agent_id
+ * @property {string} trigger the message that woke the agent
+ * @property {RunStatus} status
+ * @property {string} [message_id]
+ * @property {string} [code]
+ * @property {string} [detail]
+ * @property {{input_tokens: number, output_tokens: number}} [usage]
+ *
+ * @typedef {{messages: Message[], runs: FinishedRun[], more_before: boolean, head: number, history: string}} Page
+ *
+ * @typedef {{run_id: string, agent_id: string, trigger: string, attempt: number, phase: "queued" | "thinking" | "writing"}} RunView
+ *
+ * @typedef {{agent_id: string, outcome: "accepted", reason: string, run_id: string}
+ *   | {agent_id: string, outcome: "suppressed", reason: string}} Candidate
+ *
+ * @typedef {{type: "event", seq: number, at: number}} EventBase
+ * @typedef {EventBase & Message & {kind: "message.posted"}} Posted
+ * @typedef {EventBase & {kind: "message.edited", message_id: string, text: string, html?: string}} Edited
+ * @typedef {EventBase & {kind: "message.deleted", message_id: string}} Deleted
+ * @typedef {EventBase & {kind: "trigger.decided", message_id: string, candidates: Candidate[]}} Decided
+ * @typedef {EventBase & {kind: "run.started", run_id: string, attempt: number, agent_id: string, trigger: string}} RunStarted
+ * @typedef {EventBase & {kind: "run.streaming", run_id: string, attempt: number}} RunStreaming
+ * @typedef {EventBase & FinishedRun & {kind: "run.finished"}} RunFinished
+ * @typedef {EventBase & {kind: "group.configured", version: number, agents: Agent[], paused?: boolean}} Configured
+ * @typedef {EventBase & {kind: "group.activated" | "group.epoch_raised" | "access.revoked"}} Other
+ * @typedef {Posted | Edited | Deleted | Decided | RunStarted | RunStreaming | RunFinished | Configured | Other} Event
+ *
+ * @typedef {{type: "delta", run_id: string, attempt: number, offset: number, text: string}} Delta
+ * @typedef {{type: "attached", ref: string, seq: number, epoch: number, history: string,
+ *   state: {version: number, agents: Agent[], paused: boolean, runs: RunView[]}}} Attached
+ * @typedef {{type: "ok", ref: string, seq?: number, message_id?: string}} Ok
+ * @typedef {{type: "error", ref?: string, code: string, detail?: string, retry_after_ms?: number, start?: number}} Refused
+ * @typedef {{type: "reset", ref: string, seq: number, history: string}} Reset
+ * @typedef {{type: "detached", reason: "requested" | "token_expired" | "revoked" | "epoch_raised", user_id?: string}} Detached
+ * @typedef {Event | Delta | Attached | Ok | Refused | Reset | Detached} Frame
+ *
+ * @typedef {object} Bootstrap
+ * @property {{id: string, name: string, email: string}} me
+ * @property {Org} org
+ * @property {Group} group
+ * @property {Group[]} groups
+ * @property {Person[]} members
+ * @property {Agent[]} agents
+ * @property {boolean} paused
+ * @property {Record<string, string>} former names of authors who have left, by id
+ * @property {Page | null} page null when the history could not be read
+ * @property {string} csrf
+ * @property {boolean} read_only
+ */
+
+export {};

@@ -1,0 +1,198 @@
+// <convene-composer>: the field that messages are written in, with completion of names after `@`.
+
+import { avatar, find, h, isEditable } from "./dom.js";
+import { room } from "./room.js";
+import { load, save } from "./storage.js";
+
+/** Bytes of a message at most; the group refuses more. */
+const MAX_BYTES = 32 * 1024;
+/** Mentions in a message at most. */
+const MAX_MENTIONS = 20;
+const utf8 = new TextEncoder();
+
+class Composer extends HTMLElement {
+  form = find("form", HTMLFormElement, this);
+  field = find("textarea", HTMLTextAreaElement, this);
+  button = find(".send", HTMLButtonElement, this);
+  list = find(".completions", HTMLElement, this);
+  hint = find(".composer-hint", HTMLElement, this);
+  usualHint = [...this.hint.childNodes];
+  /** @type {{id: string, name: string, agent: boolean}[]} */
+  found = [];
+  selected = 0;
+  /** Where the name being completed begins, behind its `@`. */
+  start = 0;
+  #draftKey = `draft.${room.me.id}.${room.group.group_id}`;
+  #timer = 0;
+
+  connectedCallback() {
+    this.field.value = load(this.#draftKey) ?? "";
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send();
+    });
+    this.field.addEventListener("keydown", (event) => this.key(event));
+    this.field.addEventListener("input", () => this.changed());
+    this.field.addEventListener("click", () => this.complete());
+    this.field.addEventListener("blur", () => this.close());
+    addEventListener("pagehide", () => this.keep());
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "/" && !event.ctrlKey && !event.metaKey && !isEditable(event.target)) {
+        event.preventDefault();
+        this.field.focus();
+      }
+    });
+    this.changed();
+    if (matchMedia("(pointer: fine)").matches) this.field.focus();
+  }
+
+  get text() {
+    return this.field.value ?? "";
+  }
+
+  changed() {
+    const { field, button, hint } = this;
+    const size = utf8.encode(field.value.trim()).length;
+    button.disabled = size === 0 || size > MAX_BYTES;
+    hint.classList.toggle("bad", size > MAX_BYTES);
+    if (size > MAX_BYTES) hint.textContent = `Too long by ${Math.ceil((size - MAX_BYTES) / 1024)} KB. Send it in parts.`;
+    else hint.replaceChildren(...this.usualHint);
+    if (!CSS.supports("field-sizing", "content")) {
+      field.style.height = "auto";
+      field.style.height = `${field.scrollHeight}px`;
+    }
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.keep(), 300);
+    this.complete();
+  }
+
+  /** Keeps the draft. */
+  keep() {
+    clearTimeout(this.#timer);
+    save(this.#draftKey, this.text || undefined);
+  }
+
+  send() {
+    const { field, button } = this;
+    const text = this.text.trim();
+    if (!text || button.disabled) return;
+    room.post(text, this.mentions(text));
+    field.value = "";
+    this.changed();
+    this.keep();
+    field.focus();
+  }
+
+  /**
+   * Who is named in the text. Where several names begin alike, the longest counts.
+   * @param {string} text
+   */
+  mentions(text) {
+    const people = room.participants().sort((a, b) => b.name.length - a.name.length);
+    const lower = text.toLowerCase();
+    /** @type {Set<string>} */
+    const ids = new Set();
+    for (let at = lower.indexOf("@"); at >= 0; at = lower.indexOf("@", at + 1)) {
+      if (at > 0 && /[\p{L}\p{N}]/u.test(lower[at - 1] ?? "")) continue;
+      const named = people.find(({ name }) => {
+        const end = at + 1 + name.length;
+        return lower.startsWith(name.toLowerCase(), at + 1) && !/[\p{L}\p{N}_]/u.test(lower[end] ?? "");
+      });
+      if (named) ids.add(named.id);
+    }
+    return [...ids].slice(0, MAX_MENTIONS);
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    if (event.isComposing) return;
+    if (!this.list.hidden) {
+      if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+        event.preventDefault();
+        const step = event.key === "ArrowDown" ? 1 : -1;
+        return this.show((this.selected + step + this.found.length) % this.found.length);
+      }
+      if (event.key === "Enter" || event.key === "Tab") {
+        event.preventDefault();
+        return this.choose(this.selected);
+      }
+      if (event.key === "Escape") {
+        event.preventDefault();
+        return this.close();
+      }
+    }
+    if (event.key === "Escape") return this.field.blur();
+    // On a phone there is no Shift to break a line with: there the button sends.
+    const byButton = matchMedia("(pointer: coarse) and (hover: none)").matches;
+    if (event.key === "Enter" && !event.shiftKey && !byButton) {
+      event.preventDefault();
+      this.send();
+    }
+  }
+
+  /** Offers names for what stands between the last `@` and the caret. */
+  complete() {
+    const { field } = this;
+    if (document.activeElement !== field) return this.close();
+    const caret = field.selectionStart;
+    const match = /(^|[^\p{L}\p{N}])@([\p{L}\p{N}_.-]*(?: [\p{L}\p{N}_.-]*)?)$/u.exec(field.value.slice(0, caret));
+    if (!match || caret !== field.selectionEnd) return this.close();
+    const typed = (match[2] ?? "").toLowerCase();
+    this.start = caret - typed.length;
+    this.found = room
+      .participants()
+      .filter(({ name }) => {
+        const lower = name.toLowerCase();
+        return lower.startsWith(typed) || lower.split(" ").some((word) => typed && word.startsWith(typed));
+      })
+      .slice(0, 8);
+    // A name that stands there whole needs no completion.
+    if (!this.found.length || this.found.some(({ name }) => name.toLowerCase() === typed.trimEnd() && typed.endsWith(" "))) {
+      return this.close();
+    }
+    this.show(0);
+  }
+
+  /** @param {number} selected */
+  show(selected) {
+    this.selected = selected;
+    this.list.replaceChildren(
+      ...this.found.map((person, index) =>
+        h(
+          "li",
+          {
+            role: "option", id: `completion-${index}`, "aria-selected": String(index === selected),
+            // On press, since the field loses the focus before a click is one.
+            onpointerdown: (/** @type {Event} */ event) => {
+              event.preventDefault();
+              this.choose(index);
+            },
+          },
+          avatar(person.agent, person.id, person.name),
+          h("span", { class: "grow clip" }, person.name),
+          person.agent && h("span", { class: "tag" }, "agent"),
+        ),
+      ),
+    );
+    this.list.hidden = false;
+    this.field.setAttribute("aria-activedescendant", `completion-${selected}`);
+    this.list.children[selected]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** @param {number} index */
+  choose(index) {
+    const person = this.found[index];
+    const { field } = this;
+    if (!person) return;
+    field.setRangeText(`${person.name} `, this.start, field.selectionStart, "end");
+    this.close();
+    this.changed();
+  }
+
+  close() {
+    this.list.hidden = true;
+    this.field.removeAttribute("aria-activedescendant");
+  }
+}
+
+customElements.define("convene-composer", Composer);

@@ -1,0 +1,184 @@
+// One WebSocket to a group that comes back by itself: exponential backoff with jitter, at once when
+// the network returns or when the App closed it because this client was too slow.
+
+/** @typedef {import("./wire.js").Frame} Frame */
+/** @typedef {"connecting" | "open" | "waiting" | "offline" | "refused"} Status */
+
+const SUBPROTOCOL = "convene.v1";
+const TOO_SLOW = 4008;
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 30_000;
+/** How long an answer may take before the connection counts as dead. */
+const ANSWER_WITHIN = 20_000;
+
+/** A command that the group refused, or whose fate is unknown (`code` `disconnected`). */
+export class Refusal extends Error {
+  /**
+   * @param {string} code
+   * @param {string} [detail]
+   * @param {number} [retryAfter] milliseconds
+   */
+  constructor(code, detail, retryAfter) {
+    super(detail ?? code);
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+export class Connection {
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** @type {Map<string, {resolve: (frame: any) => void, reject: (error: Refusal) => void, timer: number}>} */
+  #asked = new Map();
+  #refs = 0;
+  #failures = 0;
+  #timer = 0;
+  #stopped = false;
+  /** @type {Status} */
+  status = "connecting";
+  /** When the next attempt begins, in epoch milliseconds. */
+  nextAt = 0;
+
+  /**
+   * @param {string} path
+   * @param {object} on
+   * @param {() => void} on.open
+   * @param {(frame: Frame) => void} on.frame every frame that answers nothing
+   * @param {(status: Status) => void} on.status
+   * @param {() => Promise<string | null>} on.check asks why it fails; a sentence ends the attempts
+   */
+  constructor(path, on) {
+    this.url = new URL(path, location.href.replace(/^http/, "ws")).href;
+    this.on = on;
+    addEventListener("online", () => this.retry());
+    addEventListener("offline", () => {
+      if (this.status !== "open") this.#become("offline");
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.retry();
+    });
+  }
+
+  open() {
+    clearTimeout(this.#timer);
+    if (this.#socket || this.#stopped) return;
+    this.#become("connecting");
+    const socket = new WebSocket(this.url, SUBPROTOCOL);
+    this.#socket = socket;
+    let opened = false;
+    socket.addEventListener("open", () => {
+      opened = true;
+      this.#become("open");
+      this.on.open();
+    });
+    socket.addEventListener("message", (event) => this.#receive(event.data));
+    socket.addEventListener("close", (event) => {
+      if (this.#socket !== socket) return;
+      this.#socket = null;
+      for (const [ref] of this.#asked) this.#answer(ref, new Refusal("disconnected"));
+      void this.#again(opened, event.code);
+    });
+  }
+
+  /** Tries at once if it is waiting to try. */
+  retry() {
+    if (this.status === "waiting" || this.status === "offline") {
+      this.#failures = 0;
+      this.open();
+    }
+  }
+
+  /** Counts the connection as sound: the next failure begins with a short wait again. */
+  sound() {
+    this.#failures = 0;
+  }
+
+  /** Ends it for good. */
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#socket?.close();
+    this.#become("refused");
+  }
+
+  /** Drops the socket; it comes back by itself. */
+  restart() {
+    this.#socket?.close(4000);
+  }
+
+  /**
+   * Sends a frame and waits for its answer.
+   * @param {Record<string, unknown>} frame without `ref`
+   * @returns {Promise<any>} the answering frame
+   * @throws {Refusal}
+   */
+  ask(frame) {
+    const socket = this.#socket;
+    if (socket?.readyState !== WebSocket.OPEN) return Promise.reject(new Refusal("disconnected"));
+    const ref = String(++this.#refs);
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#answer(ref, new Refusal("disconnected"));
+        this.restart();
+      }, ANSWER_WITHIN);
+      this.#asked.set(ref, { resolve, reject, timer });
+      socket.send(JSON.stringify({ ...frame, ref }));
+    });
+  }
+
+  /** @param {unknown} data */
+  #receive(data) {
+    if (typeof data !== "string") return;
+    /** @type {Frame} */
+    const frame = JSON.parse(data);
+    if (frame.type === "error") {
+      this.#answer(frame.ref ?? "", new Refusal(frame.code, frame.detail, frame.retry_after_ms));
+    } else if (frame.type === "ok" || frame.type === "attached" || frame.type === "reset") {
+      // What follows an attach is to be understood in its light: the frame goes first.
+      this.on.frame(frame);
+      this.#answer(frame.ref, frame);
+    } else {
+      this.on.frame(frame);
+    }
+  }
+
+  /**
+   * @param {string} ref
+   * @param {Refusal | Frame} answer
+   */
+  #answer(ref, answer) {
+    const asked = this.#asked.get(ref);
+    if (!asked) return;
+    this.#asked.delete(ref);
+    clearTimeout(asked.timer);
+    if (answer instanceof Refusal) asked.reject(answer);
+    else asked.resolve(answer);
+  }
+
+  /**
+   * @param {boolean} opened whether the socket that closed had been open
+   * @param {number} code
+   */
+  async #again(opened, code) {
+    if (this.#stopped) return;
+    if (!navigator.onLine) return this.#become("offline");
+    if (!opened && this.#failures > 0) {
+      const reason = await this.on.check();
+      if (reason) return this.stop();
+    }
+    const wait =
+      code === TOO_SLOW && this.#failures === 0
+        ? 0
+        : Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    this.#failures += 1;
+    this.nextAt = Date.now() + wait;
+    this.#become("waiting");
+    this.#timer = setTimeout(() => this.open(), wait);
+  }
+
+  /** @param {Status} status */
+  #become(status) {
+    this.status = status;
+    this.on.status(status);
+  }
+}

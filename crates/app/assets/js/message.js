@@ -1,0 +1,138 @@
+// Makes the element of a message: the same markup as `templates/message.html`.
+
+import { avatar, fragment, h, icon } from "./dom.js";
+import { room } from "./room.js";
+import { clock, full } from "./time.js";
+
+/** @typedef {import("./wire.js").Author} Author */
+/** @typedef {import("./wire.js").Message} Message */
+
+/**
+ * @param {Author} author
+ * @param {number} at
+ * @param {string} id of the element
+ * @returns {HTMLElement}
+ */
+export function shell(author, at, id) {
+  const agent = author.kind === "agent";
+  const name = room.name(author);
+  const element = h(
+    "article",
+    { class: `msg${agent ? " agent" : ""}`, id, tabindex: "-1" },
+    avatar(agent, author.id, name),
+    h("header", { class: "msg-head" }, h("span", { class: "msg-name" }, name), agent && h("span", { class: "tag" }, "agent")),
+    h("time", { class: "msg-time" }),
+    h("div", { class: "msg-body prose" }),
+  );
+  setTime(element, name, at);
+  return element;
+}
+
+/**
+ * Puts the reader's own time on a message.
+ * @param {HTMLElement} element
+ * @param {string} name
+ * @param {number} at
+ */
+export function setTime(element, name, at) {
+  const time = element.querySelector(".msg-time");
+  if (!(time instanceof HTMLTimeElement)) return;
+  time.dateTime = new Date(at).toISOString();
+  time.textContent = clock(at);
+  time.title = full(at);
+  element.setAttribute("aria-label", `${name}, ${clock(at)}`);
+}
+
+/**
+ * Puts the finished text into a message.
+ * @param {HTMLElement} element
+ * @param {Message} message
+ */
+export function fill(element, message) {
+  const body = element.querySelector(".msg-body");
+  if (!body) return;
+  if (message.deleted) body.replaceChildren(h("p", { class: "quiet" }, "This message was taken back."));
+  else if (message.html !== undefined) body.replaceChildren(fragment(message.html));
+  else body.replaceChildren(h("p", { class: "raw" }, message.text));
+  if (message.edited_at !== undefined) body.append(h("span", { class: "quiet" }, "(edited)"));
+  dress(element, message);
+}
+
+/**
+ * What the script adds to a message beside its text, also to one that came with the page.
+ * @param {HTMLElement} element
+ * @param {Message} message
+ */
+export function dress(element, message) {
+  element.classList.toggle("to-me", message.mentions?.includes(room.me.id) ?? false);
+  for (const pre of element.querySelectorAll(".msg-body pre")) {
+    const button = h("button", { type: "button" }, "Copy");
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(pre.textContent ?? "");
+        button.textContent = "Copied";
+      } catch {
+        getSelection()?.selectAllChildren(pre);
+        button.textContent = "Press Ctrl C";
+      }
+      setTimeout(() => (button.textContent = "Copy"), 2_000);
+    });
+    const box = h("div", { class: "codebox" });
+    pre.replaceWith(box);
+    box.append(pre, button);
+  }
+}
+
+/**
+ * The element of a message that is on its way.
+ * @param {import("./outbox.js").Unsent} entry
+ */
+export function unsent(entry) {
+  const element = shell({ kind: "user", id: room.me.id }, entry.at, `m-${entry.message_id}`);
+  element.classList.add("pending");
+  element.querySelector(".msg-body")?.append(h("p", { class: "raw" }, entry.text));
+  return element;
+}
+
+/**
+ * Says below a message that is on its way how it stands.
+ * @param {HTMLElement} element
+ * @param {import("./outbox.js").Unsent} entry
+ */
+export function note(element, entry) {
+  element.querySelector(".msg-note")?.remove();
+  const id = entry.message_id;
+  const takeBack = h("button", { class: "link", type: "button", onclick: () => room.takeBack(id) }, "Take back");
+  const retry = h("button", { class: "link", type: "button", onclick: () => room.retry(id) }, "Try again");
+  if (entry.problem) {
+    element.append(h("div", { class: "msg-note bad", role: "alert" }, h("span", {}, `Not sent. ${entry.problem}`), retry, takeBack));
+  } else if (!room.isSending(id)) {
+    const waiting = room.state === "refused" ? "Not sent." : "Waiting for the connection";
+    element.append(h("div", { class: "msg-note" }, icon("clock"), h("span", {}, waiting), room.state !== "refused" && retry, takeBack));
+  }
+}
+
+/** @type {Record<string, (name: string) => string>} */
+const WHY = {
+  cooldown: (name) => `${name} answered here a moment ago and waits before it is woken again.`,
+  max_rounds: (name) => `Agents have answered each other as often as they may; mention ${name} yourself to go on.`,
+  budget: () => "The workspace's budget is used up.",
+  policy: (name) => `${name} is switched off in this group.`,
+  paused: () => "All agents of this group are paused.",
+  queue_full: () => "Too many runs wait in this group already.",
+};
+
+/**
+ * A quiet note below a message that did not wake an agent.
+ * @param {string} agentId
+ * @param {string} reason
+ */
+export function why(agentId, reason) {
+  const name = room.name({ kind: "agent", id: agentId });
+  return h(
+    "details",
+    { class: "why" },
+    h("summary", {}, `${name} does not answer. Why?`),
+    WHY[reason]?.(name) ?? `The group decided so (${reason}).`,
+  );
+}

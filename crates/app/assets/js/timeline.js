@@ -1,0 +1,591 @@
+// <convene-timeline>: the conversation. It holds a window of at most MAX_ITEMS messages of the
+// history, loads more at either end, follows the newest only while the reader is there, and keeps
+// the reading position whatever is added or taken off elsewhere.
+//
+// The scroller is a reversed column: 0 is its lower end, and positions above are negative. What is
+// added above therefore moves nothing; changes below the reader are evened out by `steady`.
+
+import { sentence } from "./api.js";
+import { find, h, icon } from "./dom.js";
+import { Items } from "./items.js";
+import { dress, fill, note, shell, unsent, why } from "./message.js";
+import { room } from "./room.js";
+import { ending, Run } from "./run.js";
+import { load, save } from "./storage.js";
+import { Stream } from "./stream.js";
+
+/** @typedef {import("./items.js").Item} Item */
+/** @typedef {import("./wire.js").Message} Message */
+/** @typedef {import("./wire.js").FinishedRun} FinishedRun */
+/** @typedef {import("./wire.js").Page} Page */
+
+/** Messages in the document at most, however long the history is. */
+const MAX_ITEMS = 600;
+/** How near the lower end counts as being there. */
+const NEAR = 32;
+/** How far ahead of the reader the next page is asked for. */
+const AHEAD = "800px";
+/** How long a page may take before a skeleton stands in for it. */
+const SKELETON_AFTER = 200;
+
+class Timeline extends HTMLElement {
+  inner = find(".timeline-inner", HTMLElement, this);
+  top = find(".timeline-top", HTMLElement, this);
+  list = find(".timeline-list", HTMLElement, this);
+  pill = find("#pill", HTMLButtonElement);
+  announcer = find("#announce", HTMLElement);
+  items = new Items(this.list, room.me.id);
+  first = h("div", { class: "sentinel" });
+  last = h("div", { class: "sentinel" });
+  watcher = new IntersectionObserver((entries) => this.near(entries), { root: this, rootMargin: `${AHEAD} 0px` });
+  /** Runs in progress by id, also those that are out of the window. @type {Map<string, Item>} */
+  runs = new Map();
+  moreBefore = false;
+  moreAfter = false;
+  /** @type {"before" | "after" | null} */
+  loading = null;
+  /** Messages of others that came while the reader was elsewhere. */
+  unseen = 0;
+  #frame = 0;
+  #readKey = `read.${room.me.id}.${room.group.group_id}`;
+  #title = document.title;
+
+  connectedCallback() {
+    this.list.before(this.first);
+    this.list.after(this.last);
+
+    if (room.page) this.adopt(room.page);
+    else this.state("skeleton");
+    for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+
+    room.on("event", (event) => this.event(event));
+    room.on("delta", (delta) => this.delta(delta));
+    room.on("runs", (runs) => this.inProgress(runs));
+    room.on("unsent", (id) => this.unsent(id));
+    room.on("reset", (page) => this.reset(page));
+    room.on("people", () => this.items.rechristen((author) => room.name(author)));
+    room.on("state", () => this.connection());
+
+    this.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    this.addEventListener("keydown", (event) => this.key(event));
+    this.pill.addEventListener("click", () => void this.toEnd());
+    document.addEventListener("visibilitychange", () => this.read());
+    addEventListener("focus", () => this.read());
+
+    this.watcher.observe(this.first);
+    this.watcher.observe(this.last);
+  }
+
+  /** @param {IntersectionObserverEntry[]} entries */
+  near(entries) {
+    for (const entry of entries) {
+      if (entry.isIntersecting) void this.more(entry.target === this.first ? "before" : "after");
+    }
+  }
+
+  // Where the reader is
+
+  get atEnd() {
+    return !this.moreAfter && Math.abs(this.scrollTop) < NEAR;
+  }
+
+  /**
+   * Makes a change while what the reader looks at stays where it is.
+   * @param {() => void} change
+   */
+  steady(change) {
+    if (this.atEnd) return change();
+    const edge = this.getBoundingClientRect().top;
+    const anchor = this.items.list.find((item) => item.el.isConnected && item.el.getBoundingClientRect().bottom > edge)?.el;
+    const before = anchor?.getBoundingClientRect().top ?? 0;
+    change();
+    if (anchor?.isConnected) this.scrollTop += anchor.getBoundingClientRect().top - before;
+  }
+
+  scrolled() {
+    if (this.atEnd) this.read();
+    this.showPill();
+  }
+
+  /** Remembers that the newest message was seen, if it was. */
+  read() {
+    if (!this.atEnd || document.hidden || !document.hasFocus()) return;
+    this.unseen = 0;
+    document.title = this.#title;
+    if (room.history) save(this.#readKey, { seq: room.seq, history: room.history });
+    this.showPill();
+  }
+
+  showPill() {
+    const far = this.moreAfter || this.scrollTop < -this.clientHeight;
+    this.pill.hidden = this.unseen === 0 && !far;
+    this.pill.classList.toggle("plain", this.unseen === 0);
+    const text = this.unseen === 0 ? "Newest" : this.unseen === 1 ? "1 new message" : `${this.unseen} new messages`;
+    this.pill.replaceChildren(icon("down"), text);
+  }
+
+  /** Goes to the newest message. */
+  async toEnd() {
+    if (this.moreAfter) {
+      try {
+        await room.reload();
+      } catch (error) {
+        return this.fail("after", sentence(error));
+      }
+    }
+    this.scrollTop = 0;
+    this.read();
+  }
+
+  // Pages of history
+
+  /**
+   * Takes over the messages that came with the page.
+   * @param {Page} page
+   */
+  adopt(page) {
+    const stored = load(this.#readKey);
+    if (stored?.history === page.history && stored.seq < page.head) this.items.unreadAfter = stored.seq;
+    const waiting = new Map(page.runs.map((run) => [run.message_id ?? run.run_id, run]));
+    const messages = new Map(page.messages.map((message) => [`m-${message.message_id}`, message]));
+    const runs = new Map(page.runs.map((run) => [`r-${run.run_id}`, run]));
+    for (const el of [...this.list.children]) {
+      if (!(el instanceof HTMLElement) || !el.classList.contains("msg")) continue;
+      const message = messages.get(el.id);
+      const run = runs.get(el.id);
+      if (message) {
+        dress(el, message);
+        this.items.adopt(this.itemOf(message, waiting.get(message.message_id), el));
+      } else if (run) {
+        this.items.adopt(this.itemOfRun(run, el));
+      }
+    }
+    this.moreBefore = page.more_before;
+    this.finishPage();
+    const first = this.items.firstUnread();
+    if (first && first.el.offsetTop < this.inner.offsetHeight - this.clientHeight) {
+      first.el.scrollIntoView({ block: "center" });
+    }
+    this.read();
+  }
+
+  /** @param {Page} page */
+  reset(page) {
+    this.items.clear();
+    this.moreBefore = page.more_before;
+    this.moreAfter = false;
+    this.state(null);
+    this.items.prepend(this.itemsOf(page));
+    // The attach that follows brings the runs in progress, with their text so far.
+    this.runs.clear();
+    for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+    this.finishPage();
+    this.scrollTop = 0;
+    this.read();
+  }
+
+  /** What is said above the first message. */
+  finishPage() {
+    this.items.set();
+    this.top.replaceChildren();
+    if (!this.moreBefore && this.items.length) {
+      this.top.append(h("div", { class: "beginning" }, h("p", {}, h("strong", {}, room.group.title), " begins here.")));
+    }
+    this.emptiness();
+  }
+
+  /** @param {"before" | "after"} where */
+  async more(where) {
+    if (this.loading || !(where === "before" ? this.moreBefore : this.moreAfter) || !this.items.length) return;
+    this.loading = where;
+    const bones = h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
+    const timer = setTimeout(() => {
+      this.steady(() => (where === "before" ? this.top.replaceChildren(bones) : this.list.after(bones)));
+    }, SKELETON_AFTER);
+    try {
+      const { first, last } = this.items.range;
+      const page = await room.read(where === "before" ? { before: first } : { after: last });
+      clearTimeout(timer);
+      this.steady(() => {
+        bones.remove();
+        if (where === "before") this.older(page);
+        else this.newer(page);
+      });
+    } catch (error) {
+      clearTimeout(timer);
+      bones.remove();
+      this.fail(where, sentence(error));
+      return;
+    } finally {
+      this.loading = null;
+    }
+    // What is still within reach is not reported again by itself.
+    const end = where === "before" ? this.first : this.last;
+    this.watcher.unobserve(end);
+    this.watcher.observe(end);
+  }
+
+  /** @param {Page} page */
+  older(page) {
+    this.moreBefore = page.more_before && page.messages.length > 0;
+    this.items.prepend(this.itemsOf(page));
+    const over = this.items.length - MAX_ITEMS;
+    if (over > 0) {
+      this.items.trim(-over);
+      this.moreAfter = true;
+    }
+    this.finishPage();
+  }
+
+  /** @param {Page} page */
+  newer(page) {
+    for (const item of this.itemsOf(page)) this.items.append(item);
+    if (page.messages.length === 0 || this.items.range.last >= page.head) {
+      this.moreAfter = false;
+      for (const run of this.runs.values()) this.items.append(run);
+      for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+    }
+    this.trimTop();
+  }
+
+  trimTop() {
+    const over = this.items.length - MAX_ITEMS;
+    if (over <= 0) return;
+    this.items.trim(over);
+    this.moreBefore = true;
+    this.finishPage();
+  }
+
+  /**
+   * @param {"before" | "after"} where
+   * @param {string} text
+   */
+  fail(where, text) {
+    const retry = h("button", { class: "link", type: "button" }, "Try again");
+    const box = h("div", { class: "note error", role: "alert" }, h("span", {}, text), retry);
+    retry.addEventListener("click", () => {
+      box.remove();
+      void (where === "before" ? this.more("before") : this.toEnd());
+    });
+    if (where === "before") this.top.replaceChildren(box);
+    else this.list.after(box);
+  }
+
+  // Items
+
+  /**
+   * @param {Page} page
+   * @returns {Item[]} those that are not there yet, oldest first
+   */
+  itemsOf(page) {
+    const byMessage = new Map(page.runs.filter((run) => run.message_id).map((run) => [run.message_id, run]));
+    const items = page.messages
+      .filter((message) => !this.items.get(`m-${message.message_id}`))
+      .map((message) => this.itemOf(message, byMessage.get(message.message_id)));
+    for (const run of page.runs) {
+      if (run.message_id || run.status === "completed" || this.items.get(`r-${run.run_id}`)) continue;
+      items.push(this.itemOfRun(run));
+    }
+    return items.sort((a, b) => a.seq - b.seq);
+  }
+
+  /**
+   * @param {Message} message
+   * @param {FinishedRun} [run] that wrote it
+   * @param {HTMLElement} [existing]
+   * @returns {Item}
+   */
+  itemOf(message, run, existing) {
+    const key = `m-${message.message_id}`;
+    const el = existing ?? shell(message.author, message.at, key);
+    if (existing) this.localise(existing, message.author, message.at);
+    else {
+      fill(el, message);
+      if (run) this.end(el, run);
+    }
+    return { key, author: message.author, at: message.at, seq: message.seq, pending: false, el };
+  }
+
+  /**
+   * A run that ended without a message.
+   * @param {FinishedRun} run
+   * @param {HTMLElement} [existing]
+   * @returns {Item}
+   */
+  itemOfRun(run, existing) {
+    const key = `r-${run.run_id}`;
+    /** @type {import("./wire.js").Author} */
+    const author = { kind: "agent", id: run.agent_id };
+    const el = existing ?? shell(author, run.at, key);
+    if (existing) this.localise(existing, author, run.at);
+    else this.end(el, run);
+    return { key, author, at: run.at, seq: run.seq, pending: false, el };
+  }
+
+  /**
+   * @param {HTMLElement} el
+   * @param {import("./wire.js").Author} author
+   * @param {number} at
+   */
+  localise(el, author, at) {
+    const copy = shell(author, at, el.id);
+    el.querySelector(".msg-time")?.replaceWith(copy.querySelector(".msg-time") ?? "");
+    el.setAttribute("aria-label", copy.getAttribute("aria-label") ?? "");
+  }
+
+  /**
+   * @param {HTMLElement} el
+   * @param {FinishedRun} run
+   */
+  end(el, run) {
+    let line = el.querySelector("convene-run");
+    if (!(line instanceof Run)) el.append((line = new Run()));
+    const { state, sentence } = ending(run);
+    /** @type {Run} */ (line).set(state, run.run_id, sentence);
+  }
+
+  /**
+   * The item of a run in progress.
+   * @param {string} runId
+   * @param {string} agentId
+   * @param {number} at
+   * @returns {Item}
+   */
+  runItem(runId, agentId, at) {
+    const known = this.runs.get(runId);
+    if (known) return known;
+    /** @type {import("./wire.js").Author} */
+    const author = { kind: "agent", id: agentId };
+    const el = shell(author, at, `r-${runId}`);
+    const item = { key: `r-${runId}`, author, at, seq: Infinity, pending: false, el, stream: new Stream(runId, el) };
+    this.runs.set(runId, item);
+    if (!this.moreAfter) this.steady(() => this.items.append(item));
+    this.emptiness();
+    return item;
+  }
+
+  // What happens
+
+  /** @param {import("./wire.js").Event} event */
+  event(event) {
+    switch (event.kind) {
+      case "message.posted":
+        return this.posted(event);
+      case "message.edited":
+      case "message.deleted":
+        return this.changed(event);
+      case "trigger.decided":
+        return this.decided(event);
+      case "run.started": {
+        const { stream } = this.runItem(event.run_id, event.agent_id, event.at);
+        stream?.begin(event.attempt);
+        stream?.state.set("thinking", event.run_id);
+        return;
+      }
+      case "run.streaming":
+        this.runs.get(event.run_id)?.stream?.state.set("writing", event.run_id);
+        return;
+      case "run.finished":
+        return this.finished(event);
+      case "group.configured":
+      case "group.activated":
+      case "group.epoch_raised":
+      case "access.revoked":
+        return;
+    }
+  }
+
+  /** @param {Message} message */
+  posted(message) {
+    const mine = message.author.id === room.me.id;
+    if (mine) this.items.unreadAfter = null;
+    else this.arrived(message);
+    const run = message.run_id ? this.runs.get(message.run_id) : undefined;
+    const item = run ?? this.items.get(`m-${message.message_id}`);
+    this.steady(() => {
+      if (item?.stream) {
+        // The run becomes its message: the text is replaced once, in place.
+        this.items.rename(item, `m-${message.message_id}`);
+        item.seq = message.seq;
+        fill(item.el, message);
+      } else if (item?.pending) {
+        this.items.remove(item);
+        this.items.append(this.itemOf(message));
+      } else if (!item && !this.moreAfter) {
+        this.items.append(this.itemOf(message));
+      }
+      this.items.set();
+    });
+    if (this.atEnd) this.trimTop();
+    this.emptiness();
+    this.read();
+    if (!mine) this.announce(message);
+  }
+
+  /**
+   * Counts a message of somebody else, if the reader is not looking.
+   * @param {Message} message
+   */
+  arrived(message) {
+    const looking = this.atEnd && !document.hidden && document.hasFocus();
+    if (looking) return;
+    if (this.unseen === 0) this.items.unreadAfter = message.seq - 1;
+    this.unseen += 1;
+    if (document.hidden || !document.hasFocus()) document.title = `(${this.unseen}) ${this.#title}`;
+    this.showPill();
+  }
+
+  /** @param {import("./wire.js").Edited | import("./wire.js").Deleted} event */
+  changed(event) {
+    const item = this.items.get(`m-${event.message_id}`);
+    if (!item) return;
+    /** @type {Message} */
+    const message = { seq: item.seq, at: item.at, message_id: event.message_id, author: item.author, text: "" };
+    if (event.kind === "message.deleted") message.deleted = true;
+    else Object.assign(message, { text: event.text, html: event.html, edited_at: event.at });
+    this.steady(() => fill(item.el, message));
+  }
+
+  /** @param {import("./wire.js").Decided} event */
+  decided(event) {
+    for (const candidate of event.candidates) {
+      if (candidate.outcome === "accepted") {
+        const { stream } = this.runItem(candidate.run_id, candidate.agent_id, event.at);
+        stream?.state.set("queued", candidate.run_id);
+      } else {
+        const item = this.items.get(`m-${event.message_id}`);
+        if (item) this.steady(() => item.el.append(why(candidate.agent_id, candidate.reason)));
+      }
+    }
+  }
+
+  /** @param {import("./wire.js").RunFinished} event */
+  finished(event) {
+    const item = this.runs.get(event.run_id) ?? this.items.get(`m-${event.message_id}`);
+    this.runs.delete(event.run_id);
+    this.steady(() => {
+      if (item) {
+        item.stream?.flush();
+        delete item.stream;
+        if (!Number.isFinite(item.seq)) item.seq = event.seq;
+        this.end(item.el, event);
+        this.items.set();
+      } else if (!event.message_id && event.status !== "completed" && !this.moreAfter) {
+        this.items.append(this.itemOfRun(event));
+      }
+    });
+  }
+
+  /**
+   * The runs in progress when the connection was made; others that were shown have ended.
+   * @param {import("./wire.js").RunView[]} runs
+   */
+  inProgress(runs) {
+    for (const run of runs) {
+      const { stream } = this.runItem(run.run_id, run.agent_id, Date.now());
+      if (run.attempt > 0) stream?.begin(run.attempt);
+      stream?.state.set(run.phase, run.run_id);
+    }
+  }
+
+  /** @param {import("./wire.js").Delta} delta */
+  delta(delta) {
+    const stream = this.runs.get(delta.run_id)?.stream;
+    if (!stream?.take(delta)) return;
+    stream.state.set("writing", delta.run_id);
+    if (this.#frame) return;
+    this.#frame = requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.steady(() => {
+        for (const item of this.runs.values()) item.stream?.flush();
+      });
+    });
+  }
+
+  /**
+   * Shows a message of the reader as it stands in the outbox, or takes it away.
+   * @param {string} id
+   */
+  unsent(id) {
+    const entry = room.outbox.entries.get(id);
+    const item = this.items.get(`m-${id}`);
+    if (!entry) {
+      if (item?.pending) this.steady(() => this.items.remove(item));
+      return this.emptiness();
+    }
+    if (this.moreAfter) return void (item ?? this.toEnd());
+    const el = item?.el ?? unsent(entry);
+    if (!item) {
+      this.items.append({
+        key: `m-${id}`, author: { kind: "user", id: room.me.id }, at: entry.at, seq: Infinity, pending: true, el,
+      });
+      this.scrollTop = 0;
+    }
+    note(el, entry);
+    this.emptiness();
+  }
+
+  /** Waiting messages say what they wait for. */
+  connection() {
+    for (const entry of room.outbox.entries.values()) {
+      const item = this.items.get(`m-${entry.message_id}`);
+      if (item?.pending) note(item.el, entry);
+    }
+    if (!room.loaded && (room.state === "refused" || room.state === "offline")) this.state("failed");
+  }
+
+  /** Says a finished message to those who listen. @param {Message} message */
+  announce(message) {
+    const text = this.items.get(`m-${message.message_id}`)?.el.querySelector(".msg-body")?.textContent ?? message.text;
+    this.announcer.textContent = `${room.name(message.author)}: ${text.slice(0, 300)}`;
+  }
+
+  // States of the whole
+
+  emptiness() {
+    const empty = room.loaded && this.items.length === 0 && !this.moreBefore;
+    this.state(empty ? "empty" : null);
+  }
+
+  /** @param {"empty" | "skeleton" | "failed" | null} state */
+  state(state) {
+    const old = this.inner.querySelector(".timeline-state");
+    if (old?.getAttribute("data-state") === state) return;
+    old?.remove();
+    if (!state) return;
+    const box = h("div", { class: "timeline-state", "data-state": state });
+    if (state === "skeleton") {
+      box.append(h("p", {}, "Reading the conversation…"));
+    } else if (state === "failed") {
+      const retry = h("button", { class: "button", type: "button", onclick: () => location.reload() }, "Try again");
+      box.append(h("h2", {}, "The conversation cannot be read"), h("p", {}, room.refusal || "The connection is gone. It comes back by itself once there is one."), retry);
+    } else {
+      const agent = room.agents[0];
+      box.append(h("h2", {}, "Nothing has been said yet"));
+      box.append(h("p", {}, agent ? `Write the first message. Mention @${agent.name} and it answers.` : "Write the first message."));
+    }
+    this.inner.append(box);
+  }
+
+  // Keys
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "End") {
+      event.preventDefault();
+      void this.toEnd();
+      return;
+    }
+    const step = event.key === "ArrowUp" ? -1 : event.key === "ArrowDown" ? 1 : 0;
+    if (!step || (event.target instanceof Element && event.target.matches("button, summary, a"))) return;
+    event.preventDefault();
+    const current = this.items.list.findIndex((item) => item.el === document.activeElement);
+    const index = current < 0 ? this.items.length - 1 : current + step;
+    const next = this.items.list[Math.max(0, Math.min(index, this.items.length - 1))]?.el;
+    next?.focus({ preventScroll: true });
+    next?.scrollIntoView({ block: "nearest" });
+  }
+}
+
+customElements.define("convene-timeline", Timeline);
