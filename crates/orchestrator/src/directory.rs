@@ -1,0 +1,456 @@
+//! The directory: routing records, who owns an organization, its count and limit, revocations.
+//!
+//! Owns this data's schema and SQL. Never checks a token and never calls a controller.
+//!
+//! Only the transaction that gives a group a record changes its organization's count: active and
+//! idle groups both count, so going to sleep and waking change nothing.
+
+use convene_db::{Db, DbError, Migration, Row, Statement, params};
+use convene_model::{
+    GroupId, OrgId, Timestamp, UserId,
+    infra::{GroupStatus, HistoryMode, RoutingRecord},
+};
+
+/// The directory's schema.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "directory",
+    sql: "
+CREATE TABLE org_owners (
+    org_id TEXT NOT NULL PRIMARY KEY,
+    issuer TEXT NOT NULL,
+    owned_since BIGINT NOT NULL
+);
+CREATE TABLE org_counts (
+    org_id TEXT NOT NULL PRIMARY KEY,
+    active BIGINT NOT NULL CHECK (active >= 0),
+    max_active BIGINT CHECK (max_active >= 0)
+);
+CREATE TABLE routing_records (
+    group_id TEXT NOT NULL PRIMARY KEY,
+    org_id TEXT NOT NULL REFERENCES org_owners (org_id),
+    group_controller_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    history_mode TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    activated_at BIGINT NOT NULL,
+    last_active BIGINT NOT NULL,
+    idle_at BIGINT,
+    region TEXT
+);
+CREATE INDEX routing_records_by_org ON routing_records (org_id);
+CREATE TABLE access_revocations (
+    group_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    PRIMARY KEY (group_id, user_id)
+);
+CREATE TABLE idempotency_keys (
+    issuer TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    request_hash TEXT NOT NULL,
+    claim TEXT NOT NULL,
+    claimed_at BIGINT NOT NULL,
+    status BIGINT,
+    body TEXT,
+    PRIMARY KEY (issuer, method, path, idempotency_key)
+);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (claimed_at);
+",
+}];
+
+/// The epoch of a group that was just activated for the first time.
+const FIRST_EPOCH: u64 = 1;
+
+/// How often an activation looks again when another one was faster. One look is enough while
+/// records are never removed; the bound only keeps a broken directory from holding a request.
+const MAX_LOOKS: usize = 4;
+
+/// The directory on a database.
+pub(crate) struct Directory {
+    db: Db,
+    default_max_active: u64,
+}
+
+/// A routing record and the issuer that owns its organization.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnedRecord {
+    pub(crate) record: RoutingRecord,
+    pub(crate) issuer: String,
+}
+
+/// A group that is to be active.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) group_id: &'a GroupId,
+    pub(crate) org_id: &'a OrgId,
+    pub(crate) issuer: &'a str,
+    pub(crate) history_mode: HistoryMode,
+    pub(crate) region: Option<&'a str>,
+    pub(crate) now: Timestamp,
+}
+
+/// What became of an activation.
+#[derive(Debug)]
+pub(crate) enum Placement {
+    /// The group is active, now or already.
+    Placed(RoutingRecord),
+    /// The group or its organization belongs to another issuer.
+    Foreign,
+    /// The group belongs to another organization of the same issuer.
+    OtherOrg,
+    /// The organization has no place left.
+    Full {
+        /// Its limit.
+        limit: u64,
+        /// Its active and idle groups.
+        active: u64,
+    },
+}
+
+impl Directory {
+    pub(crate) fn new(db: Db, default_max_active: u64) -> Self {
+        Self { db, default_max_active }
+    }
+
+    /// Makes a group active, within its organization's limit.
+    pub(crate) async fn place(&self, place: Place<'_>) -> Result<Placement, DbError> {
+        for _ in 0..MAX_LOOKS {
+            if let Some(found) = self.record(place.group_id).await? {
+                return self.replace(found, place).await;
+            }
+            let (statements, owner_index, record_index, count_index) = self.first_placement(place);
+            match self.db.batch(statements).await {
+                Ok(_) => return Ok(Placement::Placed(first_record(place))),
+                Err(DbError::Unmet { index }) if index == owner_index => {
+                    return Ok(Placement::Foreign);
+                }
+                // Another call was faster: answer by what stands now.
+                Err(DbError::Unmet { index }) if index == record_index => {}
+                Err(DbError::Unmet { index }) if index == count_index => {
+                    let (limit, active) = self.count(place.org_id).await?;
+                    return Ok(Placement::Full { limit, active });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(DbError::Other(format!("group {} is neither there nor absent", place.group_id)))
+    }
+
+    /// The transaction that gives a group its record, and the indexes of its three guards.
+    fn first_placement(&self, place: Place<'_>) -> (Vec<Statement>, usize, usize, usize) {
+        let org_id = place.org_id.as_str();
+        let record = first_record(place);
+        let statements = vec![
+            Statement::new(
+                "INSERT INTO org_owners (org_id, issuer, owned_since) VALUES ($1, $2, $3)
+                 ON CONFLICT (org_id) DO NOTHING",
+                params![org_id, place.issuer, place.now.millis()],
+            ),
+            Statement::new(
+                "SELECT org_id FROM org_owners WHERE org_id = $1 AND issuer = $2",
+                params![org_id, place.issuer],
+            )
+            .expect_rows(),
+            Statement::new(
+                "INSERT INTO routing_records
+                 (group_id, org_id, group_controller_id, status, history_mode, epoch,
+                  activated_at, last_active, idle_at, region)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 ON CONFLICT (group_id) DO NOTHING",
+                params![
+                    record.group_id.as_str(),
+                    org_id,
+                    &record.group_controller_id,
+                    record.group_status.as_str(),
+                    history_mode_name(record.history_mode),
+                    record.epoch,
+                    place.now.millis(),
+                    record.last_active.millis(),
+                    None::<i64>,
+                    record.region,
+                ],
+            )
+            .expect_rows(),
+            Statement::new(
+                "INSERT INTO org_counts (org_id, active) VALUES ($1, 0)
+                 ON CONFLICT (org_id) DO NOTHING",
+                params![org_id],
+            ),
+            Statement::new(
+                "UPDATE org_counts SET active = active + 1
+                 WHERE org_id = $1 AND active < COALESCE(max_active, $2)",
+                params![org_id, self.default_max_active],
+            )
+            .expect_rows(),
+        ];
+        (statements, 1, 2, 4)
+    }
+
+    /// Activates a group that has a record: wakes it in the directory if it sleeps.
+    async fn replace(&self, found: OwnedRecord, place: Place<'_>) -> Result<Placement, DbError> {
+        let OwnedRecord { mut record, issuer } = found;
+        if issuer != place.issuer {
+            return Ok(Placement::Foreign);
+        }
+        if record.org_id != *place.org_id {
+            // Naming an organization of another issuer must not tell that it exists.
+            return match self.owner(place.org_id).await? {
+                Some(owner) if owner != place.issuer => Ok(Placement::Foreign),
+                Some(_) | None => Ok(Placement::OtherOrg),
+            };
+        }
+        self.set_active(place.group_id, record.epoch, place.now).await?;
+        record.group_status = GroupStatus::Active;
+        record.last_active = record.last_active.max(place.now);
+        record.idle_at = None;
+        Ok(Placement::Placed(record))
+    }
+
+    /// The routing record of a group, if it has one.
+    pub(crate) async fn record(&self, group_id: &GroupId) -> Result<Option<OwnedRecord>, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT r.group_id, r.org_id, r.group_controller_id, r.status, r.history_mode,
+                        r.epoch, r.last_active, r.idle_at, r.region, o.issuer
+                 FROM routing_records r JOIN org_owners o ON o.org_id = r.org_id
+                 WHERE r.group_id = $1",
+                params![group_id.as_str()],
+            ))
+            .await?;
+        rows.first().map(OwnedRecord::try_from).transpose()
+    }
+
+    /// The issuer that owns an organization, if a group was ever activated in it.
+    pub(crate) async fn owner(&self, org_id: &OrgId) -> Result<Option<String>, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT issuer FROM org_owners WHERE org_id = $1",
+                params![org_id.as_str()],
+            ))
+            .await?;
+        rows.first().map(|row| row.get("issuer")).transpose()
+    }
+
+    /// Notes that a group is in use. Under another epoch nothing changes.
+    pub(crate) async fn set_active(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        self.db
+            .execute(Statement::new(
+                "UPDATE routing_records
+                 SET status = 'active', idle_at = NULL,
+                     last_active = CASE WHEN last_active < $3 THEN $3 ELSE last_active END
+                 WHERE group_id = $1 AND epoch = $2 AND status IN ('active', 'idle')",
+                params![group_id.as_str(), epoch, now.millis()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Notes that a group sleeps; it was in use until now. Asleep already, or under another epoch,
+    /// nothing changes.
+    pub(crate) async fn set_idle(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        self.db
+            .execute(Statement::new(
+                "UPDATE routing_records
+                 SET status = 'idle', idle_at = $3,
+                     last_active = CASE WHEN last_active < $3 THEN $3 ELSE last_active END
+                 WHERE group_id = $1 AND epoch = $2 AND status = 'active'",
+                params![group_id.as_str(), epoch, now.millis()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Records that a user's routing tokens issued until `now` are void. An earlier instant than
+    /// the one on record changes nothing.
+    pub(crate) async fn revoke(
+        &self,
+        group_id: &GroupId,
+        user_id: &UserId,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        self.db
+            .execute(Statement::new(
+                "INSERT INTO access_revocations (group_id, user_id, revoked_at)
+                 VALUES ($1, $2, $3)
+                 ON CONFLICT (group_id, user_id) DO UPDATE SET revoked_at = excluded.revoked_at
+                 WHERE access_revocations.revoked_at < excluded.revoked_at",
+                params![group_id.as_str(), user_id.as_str(), now.millis()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Until when a user's routing tokens are void, if they are.
+    pub(crate) async fn revoked_at(
+        &self,
+        group_id: &GroupId,
+        user_id: &UserId,
+    ) -> Result<Option<Timestamp>, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT revoked_at FROM access_revocations WHERE group_id = $1 AND user_id = $2",
+                params![group_id.as_str(), user_id.as_str()],
+            ))
+            .await?;
+        rows.first().map(|row| row.get("revoked_at").map(Timestamp::from_millis)).transpose()
+    }
+
+    /// An organization's limit and how many groups count against it.
+    pub(crate) async fn count(&self, org_id: &OrgId) -> Result<(u64, u64), DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT active, max_active FROM org_counts WHERE org_id = $1",
+                params![org_id.as_str()],
+            ))
+            .await?;
+        let Some(row) = rows.first() else { return Ok((self.default_max_active, 0)) };
+        let limit = row.get::<Option<u64>>("max_active")?.unwrap_or(self.default_max_active);
+        Ok((limit, row.get("active")?))
+    }
+
+    /// Sets an organization's limit. Groups beyond a lowered limit stay; no further one is placed.
+    pub(crate) async fn set_limit(&self, org_id: &OrgId, limit: u64) -> Result<(), DbError> {
+        self.db
+            .execute(Statement::new(
+                "INSERT INTO org_counts (org_id, active, max_active) VALUES ($1, 0, $2)
+                 ON CONFLICT (org_id) DO UPDATE SET max_active = excluded.max_active",
+                params![org_id.as_str(), limit],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// That the database answers.
+    pub(crate) async fn ping(&self) -> Result<(), DbError> {
+        self.db.query(Statement::new("SELECT 1 AS one", params![])).await.map(|_| ())
+    }
+}
+
+fn first_record(place: Place<'_>) -> RoutingRecord {
+    RoutingRecord {
+        group_id: place.group_id.clone(),
+        org_id: place.org_id.clone(),
+        group_controller_id: place.group_id.controller_id(),
+        group_status: GroupStatus::Active,
+        history_mode: place.history_mode,
+        epoch: FIRST_EPOCH,
+        last_active: place.now,
+        idle_at: None,
+        region: place.region.map(str::to_owned),
+    }
+}
+
+impl TryFrom<&Row> for OwnedRecord {
+    type Error = DbError;
+
+    fn try_from(row: &Row) -> Result<Self, DbError> {
+        let text = |column: &str| row.get::<String>(column);
+        let impossible = |column: &str, value: &str| {
+            let group = text("group_id").unwrap_or_default();
+            DbError::decode(
+                format!("routing_records.{column}"),
+                format!("group {group:?} has {value:?}"),
+            )
+        };
+        let (group_id, org_id) = (text("group_id")?, text("org_id")?);
+        let (status, history_mode) = (text("status")?, text("history_mode")?);
+        let record = RoutingRecord {
+            group_id: GroupId::new(&group_id).map_err(|_| impossible("group_id", &group_id))?,
+            org_id: OrgId::new(&org_id).map_err(|_| impossible("org_id", &org_id))?,
+            group_controller_id: text("group_controller_id")?,
+            group_status: GroupStatus::parse(&status)
+                .ok_or_else(|| impossible("status", &status))?,
+            history_mode: parse_history_mode(&history_mode)
+                .ok_or_else(|| impossible("history_mode", &history_mode))?,
+            epoch: row.get("epoch")?,
+            last_active: Timestamp::from_millis(row.get("last_active")?),
+            idle_at: row.get::<Option<u64>>("idle_at")?.map(Timestamp::from_millis),
+            region: row.get("region")?,
+        };
+        Ok(Self { record, issuer: text("issuer")? })
+    }
+}
+
+const fn history_mode_name(mode: HistoryMode) -> &'static str {
+    match mode {
+        HistoryMode::Internal => "internal",
+        HistoryMode::External => "external",
+    }
+}
+
+fn parse_history_mode(name: &str) -> Option<HistoryMode> {
+    [HistoryMode::Internal, HistoryMode::External]
+        .into_iter()
+        .find(|mode| history_mode_name(*mode) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use convene_db::Value;
+
+    use super::*;
+
+    fn row(status: &str, history_mode: &str) -> Row {
+        let columns = [
+            "group_id",
+            "org_id",
+            "group_controller_id",
+            "status",
+            "history_mode",
+            "epoch",
+            "last_active",
+            "idle_at",
+            "region",
+            "issuer",
+        ];
+        let values = vec![
+            Value::from("g1"),
+            Value::from("o1"),
+            Value::from("c1"),
+            Value::from(status),
+            Value::from(history_mode),
+            Value::Int(1),
+            Value::Int(5),
+            Value::Null,
+            Value::Null,
+            Value::from("app"),
+        ];
+        Row::new(columns.map(str::to_owned).into(), values)
+    }
+
+    #[test]
+    fn a_row_is_read_back_as_the_record_that_it_was() {
+        let read = OwnedRecord::try_from(&row("idle", "internal")).expect("the row is sound");
+        assert_eq!(read.record.group_status, GroupStatus::Idle);
+        assert_eq!(read.record.last_active, Timestamp::from_millis(5));
+        assert_eq!(read.issuer, "app");
+    }
+
+    #[test]
+    fn an_impossible_row_names_table_column_and_row() {
+        for (row, column) in
+            [(row("asleep", "internal"), "status"), (row("idle", "none"), "history_mode")]
+        {
+            let error = OwnedRecord::try_from(&row).expect_err("the row is impossible").to_string();
+            assert!(error.contains(&format!("routing_records.{column}")), "{error}");
+            assert!(error.contains("\"g1\""), "{error}");
+        }
+    }
+}

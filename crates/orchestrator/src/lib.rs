@@ -1,0 +1,102 @@
+//! The second hop: the infra API that places groups on controllers and lets apps reach them.
+//!
+//! Owns the routing records, the organizations' limits and who may call: every call brings an
+//! `app+jwt` bound to it, and what concerns one user a `routing+jwt` besides. Never knows what is
+//! said in a group, never keeps an upstream's frames, and never talks to an agent.
+
+mod auth;
+mod controllers;
+mod directory;
+mod idempotency;
+mod problem;
+mod routes;
+
+use std::sync::Arc;
+
+use axum::Router;
+use convene_db::{Db, DbError};
+use convene_hop::{Clock, Hop, Signer};
+use convene_model::keys::TrustedKeys;
+
+use auth::Auth;
+use controllers::Controllers;
+use directory::Directory;
+use idempotency::Idempotency;
+
+pub use directory::MIGRATIONS;
+
+/// What an Orchestrator is made of.
+pub struct Config {
+    /// Signs routing and service tokens; its issuer is `orchestrator`.
+    pub signer: Signer,
+    /// The apps that may call.
+    pub apps: Vec<TrustedApp>,
+    /// The apps' public keys. An issuer that has keys here but is not in `apps` may call too,
+    /// without operator scope.
+    pub app_keys: TrustedKeys,
+    /// The public keys of the controllers' host.
+    pub controller_keys: TrustedKeys,
+    /// The third hop.
+    pub controllers: Hop,
+    /// The directory database.
+    pub db: Db,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// How many groups an organization may have active or idle when no limit was set for it.
+    pub default_max_active_groups: u64,
+}
+
+/// An app that may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedApp {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// Whether it may set limits.
+    pub operator: bool,
+}
+
+/// A running Orchestrator; cheap to clone.
+#[derive(Clone)]
+pub struct Orchestrator {
+    shared: Arc<Shared>,
+}
+
+/// What the routes work with.
+pub(crate) struct Shared {
+    pub(crate) auth: Auth,
+    pub(crate) directory: Directory,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) controllers: Controllers,
+    pub(crate) signer: Signer,
+    pub(crate) clock: Clock,
+}
+
+/// Brings the directory up to date and starts an Orchestrator on it.
+///
+/// # Errors
+/// [`DbError`] when the directory cannot be migrated, or when the Orchestrator's own public key is
+/// no key.
+pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
+    let Config { signer, apps, app_keys, controller_keys, controllers, db, clock, .. } = config;
+    db.migrate(MIGRATIONS).await?;
+    let own_keys = TrustedKeys::of(signer.key().issuer(), &signer.key().jwks())
+        .map_err(|error| DbError::Other(format!("the orchestrator's signing key: {error}")))?;
+    let operators = apps.into_iter().filter(|app| app.operator).map(|app| app.issuer).collect();
+    Ok(Orchestrator {
+        shared: Arc::new(Shared {
+            auth: Auth::new(operators, app_keys, controller_keys, own_keys, Arc::clone(&clock)),
+            directory: Directory::new(Arc::clone(&db), config.default_max_active_groups),
+            idempotency: Idempotency::new(db, Arc::clone(&clock)),
+            controllers: Controllers::new(controllers, signer.clone()),
+            signer,
+            clock,
+        }),
+    })
+}
+
+impl Orchestrator {
+    /// The HTTP interface: called in memory by the App of the same process, or served to others.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.shared))
+    }
+}

@@ -1,0 +1,78 @@
+//! Groups: their activation, their record, and what an app does with them on behalf of its users.
+//!
+//! Owns the check of a user's routing token against the group's record. Never reads what passes
+//! between a user and a group.
+
+pub(crate) mod activate;
+pub(crate) mod configure;
+pub(crate) mod connect;
+pub(crate) mod history;
+pub(crate) mod read;
+pub(crate) mod revoke;
+
+use convene_hop::RawRequest;
+use convene_model::{
+    Code, GroupId, Problem,
+    claims::Access,
+    infra::{GroupStatus, RoutingRecord},
+    token::TokenError,
+};
+use http::HeaderValue;
+
+use super::PathId;
+use crate::{Shared, auth::ROUTING_TOKEN_HEADER, problem};
+
+/// A user's access to a group, checked at both tokens.
+struct Admission {
+    record: RoutingRecord,
+    routing_token: HeaderValue,
+}
+
+impl Shared {
+    /// Admits the user of a request to a group: the app's token, then the user's, then whether
+    /// both are for this group as it stands.
+    ///
+    /// # Errors
+    /// 401 for either token; [`Code::GroupNotFound`]; [`Code::Forbidden`] for another group or
+    /// organization, [`Code::StaleEpoch`], [`Code::AccessRevoked`].
+    async fn admit(
+        &self,
+        group_id: PathId<GroupId>,
+        request: &RawRequest,
+    ) -> Result<Admission, Problem> {
+        let caller = self.auth.app(request)?;
+        let access = self.auth.user(request)?;
+        let record = self.group_for(&caller, &group_id.found()?).await?;
+        self.check_access(&record, &access).await?;
+        match record.group_status {
+            GroupStatus::Active | GroupStatus::Idle => {}
+        }
+        let routing_token = request.headers.get(ROUTING_TOKEN_HEADER).cloned();
+        let routing_token = routing_token.ok_or(TokenError::Missing)?;
+        Ok(Admission { record, routing_token })
+    }
+
+    async fn check_access(&self, record: &RoutingRecord, access: &Access) -> Result<(), Problem> {
+        let claims = &access.claims;
+        let forbidden = |why: &str| Problem::new(Code::Forbidden).detail(why.to_owned());
+        if claims.group_id != record.group_id {
+            return Err(forbidden("the routing token is for another group"));
+        }
+        if claims.org_id != record.org_id {
+            return Err(forbidden("the routing token is for another organization"));
+        }
+        if claims.epoch != record.epoch {
+            return Err(Code::StaleEpoch.into());
+        }
+        let revoked_at = self
+            .directory
+            .revoked_at(&record.group_id, &claims.user_id)
+            .await
+            .map_err(problem::of_directory)?;
+        // A token says its second only: one of the very second of the revocation counts as older.
+        if revoked_at.is_some_and(|revoked_at| access.issued_at <= revoked_at) {
+            return Err(Code::AccessRevoked.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! The HTTP interface: one folder per resource, one file per endpoint.
+//!
+//! Owns the table of routes and what all group routes share: which group, whose, and whether the
+//! caller may know of it. Answers nothing before the caller's token was verified.
+
+mod groups;
+mod lifecycle;
+mod org_limits;
+mod routing_tokens;
+mod service;
+
+use std::{convert::Infallible, str::FromStr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path},
+    routing::{get, post, put},
+};
+use convene_hop::{method_not_allowed, not_found};
+use convene_model::{Code, GroupId, OrgId, Problem, infra::RoutingRecord};
+use http::request::Parts;
+
+use crate::{Shared, auth::Caller, idempotency::Scope, problem};
+
+/// What handlers are given.
+pub(crate) type Orchestra = Arc<Shared>;
+
+pub(crate) fn router(shared: Orchestra) -> Router {
+    Router::new()
+        .route("/infra/groups", post(groups::activate::handle))
+        .route("/infra/groups/{id}", get(groups::read::handle))
+        .route("/infra/groups/{id}/config", put(groups::configure::handle))
+        .route("/infra/groups/{id}/revoke", post(groups::revoke::handle))
+        .route("/infra/routing-token", post(routing_tokens::issue::handle))
+        .route("/infra/cleanup", post(lifecycle::cleanup::handle))
+        .route(
+            "/infra/orgs/{id}/limits",
+            get(org_limits::read::handle).put(org_limits::set::handle),
+        )
+        .route("/groups/{id}/history", get(groups::history::handle))
+        .route("/groups/{id}/ws", get(groups::connect::handle))
+        .route("/.well-known/jwks.json", get(service::jwks::handle))
+        .route("/healthz", get(service::health::alive))
+        .route("/readyz", get(service::health::ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(shared)
+}
+
+/// The `{id}` of a path; what is no id names nothing, which is found out after the token's check.
+pub(crate) struct PathId<T>(Option<T>);
+
+impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        Ok(Self(path.ok().and_then(|Path(id)| id.parse().ok())))
+    }
+}
+
+impl<T> PathId<T> {
+    fn found(self) -> Result<T, Problem> {
+        self.0.ok_or_else(|| Code::GroupNotFound.into())
+    }
+}
+
+impl From<&Caller> for Scope {
+    fn from(caller: &Caller) -> Self {
+        Self { issuer: caller.issuer.clone(), org_id: caller.org_id.clone() }
+    }
+}
+
+impl Shared {
+    /// The record of a group, for a caller that may know of it.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`] when there is none or its organization is another issuer's;
+    /// [`Code::Forbidden`] when the token is for another organization.
+    async fn group_for(
+        &self,
+        caller: &Caller,
+        group_id: &GroupId,
+    ) -> Result<RoutingRecord, Problem> {
+        let found = self.directory.record(group_id).await.map_err(problem::of_directory)?;
+        let found = found.filter(|found| found.issuer == caller.issuer);
+        let record = found.ok_or(Code::GroupNotFound)?.record;
+        caller.check_org(&record.org_id)?;
+        Ok(record)
+    }
+
+    /// That a caller may know of an organization: its own, or one that nobody owns yet.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`] when another issuer owns it; [`Code::Forbidden`] when the token is
+    /// for another organization.
+    async fn check_org_for(&self, caller: &Caller, org_id: &OrgId) -> Result<(), Problem> {
+        let owner = self.directory.owner(org_id).await.map_err(problem::of_directory)?;
+        if owner.is_some_and(|owner| owner != caller.issuer) {
+            return Err(Code::GroupNotFound.into());
+        }
+        caller.check_org(org_id)
+    }
+}

@@ -1,0 +1,4 @@
+//! What an organization may use.
+
+pub(crate) mod read;
+pub(crate) mod set;

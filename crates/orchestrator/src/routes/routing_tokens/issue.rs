@@ -1,0 +1,39 @@
+//! `POST /infra/routing-token`: issues a routing token under the group's present epoch.
+//!
+//! The role is the app's to compute. The call changes nothing and its answer is a credential, so
+//! it takes no `Idempotency-Key` and no answer of it is ever stored.
+//!
+//! Errors: 403 `forbidden`, 404 `group_not_found`.
+
+use axum::{Json, extract::State};
+use convene_hop::{ApiError, RawRequest, json};
+use convene_model::{
+    Timestamp,
+    claims::{RoutingClaims, service},
+    infra::{GroupStatus, RoutingToken, RoutingTokenRequest},
+    limits::ROUTING_TOKEN_TTL,
+    token,
+};
+use uuid::Uuid;
+
+use crate::routes::Orchestra;
+
+pub(crate) async fn handle(
+    State(orchestra): State<Orchestra>,
+    request: RawRequest,
+) -> Result<Json<RoutingToken>, ApiError> {
+    let caller = orchestra.auth.app(&request)?;
+    let RoutingTokenRequest { group_id, user_id, role } = json(&request.body)?;
+    let record = orchestra.group_for(&caller, &group_id).await?;
+    match record.group_status {
+        GroupStatus::Active | GroupStatus::Idle => {}
+    }
+    let now = orchestra.signer.now();
+    let claims =
+        RoutingClaims { user_id, org_id: record.org_id, group_id, role, epoch: record.epoch };
+    let jti = Uuid::new_v4().simple().to_string();
+    Ok(Json(RoutingToken {
+        routing_token: token::mint(orchestra.signer.key(), service::CONTROLLERS, claims, now, jti),
+        expires_at: Timestamp::from_secs(now.secs()) + ROUTING_TOKEN_TTL,
+    }))
+}

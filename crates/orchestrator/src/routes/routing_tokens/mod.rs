@@ -1,0 +1,3 @@
+//! Routing tokens: a user's right to one group for a few minutes.
+
+pub(crate) mod issue;

@@ -1,0 +1,266 @@
+//! Tokens as an attacker or a broken peer would make them: any header, any claims, any signature.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use convene_model::{Timestamp, keys::SigningKey, token::body_hash};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use serde_json::{Value, json};
+
+/// Somebody who signs: an issuer with one key.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) key: SigningKey,
+    seed: [u8; 32],
+}
+
+impl Identity {
+    pub(crate) fn new(issuer: &str, number: u8) -> Self {
+        let seed = [number; 32];
+        Self { key: SigningKey::from_seed(issuer, &seed), seed }
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        self.key.issuer()
+    }
+}
+
+/// How a forged token is signed.
+#[derive(Debug, Clone)]
+enum Signing {
+    Ed25519([u8; 32]),
+    Hmac(Vec<u8>),
+    Not,
+}
+
+/// A token in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct Forged {
+    pub(crate) header: Value,
+    pub(crate) claims: Value,
+    signing: Signing,
+}
+
+/// A request as a token is bound to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) body: &'a str,
+}
+
+impl Forged {
+    fn new(by: &Identity, typ: &str, aud: &str, now: Timestamp, ttl: u64, own: Value) -> Self {
+        let mut claims = json!({
+            "iss": by.issuer(),
+            "aud": aud,
+            "iat": now.secs(),
+            "nbf": now.secs(),
+            "exp": now.secs() + ttl,
+            "jti": uuid::Uuid::new_v4().to_string(),
+        });
+        for (name, value) in own.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        Self {
+            header: json!({ "alg": "EdDSA", "typ": typ, "kid": by.key.kid() }),
+            claims,
+            signing: Signing::Ed25519(by.seed),
+        }
+    }
+
+    /// A sound `app+jwt` for a request.
+    pub(crate) fn app(by: &Identity, now: Timestamp, request: Bound<'_>) -> Self {
+        let own = json!({
+            "sub": "tests",
+            "htm": request.method,
+            "htu": request.path,
+            "bh": body_hash(request.body.as_bytes()),
+        });
+        Self::new(by, "app+jwt", "orchestrator", now, 60, own)
+    }
+
+    /// A sound `controller+jwt` for a request about a group.
+    pub(crate) fn controller(
+        by: &Identity,
+        now: Timestamp,
+        request: Bound<'_>,
+        group: &str,
+        epoch: u64,
+    ) -> Self {
+        let own = json!({
+            "group_id": group,
+            "epoch": epoch,
+            "htm": request.method,
+            "htu": request.path,
+            "bh": body_hash(request.body.as_bytes()),
+        });
+        Self::new(by, "controller+jwt", "orchestrator", now, 60, own)
+    }
+
+    /// A sound `routing+jwt` of user `u1` to group `g1` of `o1` under epoch 1.
+    pub(crate) fn routing(by: &Identity, now: Timestamp) -> Self {
+        let own = json!({
+            "user_id": "u1",
+            "org_id": "o1",
+            "group_id": "g1",
+            "role": "member",
+            "epoch": 1,
+        });
+        Self::new(by, "routing+jwt", "controllers", now, 300, own)
+    }
+
+    /// The same with another claim.
+    pub(crate) fn with(mut self, claim: &str, value: impl Into<Value>) -> Self {
+        self.claims[claim] = value.into();
+        self
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let message = format!("{}.{}", part(&self.header), part(&self.claims));
+        let signature = match &self.signing {
+            Signing::Ed25519(seed) => {
+                // PKCS#8 v1 of RFC 8410, section 7, up to the seed.
+                let mut der = vec![
+                    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04,
+                    0x22, 0x04, 0x20,
+                ];
+                der.extend_from_slice(seed);
+                let key = EncodingKey::from_ed_der(&der);
+                crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).unwrap()
+            }
+            Signing::Hmac(secret) => {
+                let key = EncodingKey::from_secret(secret);
+                crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap()
+            }
+            Signing::Not => String::new(),
+        };
+        format!("{message}.{signature}")
+    }
+}
+
+/// What can be wrong with a token by itself; each of these is answered with 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    NoToken,
+    NoJwt,
+    WrongKey,
+    WrongKid,
+    OtherIssuersKid,
+    UnknownIssuer,
+    AlgNone,
+    AlgNoneWithSignature,
+    Hs256WithThePublicKey,
+    Expired,
+    NotYetValid,
+    IssuedInTheFuture,
+    LivesTooLong,
+    MissingClaim(&'static str),
+    EmptyJti,
+    WrongAudience,
+    WrongTyp,
+    NoTyp,
+    NoKid,
+    WrongMethod,
+    WrongPath,
+    OtherBody,
+}
+
+/// The faults that every type of token can have.
+pub(crate) const OF_EVERY_TYPE: &[Fault] = &[
+    Fault::NoToken,
+    Fault::NoJwt,
+    Fault::WrongKey,
+    Fault::WrongKid,
+    Fault::OtherIssuersKid,
+    Fault::UnknownIssuer,
+    Fault::AlgNone,
+    Fault::AlgNoneWithSignature,
+    Fault::Hs256WithThePublicKey,
+    Fault::Expired,
+    Fault::NotYetValid,
+    Fault::IssuedInTheFuture,
+    Fault::LivesTooLong,
+    Fault::MissingClaim("iss"),
+    Fault::MissingClaim("aud"),
+    Fault::MissingClaim("iat"),
+    Fault::MissingClaim("nbf"),
+    Fault::MissingClaim("exp"),
+    Fault::MissingClaim("jti"),
+    Fault::EmptyJti,
+    Fault::WrongAudience,
+    Fault::WrongTyp,
+    Fault::NoTyp,
+    Fault::NoKid,
+];
+
+/// The faults of tokens that are bound to one request.
+pub(crate) const OF_BOUND_TYPES: &[Fault] = &[
+    Fault::MissingClaim("htm"),
+    Fault::MissingClaim("htu"),
+    Fault::MissingClaim("bh"),
+    Fault::WrongMethod,
+    Fault::WrongPath,
+    Fault::OtherBody,
+];
+
+impl Fault {
+    /// The code of the 401 that the fault is answered with.
+    pub(crate) fn code(self) -> &'static str {
+        if self == Self::Expired { "token_expired" } else { "unauthorized" }
+    }
+
+    /// The header value or token that `sound` becomes; `None` is no token at all. `other` is an
+    /// identity that the verifier trusts too, under its own name.
+    pub(crate) fn apply(self, sound: &Forged, by: &Identity, other: &Identity) -> Option<String> {
+        let mut token = sound.clone();
+        let secs = |claims: &Value, name: &str| claims[name].as_u64().unwrap();
+        match self {
+            Self::NoToken => return None,
+            Self::NoJwt => return Some("not-a-token".to_owned()),
+            Self::WrongKey => token.signing = Signing::Ed25519([99; 32]),
+            Self::WrongKid => token.header["kid"] = json!("nobody"),
+            Self::OtherIssuersKid => {
+                token.header["kid"] = json!(other.key.kid());
+                token.signing = Signing::Ed25519(other.seed);
+            }
+            Self::UnknownIssuer => token.claims["iss"] = json!("stranger"),
+            Self::AlgNone => {
+                token.header["alg"] = json!("none");
+                token.signing = Signing::Not;
+            }
+            Self::AlgNoneWithSignature => token.header["alg"] = json!("none"),
+            Self::Hs256WithThePublicKey => {
+                token.header["alg"] = json!("HS256");
+                let public = URL_SAFE_NO_PAD.decode(&by.key.jwk().x).unwrap();
+                token.signing = Signing::Hmac(public);
+            }
+            Self::Expired => {
+                // 6 s past its end: one more than the leeway.
+                let lifetime = secs(&token.claims, "exp") - secs(&token.claims, "iat");
+                for name in ["iat", "nbf", "exp"] {
+                    let shifted = secs(&token.claims, name) - lifetime - 6;
+                    token.claims[name] = json!(shifted);
+                }
+            }
+            Self::NotYetValid => token.claims["nbf"] = json!(secs(&token.claims, "nbf") + 6),
+            Self::IssuedInTheFuture => token.claims["iat"] = json!(secs(&token.claims, "iat") + 6),
+            Self::LivesTooLong => token.claims["exp"] = json!(secs(&token.claims, "exp") + 1),
+            Self::MissingClaim(name) => {
+                token.claims.as_object_mut().unwrap().remove(name).unwrap();
+            }
+            Self::EmptyJti => token.claims["jti"] = json!(""),
+            Self::WrongAudience => token.claims["aud"] = json!("app"),
+            Self::WrongTyp => token.header["typ"] = json!("orchestrator+jwt"),
+            Self::NoTyp => {
+                token.header.as_object_mut().unwrap().remove("typ").unwrap();
+            }
+            Self::NoKid => {
+                token.header.as_object_mut().unwrap().remove("kid").unwrap();
+            }
+            Self::WrongMethod => token.claims["htm"] = json!("PATCH"),
+            Self::WrongPath => token.claims["htu"] = json!("/infra/elsewhere"),
+            Self::OtherBody => token.claims["bh"] = json!(body_hash(b"another body")),
+        }
+        Some(token.encode())
+    }
+}

@@ -1,0 +1,17 @@
+//! The Orchestrator as apps and controllers see it: through its router, on a real directory, with
+//! controllers that verify what reaches them.
+#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod activate;
+mod cleanup;
+mod configure;
+mod controllers;
+mod faults;
+mod forge;
+mod idempotency;
+mod limits;
+mod passing;
+mod revoke;
+mod routing_token;
+mod service;
+mod world;

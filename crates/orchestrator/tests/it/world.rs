@@ -1,0 +1,318 @@
+//! An Orchestrator on a directory of its own, with a clock that only tests move.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::Router;
+use bytes::Bytes;
+use convene_db::{Db, Statement, params};
+use convene_hop::{Clock, Hop, Signer, read_body};
+use convene_model::{Timestamp, keys::TrustedKeys, limits::MAX_BODY_BYTES};
+use convene_orchestrator::{Config, TrustedApp, open};
+use convene_storage::SqliteDatabase;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    controllers::{Call, FakeControllers},
+    forge::{Bound, Forged, Identity},
+};
+
+/// Groups that an organization may have active by default.
+pub(crate) const DEFAULT_LIMIT: u64 = 100;
+
+pub(crate) struct World {
+    pub(crate) router: Router,
+    pub(crate) controllers: FakeControllers,
+    pub(crate) db: Db,
+    /// Our own App: operator scope.
+    pub(crate) app: Identity,
+    /// An outside app without operator scope.
+    pub(crate) portal: Identity,
+    /// The Orchestrator itself.
+    pub(crate) orchestrator: Identity,
+    /// The controllers' host.
+    pub(crate) host: Identity,
+    now: Arc<AtomicU64>,
+    _dir: TempDir,
+}
+
+/// A call in the making.
+pub(crate) struct Asking<'a> {
+    world: &'a World,
+    method: &'static str,
+    target: String,
+    body: String,
+    headers: HeaderMap,
+    by: Identity,
+    org: Option<String>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: String,
+    /// `null` for an empty body or one that is no JSON.
+    pub(crate) body: Value,
+}
+
+/// Everything that a refused call must leave as it was.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    tables: Vec<String>,
+    calls: Vec<Call>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let db: Db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
+        let now = Arc::new(AtomicU64::new(1_800_000_000_000));
+        let clock: Clock = {
+            let now = Arc::clone(&now);
+            Arc::new(move || Timestamp::from_millis(now.load(Ordering::SeqCst)))
+        };
+        let app = Identity::new("app", 1);
+        let portal = Identity::new("portal", 2);
+        let orchestrator = Identity::new("orchestrator", 3);
+        let host = Identity::new("controllers", 4);
+        let app_keys = TrustedKeys::of("app", &app.key.jwks()).unwrap();
+        app_keys.replace("portal", &portal.key.jwks()).unwrap();
+        // A second trusted issuer of controllers, so that its kid can be tried under the first.
+        let controller_keys = TrustedKeys::of("controllers", &host.key.jwks()).unwrap();
+        controller_keys.replace("portal", &portal.key.jwks()).unwrap();
+        let own_keys = TrustedKeys::of("orchestrator", &orchestrator.key.jwks()).unwrap();
+        let controllers = FakeControllers::new(own_keys, Arc::clone(&clock));
+        let opened = open(Config {
+            signer: Signer::new(orchestrator.key.clone(), Arc::clone(&clock)),
+            apps: vec![
+                TrustedApp { issuer: "app".into(), operator: true },
+                TrustedApp { issuer: "portal".into(), operator: false },
+            ],
+            app_keys,
+            controller_keys,
+            controllers: Hop::in_process(controllers.router()),
+            db: Arc::clone(&db),
+            clock,
+            default_max_active_groups: DEFAULT_LIMIT,
+        })
+        .await
+        .unwrap();
+        Self {
+            router: opened.router(),
+            controllers,
+            db,
+            app,
+            portal,
+            orchestrator,
+            host,
+            now,
+            _dir: dir,
+        }
+    }
+
+    /// A world in which group `g1` of `o1` is active.
+    pub(crate) async fn with_group() -> Self {
+        let world = Self::new().await;
+        world.activate("g1", "o1").await.expect_status(200);
+        world
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn advance_ms(&self, millis: u64) {
+        self.now.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// A call by our own App, unless said otherwise.
+    pub(crate) fn ask(&self, method: &'static str, target: &str) -> Asking<'_> {
+        Asking {
+            world: self,
+            method,
+            target: target.to_owned(),
+            body: String::new(),
+            headers: HeaderMap::new(),
+            by: self.app.clone(),
+            org: None,
+        }
+    }
+
+    pub(crate) async fn activate(&self, group: &str, org: &str) -> Answer {
+        self.ask("POST", "/infra/groups")
+            .json(&json!({ "group_id": group, "org_id": org }))
+            .send()
+            .await
+    }
+
+    pub(crate) async fn set_limit(&self, org: &str, limit: u64) -> Answer {
+        self.ask("PUT", &format!("/infra/orgs/{org}/limits"))
+            .json(&json!({ "max_active_groups": limit }))
+            .send()
+            .await
+    }
+
+    pub(crate) async fn record(&self, group: &str) -> Value {
+        let answer = self.ask("GET", &format!("/infra/groups/{group}")).send().await;
+        answer.expect_status(200).body
+    }
+
+    /// A routing token as the Orchestrator issues it.
+    pub(crate) async fn routing_token(&self, group: &str, user: &str) -> String {
+        let answer = self
+            .ask("POST", "/infra/routing-token")
+            .json(&json!({ "group_id": group, "user_id": user, "role": "member" }))
+            .send()
+            .await
+            .expect_status(200);
+        answer.body["routing_token"].as_str().unwrap().to_owned()
+    }
+
+    /// How many groups count against an organization's limit.
+    pub(crate) async fn active(&self, org: &str) -> u64 {
+        let sql = "SELECT active FROM org_counts WHERE org_id = $1";
+        let rows = self.db.query(Statement::new(sql, params![org])).await.unwrap();
+        rows.first().map_or(0, |row| row.get("active").unwrap())
+    }
+
+    /// How many routing records an organization has.
+    pub(crate) async fn records(&self, org: &str) -> u64 {
+        let sql = "SELECT count(*) AS n FROM routing_records WHERE org_id = $1";
+        let rows = self.db.query(Statement::new(sql, params![org])).await.unwrap();
+        rows[0].get("n").unwrap()
+    }
+
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        assert!(self.db.execute(Statement::new(sql, params![])).await.unwrap() > 0, "{sql}");
+    }
+
+    /// Every row of every table, and every call that reached the controllers.
+    pub(crate) async fn standing(&self) -> Standing {
+        let names = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+        let mut tables = Vec::new();
+        for row in self.db.query(Statement::new(names, params![])).await.unwrap() {
+            let name: String = row.get("name").unwrap();
+            let sql = format!("SELECT * FROM {name} ORDER BY 1, 2, 3");
+            for row in self.db.query(Statement::new(sql, params![])).await.unwrap() {
+                tables.push(format!("{name}: {row:?}"));
+            }
+        }
+        Standing { tables, calls: self.controllers.calls() }
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(&self, request: Request<Bytes>) -> Answer {
+        let response = Hop::in_process(self.router.clone()).send(request).await.unwrap();
+        let status = response.status();
+        let content_type = response
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .map_or("", |value| value.to_str().unwrap())
+            .to_owned();
+        let body = read_body(response.into_body(), MAX_BODY_BYTES).await.unwrap();
+        Answer { status, content_type, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+}
+
+impl Asking<'_> {
+    pub(crate) fn json(mut self, body: &Value) -> Self {
+        self.body = body.to_string();
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn by(mut self, by: &Identity) -> Self {
+        self.by = by.clone();
+        self
+    }
+
+    /// With a token that names an organization.
+    pub(crate) fn for_org(mut self, org: &str) -> Self {
+        self.org = Some(org.to_owned());
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        let value = HeaderValue::from_str(value).unwrap();
+        self.headers.append(HeaderName::from_static(name), value);
+        self
+    }
+
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("idempotency-key", key)
+    }
+
+    pub(crate) fn routing_token(self, token: &str) -> Self {
+        self.header("x-routing-token", token)
+    }
+
+    fn bound(&self) -> Bound<'_> {
+        let path = self.target.split_once('?').map_or(&*self.target, |(path, _)| path);
+        Bound { method: self.method, path, body: &self.body }
+    }
+
+    /// The sound `app+jwt` for this call.
+    pub(crate) fn app_token(&self) -> Forged {
+        let token = Forged::app(&self.by, self.world.now(), self.bound());
+        match &self.org {
+            Some(org) => token.with("org_id", org.as_str()),
+            None => token,
+        }
+    }
+
+    /// The sound `controller+jwt` for this call.
+    pub(crate) fn controller_token(&self, group: &str, epoch: u64) -> Forged {
+        Forged::controller(&self.world.host, self.world.now(), self.bound(), group, epoch)
+    }
+
+    /// The request with whatever token is given.
+    pub(crate) fn request(&self, token: Option<&str>) -> Request<Bytes> {
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(&self.target)
+            .body(Bytes::from(self.body.clone()))
+            .unwrap();
+        request.headers_mut().extend(self.headers.clone());
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+            request.headers_mut().insert(http::header::AUTHORIZATION, value);
+        }
+        request
+    }
+
+    /// Sends the call with a fresh, sound `app+jwt`.
+    pub(crate) async fn send(&self) -> Answer {
+        self.send_with(Some(&self.app_token().encode())).await
+    }
+
+    pub(crate) async fn send_with(&self, token: Option<&str>) -> Answer {
+        self.world.send(self.request(token)).await
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn expect_status(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self
+    }
+
+    /// That this is the problem with that status and code, in the documented form.
+    #[track_caller]
+    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Self {
+        let answer = self.expect_status(status);
+        assert_eq!(answer.body["code"], code, "{}", answer.body);
+        assert_eq!(answer.body["status"], status, "{}", answer.body);
+        assert_eq!(answer.content_type, "application/problem+json");
+        answer
+    }
+}
