@@ -37,7 +37,7 @@ pub(crate) struct World {
     /// The controllers' host.
     pub(crate) host: Identity,
     now: Arc<AtomicU64>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A call in the making.
@@ -70,7 +70,12 @@ pub(crate) struct Standing {
 impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let db: Db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
+        let db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
+        Self::on(db, dir).await
+    }
+
+    /// A world on a directory that is there already, or that is no directory at all.
+    pub(crate) async fn on(db: Db, dir: TempDir) -> Self {
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let clock: Clock = {
             let now = Arc::clone(&now);
@@ -102,17 +107,15 @@ impl World {
         })
         .await
         .unwrap();
-        Self {
-            router: opened.router(),
-            controllers,
-            db,
-            app,
-            portal,
-            orchestrator,
-            host,
-            now,
-            _dir: dir,
-        }
+        Self { router: opened.router(), controllers, db, app, portal, orchestrator, host, now, dir }
+    }
+
+    /// The same directory after a restart.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { dir, db, .. } = self;
+        drop(db);
+        let db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
+        Self::on(db, dir).await
     }
 
     /// A world in which group `g1` of `o1` is active.

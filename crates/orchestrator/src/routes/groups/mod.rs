@@ -44,6 +44,7 @@ impl Shared {
         let access = self.auth.user(request)?;
         let record = self.group_for(&caller, &group_id.found()?).await?;
         self.check_access(&record, &access).await?;
+        // A status that is added must say here what it allows.
         match record.group_status {
             GroupStatus::Active | GroupStatus::Idle => {}
         }

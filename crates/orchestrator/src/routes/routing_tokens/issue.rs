@@ -25,6 +25,7 @@ pub(crate) async fn handle(
     let caller = orchestra.auth.app(&request)?;
     let RoutingTokenRequest { group_id, user_id, role } = json(&request.body)?;
     let record = orchestra.group_for(&caller, &group_id).await?;
+    // A status that is added must say here what it allows.
     match record.group_status {
         GroupStatus::Active | GroupStatus::Idle => {}
     }
