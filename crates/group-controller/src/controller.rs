@@ -241,9 +241,10 @@ impl Turn<'_> {
             );
         }
         let Some(state) = self.state.as_ref() else { return };
-        let due = state.runs.iter().filter(|run| {
-            run.phase.deadline().is_some_and(|deadline| deadline <= self.now)
-        });
+        let due = state
+            .runs
+            .iter()
+            .filter(|run| run.phase.deadline().is_some_and(|deadline| deadline <= self.now));
         let due: Vec<_> = due.map(|run| run.run_id.clone()).collect();
         for run_id in due {
             let end = End::failed(failure::TIMEOUT, "The agent took too long.");
@@ -327,4 +328,3 @@ impl Turn<'_> {
         }
     }
 }
-

@@ -1,8 +1,6 @@
 //! What the controller asks of its host. Effects run in order, after the step's events are durable.
 
-use convene_model::{
-    OrgId, RunId, Timestamp, agents::InvokeRequest, frame::GroupFrame,
-};
+use convene_model::{OrgId, RunId, Timestamp, agents::InvokeRequest, frame::GroupFrame};
 
 use crate::Address;
 

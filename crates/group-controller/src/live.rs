@@ -47,7 +47,8 @@ impl Live {
         if conns.is_empty() {
             self.upstreams.remove(&address.upstream);
         }
-        self.expiry.remove(&(detach_at(&access), address.clone()))
+        self.expiry.remove(&(detach_at(&access), address.clone()));
+        true
     }
 
     pub(crate) fn close(&mut self, upstream: UpstreamId) {
@@ -59,7 +60,8 @@ impl Live {
     /// Takes the connections whose tokens have been expired for too long.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Address> {
         let mut gone = Vec::new();
-        while let Some((_, address)) = self.expiry.first().filter(|(at, _)| *at <= now).cloned() {
+        while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, address)) = self.expiry.pop_first() else { break };
             self.leave(&address);
             gone.push(address);
         }
@@ -71,7 +73,9 @@ impl Live {
         let gone: Vec<Address> = self
             .upstreams
             .iter()
-            .flat_map(|(upstream, conns)| conns.iter().map(move |(conn, access)| (upstream, conn, access)))
+            .flat_map(|(upstream, conns)| {
+                conns.iter().map(move |(conn, access)| (upstream, conn, access))
+            })
             .filter(|(_, _, access)| which(access))
             .map(|(upstream, conn, _)| Address { upstream: *upstream, conn: conn.clone() })
             .collect();

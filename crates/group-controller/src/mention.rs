@@ -21,7 +21,8 @@ fn mentioned<'a>(text: &str, agents: &'a [GroupAgent]) -> Vec<&'a GroupAgent> {
             continue;
         }
         let after = &text[at + 1..];
-        let fits = agents.iter().enumerate().filter(|(_, agent)| starts_with_name(after, &agent.name));
+        let fits =
+            agents.iter().enumerate().filter(|(_, agent)| starts_with_name(after, &agent.name));
         if let Some((index, _)) = fits.max_by_key(|(_, agent)| agent.name.len()) {
             meant[index] = true;
         }
@@ -74,18 +75,36 @@ mod tests {
 
     #[test]
     fn a_name_is_found_after_an_at_sign() {
-        for text in ["@Guide hi", "hi @guide", "hi, @GUIDE!", "(@Guide)", "@Guide.", "a@b @Guide", "@@Guide",
-            "what do you say, @Guide?", "@Guide-", "@guide's idea"]
-        {
+        for text in [
+            "@Guide hi",
+            "hi @guide",
+            "hi, @GUIDE!",
+            "(@Guide)",
+            "@Guide.",
+            "a@b @Guide",
+            "@@Guide",
+            "what do you say, @Guide?",
+            "@Guide-",
+            "@guide's idea",
+        ] {
             assert!(mentions(text, "Guide"), "{text}");
         }
     }
 
     #[test]
     fn a_name_is_not_found_in_words_addresses_and_longer_names() {
-        for text in ["Guide hi", "me@guide", "@guidebook", "@guide_2", "@guide-dog", "@ Guide", "@", "", "@gui",
-            "x@guide.example"]
-        {
+        for text in [
+            "Guide hi",
+            "me@guide",
+            "@guidebook",
+            "@guide_2",
+            "@guide-dog",
+            "@ Guide",
+            "@",
+            "",
+            "@gui",
+            "x@guide.example",
+        ] {
             assert!(!mentions(text, "Guide"), "{text}");
         }
         assert!(!mentions("@", ""));

@@ -46,7 +46,8 @@ pub(crate) fn dispatch(turn: &mut Turn<'_>) {
         if runs.iter().filter(working).count() >= MAX_RUNS_AT_ONCE {
             return;
         }
-        let busy = |run: &Run| runs.iter().filter(working).any(|other| other.agent_id == run.agent_id);
+        let busy =
+            |run: &Run| runs.iter().filter(working).any(|other| other.agent_id == run.agent_id);
         let next = runs.iter().find(|run| run.phase == Phase::Queued && !busy(run));
         let Some(run) = next.cloned() else { return };
         start(turn, &run, 1, turn.now + RUN_TIMEOUT);

@@ -268,7 +268,8 @@ impl State {
     pub(crate) fn context(&self, trigger: &MessageId) -> Vec<ContextMessage> {
         let pinned = self.pinned.iter().find(|m| m.message.message_id == *trigger);
         let mut bytes = pinned.map_or(0, |pinned| pinned.message.text.len());
-        let newest = self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(pinned.is_some()));
+        let newest =
+            self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(pinned.is_some()));
         let mut messages: Vec<_> = newest
             .take_while(|remembered| {
                 bytes += remembered.message.text.len();
@@ -324,8 +325,7 @@ impl State {
         let agents = &self.config.agents;
         self.last_started.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
         if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == started.run_id) {
-            run.phase =
-                Phase::Thinking { attempt: started.attempt, deadline: started.deadline };
+            run.phase = Phase::Thinking { attempt: started.attempt, deadline: started.deadline };
         }
     }
 

@@ -3,8 +3,8 @@
 use convene_model::{
     RunId,
     event::{
-        Candidate, Decision, GroupAgent, Posted, SuppressReason, TriggerDecided,
-        TriggerPolicy, WakeReason,
+        Candidate, Decision, GroupAgent, Posted, SuppressReason, TriggerDecided, TriggerPolicy,
+        WakeReason,
     },
     limits::{AGENT_COOLDOWN, MAX_QUEUED_RUNS, MAX_ROUNDS},
 };

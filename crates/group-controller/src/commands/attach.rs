@@ -1,10 +1,7 @@
 //! Joins a connection to the group's stream, or renews its right.
 
 use convene_model::{
-    Code, HistoryId, Ref,
-    claims::Access,
-    frame::GroupFrame,
-    limits::MAX_REPLAY_EVENTS,
+    Code, HistoryId, Ref, claims::Access, frame::GroupFrame, limits::MAX_REPLAY_EVENTS,
 };
 
 use crate::{

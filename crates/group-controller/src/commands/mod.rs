@@ -18,7 +18,10 @@ pub(crate) use revoke::revoke;
 
 use convene_model::{Code, claims::Access};
 
-use crate::{Address, controller::{Rejected, Turn}};
+use crate::{
+    Address,
+    controller::{Rejected, Turn},
+};
 
 /// The right of an attached connection.
 fn attached<'a>(turn: &'a Turn<'_>, from: &Address) -> Result<&'a Access, Rejected> {

@@ -71,7 +71,9 @@ fn a_replay_beyond_the_limit_is_too_old_and_says_where_one_could_start() {
 fn another_history_or_a_number_beyond_the_head_is_answered_with_reset() {
     let mut room = Room::with(&[]);
     let head = room.seq();
-    for (after, history) in [(Some(1), "h2"), (None, "h2"), (Some(head + 1), "h1"), (Some(u64::MAX), "h1")] {
+    for (after, history) in
+        [(Some(1), "h2"), (None, "h2"), (Some(head + 1), "h1"), (Some(u64::MAX), "h1")]
+    {
         let out = resume(&mut room, after, Some(history));
         let reset = GroupFrame::Reset { r#ref: id("7"), seq: head, history: id("h1") };
         assert_eq!(out.one_to(&on("c2")), reset);
@@ -109,8 +111,14 @@ fn a_token_that_the_host_found_bad_is_refused_and_takes_nothing_away() {
     let mut room = Room::with(&[]);
     for conn in ["c1", "c2"] {
         let access = Err(Code::TokenExpired);
-        room.step(Input::Attach { from: on(conn), r#ref: id("1"), access, after: None, history: None })
-            .refused_to(&on(conn), Code::TokenExpired);
+        room.step(Input::Attach {
+            from: on(conn),
+            r#ref: id("1"),
+            access,
+            after: None,
+            history: None,
+        })
+        .refused_to(&on(conn), Code::TokenExpired);
     }
     room.say("still here");
 }
@@ -166,7 +174,8 @@ fn a_connection_ends_when_its_token_has_been_expired_for_the_grace_time() {
     assert_eq!(room.tick().0.wake_at, Some(ends));
     room.say("a last word");
     room.now = ends;
-    let out = room.step(Input::Post(room.post_of("c1", "late", "too late"))).refused(Code::NotAttached);
+    let out =
+        room.step(Input::Post(room.post_of("c1", "late", "too late"))).refused(Code::NotAttached);
     assert_eq!(out.detached(), [("c1".into(), DetachReason::TokenExpired)]);
     assert_eq!((out.0.wake_at, room.controller.connections()), (None, 0));
 }
@@ -205,12 +214,17 @@ fn joining_in_mid_stream_brings_the_text_so_far() {
     assert_eq!(out.replays(), [(head - 1, head)]);
     let frames = out.to(&on("c2"));
     let so_far =
-        GroupFrame::Delta { run_id: run.clone(), attempt: 1, offset: 0, text: "Grüß Gott".into() };
+        GroupFrame::Delta {
+            run_id: run.clone(), attempt: 1, offset: 0, text: "Grüß Gott".into()
+        };
     assert!(matches!(frames[0], GroupFrame::Attached { .. }));
     assert_eq!(frames[1..], [so_far]);
 
     let next = room.text(&run, 1, 11, "!").broadcasts();
-    assert_eq!(next, [GroupFrame::Delta { run_id: run.clone(), attempt: 1, offset: 11, text: "!".into() }]);
+    assert_eq!(
+        next,
+        [GroupFrame::Delta { run_id: run.clone(), attempt: 1, offset: 11, text: "!".into() }]
+    );
     assert_eq!(resume(&mut room, None, None).to(&on("c2")).len(), 1, "renewing repeats no text");
     room.end(&run, 1, completed());
     let frames = room.attach("c3", "cleo").to(&on("c3"));

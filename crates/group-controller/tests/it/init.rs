@@ -21,7 +21,10 @@ fn the_first_init_is_the_first_event() {
     let out = room.step(init(3)).accepted();
     let EventKind::GroupActivated(activated) = &out.0.events[0].kind else { panic!("{out:?}") };
     assert_eq!((activated.epoch, activated.history.as_str()), (3, "h1"));
-    assert_eq!((out.kinds(), out.0.effects.len(), out.0.wake_at), (vec!["group.activated".into()], 0, None));
+    assert_eq!(
+        (out.kinds(), out.0.effects.len(), out.0.wake_at),
+        (vec!["group.activated".into()], 0, None)
+    );
 }
 
 #[test]

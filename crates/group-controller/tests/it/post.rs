@@ -54,7 +54,8 @@ fn the_same_id_for_another_text_author_or_question_is_refused() {
 #[test]
 fn a_text_has_one_to_so_many_bytes() {
     let mut room = Room::with(&[]);
-    post(&mut room, "c1", "m1", &"x".repeat(MAX_TEXT_BYTES + 1)).refused_to(&on("c1"), Code::TooLarge);
+    post(&mut room, "c1", "m1", &"x".repeat(MAX_TEXT_BYTES + 1))
+        .refused_to(&on("c1"), Code::TooLarge);
     post(&mut room, "c1", "m1", &"x".repeat(MAX_TEXT_BYTES)).accepted();
     for empty in ["", " \n\t"] {
         post(&mut room, "c1", "m2", empty).refused_to(&on("c1"), Code::ValidationFailed);
@@ -123,7 +124,10 @@ fn a_program_in_the_role_of_an_agent_opens_no_root() {
 #[test]
 fn named_mentions_count_and_the_text_does_not() {
     let mut room = Room::with(&[("guide", Mention), ("scout", Mention)]);
-    let named = Post { mentions: Some(vec![id("scout"), id("bob")]), ..room.post_of("c1", "m1", "@guide hi") };
+    let named = Post {
+        mentions: Some(vec![id("scout"), id("bob")]),
+        ..room.post_of("c1", "m1", "@guide hi")
+    };
     let out = room.step(Input::Post(named)).accepted();
     assert_eq!(out.posted()[0].mentions, [id("scout"), id("bob")]);
     assert_eq!(out.decided(), [("scout".into(), Verdict::Wakes(WakeReason::Mention))]);

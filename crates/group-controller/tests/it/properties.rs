@@ -22,19 +22,53 @@ use crate::harness::{Out, Room, agent, at, id};
 #[derive(Debug, Clone)]
 enum Act {
     Wait(u64),
-    Init { epoch: u64, org: u8, external: bool },
-    Configure { ahead: u64, policies: Vec<Option<TriggerPolicy>>, paused: bool },
-    Attach { conn: u8, user: u8, epoch_off: u64, age: u64, role: Role, after: Option<u64>, history: u8 },
+    Init {
+        epoch: u64,
+        org: u8,
+        external: bool,
+    },
+    Configure {
+        ahead: u64,
+        policies: Vec<Option<TriggerPolicy>>,
+        paused: bool,
+    },
+    Attach {
+        conn: u8,
+        user: u8,
+        epoch_off: u64,
+        age: u64,
+        role: Role,
+        after: Option<u64>,
+        history: u8,
+    },
     BadToken(u8),
     Detach(u8),
     Closed(u8),
     Revoke(u8),
-    Post { conn: u8, message: u8, text: String, mentions: Option<Vec<u8>>, answers: Option<u8> },
-    Cancel { conn: u8, run: usize },
+    Post {
+        conn: u8,
+        message: u8,
+        text: String,
+        mentions: Option<Vec<u8>>,
+        answers: Option<u8>,
+    },
+    Cancel {
+        conn: u8,
+        run: usize,
+    },
     Refuse(u8),
     /// Text of a run: which, how far its attempt and its offset are from the right ones.
-    Text { run: usize, attempt_off: i8, offset_off: u64, text: String },
-    End { run: usize, attempt_off: i8, end: u8 },
+    Text {
+        run: usize,
+        attempt_off: i8,
+        offset_off: u64,
+        text: String,
+    },
+    End {
+        run: usize,
+        attempt_off: i8,
+        end: u8,
+    },
     Tick,
     Crash,
 }
@@ -93,9 +127,17 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Acts on a group that exists; half of the time one with agents and somebody attached.
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let ready = vec![
+    let ready = [
         Act::Configure { ahead: 2, policies: vec![Some(TriggerPolicy::Mention); 6], paused: false },
-        Act::Attach { conn: 0, user: 0, epoch_off: 0, age: 0, role: Role::Member, after: None, history: 0 },
+        Act::Attach {
+            conn: 0,
+            user: 0,
+            epoch_off: 0,
+            age: 0,
+            role: Role::Member,
+            after: None,
+            history: 0,
+        },
     ];
     (any::<bool>(), prop::collection::vec(act(), 1..80)).prop_map(move |(prepared, acts)| {
         if prepared { ready.iter().cloned().chain(acts).collect() } else { acts }
@@ -160,7 +202,8 @@ impl World {
             Act::Configure { ahead, policies, paused } => {
                 let version = self.room.controller.state().unwrap().config().version + ahead;
                 let named = policies.iter().enumerate();
-                let agents = named.filter_map(|(index, policy)| Some(agent(&format!("a{index}"), (*policy)?)));
+                let agents = named
+                    .filter_map(|(index, policy)| Some(agent(&format!("a{index}"), (*policy)?)));
                 Input::Configure(GroupConfig { version, agents: agents.collect(), paused })
             }
             Act::Attach { conn: c, user, epoch_off, age, role, after, history } => {
@@ -170,7 +213,10 @@ impl World {
                 let age = Duration::from_secs(age);
                 access.issued_at = access.issued_at - age;
                 access.expires_at = access.expires_at - age;
-                let history = [None, Some(id("h1")), Some(id("h2"))].into_iter().nth(history.into()).flatten();
+                let history = [None, Some(id("h1")), Some(id("h2"))]
+                    .into_iter()
+                    .nth(history.into())
+                    .flatten();
                 Input::Attach { from: conn(c), r#ref: id("1"), access: Ok(access), after, history }
             }
             Act::BadToken(c) => Input::Attach {
@@ -283,9 +329,9 @@ fn check_refusal(world: &World, out: &Out) {
     assert_eq!(out.0.events, tick.events);
     let (own, said) = out.0.effects.split_at(tick.effects.len());
     assert_eq!(own, tick.effects);
-    let errors = said.iter().all(|effect| {
-        matches!(effect, Effect::Send { frame: GroupFrame::Error { .. }, .. })
-    });
+    let errors = said
+        .iter()
+        .all(|effect| matches!(effect, Effect::Send { frame: GroupFrame::Error { .. }, .. }));
     assert!(errors && said.len() <= 1, "{said:?}");
 }
 
@@ -298,7 +344,10 @@ fn check_log(room: &Room) {
             EventKind::TriggerDecided(decided) => {
                 for candidate in &decided.candidates {
                     if let Decision::Accepted { run_id, .. } = &candidate.decision {
-                        assert!(open.insert(run_id.clone()) && !ended.contains(run_id), "{run_id} is new");
+                        assert!(
+                            open.insert(run_id.clone()) && !ended.contains(run_id),
+                            "{run_id} is new"
+                        );
                     }
                 }
             }
@@ -328,7 +377,8 @@ fn check_log(room: &Room) {
             | EventKind::ApprovalExpired(_) => panic!("nothing makes these yet: {event:?}"),
         }
     }
-    let running: BTreeSet<_> = room.controller.state().unwrap().runs().iter().map(|run| run.run_id.clone()).collect();
+    let running: BTreeSet<_> =
+        room.controller.state().unwrap().runs().iter().map(|run| run.run_id.clone()).collect();
     assert_eq!(open, running, "what has not ended is known to run");
 }
 

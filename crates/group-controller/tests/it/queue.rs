@@ -72,7 +72,8 @@ fn an_agent_that_is_taken_out_runs_no_more_whether_it_waits_or_works() {
     let kept = room.wake("@b");
     room.text(&working, 1, 0, "As I was say");
     let out = room.configure(&SIX[1..]);
-    let ends: Vec<_> = out.finished().into_iter().map(|end| (end.attempt, end.status, end.code)).collect();
+    let ends: Vec<_> =
+        out.finished().into_iter().map(|end| (end.attempt, end.status, end.code)).collect();
     let removed = Some(failure::AGENT_REMOVED.to_owned());
     assert_eq!(ends, [(1, RunStatus::Failed, removed.clone()), (0, RunStatus::Failed, removed)]);
     assert_eq!(out.aborts(), [(working.clone(), 1)]);

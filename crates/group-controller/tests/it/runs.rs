@@ -49,7 +49,10 @@ fn a_run_is_recorded_and_its_deadline_set_before_it_is_handed_out() {
 fn a_run_streams_and_its_end_comes_with_its_message() {
     let (mut room, run) = woken();
     let out = room.text(&run, 1, 0, "Hel");
-    assert_eq!((out.kinds(), out.broadcasts()), (vec!["run.streaming".into()], vec![delta(&run, 1, 0, "Hel")]));
+    assert_eq!(
+        (out.kinds(), out.broadcasts()),
+        (vec!["run.streaming".into()], vec![delta(&run, 1, 0, "Hel")])
+    );
     let out = room.text(&run, 1, 3, "lo");
     assert_eq!((out.kinds().len(), out.broadcasts()), (0, vec![delta(&run, 1, 3, "lo")]));
     let usage = Some(Usage { input_tokens: 3, output_tokens: 2 });
@@ -68,7 +71,9 @@ fn a_run_streams_and_its_end_comes_with_its_message() {
 fn after_its_end_nothing_more_comes_of_a_run() {
     let (mut room, run) = woken();
     room.reply(&run, "done");
-    for out in [room.text(&run, 1, 4, "more"), room.end(&run, 1, completed()), room.end(&run, 1, lost())] {
+    for out in
+        [room.text(&run, 1, 4, "more"), room.end(&run, 1, completed()), room.end(&run, 1, lost())]
+    {
         assert_eq!((out.0.events.len(), out.0.effects.len()), (0, 0));
     }
     room.cancel(&run).refused_to(&on("c1"), Code::RunNotFound);
