@@ -1,6 +1,6 @@
 // <convene-composer>: the field that messages are written in, with completion of names after `@`.
 
-import { avatar, find, h, isEditable } from "./dom.js";
+import { avatar, find, h } from "./dom.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
@@ -36,14 +36,19 @@ class Composer extends HTMLElement {
     this.field.addEventListener("click", () => this.complete());
     this.field.addEventListener("blur", () => this.close());
     addEventListener("pagehide", () => this.keep());
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "/" && !event.ctrlKey && !event.metaKey && !isEditable(event.target)) {
-        event.preventDefault();
-        this.field.focus();
-      }
-    });
+    document.addEventListener("keydown", (event) => this.stray(event));
     this.changed();
     if (matchMedia("(pointer: fine)").matches) this.field.focus();
+  }
+
+  /** Letters typed nowhere in particular are meant for the message. @param {KeyboardEvent} event */
+  stray(event) {
+    const { target } = event;
+    const nowhere = target === document.body || (target instanceof Element && target.matches(".msg, main, convene-timeline"));
+    if (!nowhere || event.ctrlKey || event.metaKey || event.altKey || event.key.length !== 1) return;
+    if (event.key === "?" || event.key === " ") return;
+    if (event.key === "/") event.preventDefault();
+    this.field.focus();
   }
 
   get text() {
@@ -76,31 +81,12 @@ class Composer extends HTMLElement {
     const { field, button } = this;
     const text = this.text.trim();
     if (!text || button.disabled) return;
-    room.post(text, this.mentions(text));
+    const mentions = new Set(room.mentionsIn(text).map(({ id }) => id));
+    room.post(text, [...mentions].slice(0, MAX_MENTIONS));
     field.value = "";
     this.changed();
     this.keep();
     field.focus();
-  }
-
-  /**
-   * Who is named in the text. Where several names begin alike, the longest counts.
-   * @param {string} text
-   */
-  mentions(text) {
-    const people = room.participants().sort((a, b) => b.name.length - a.name.length);
-    const lower = text.toLowerCase();
-    /** @type {Set<string>} */
-    const ids = new Set();
-    for (let at = lower.indexOf("@"); at >= 0; at = lower.indexOf("@", at + 1)) {
-      if (at > 0 && /[\p{L}\p{N}]/u.test(lower[at - 1] ?? "")) continue;
-      const named = people.find(({ name }) => {
-        const end = at + 1 + name.length;
-        return lower.startsWith(name.toLowerCase(), at + 1) && !/[\p{L}\p{N}_]/u.test(lower[end] ?? "");
-      });
-      if (named) ids.add(named.id);
-    }
-    return [...ids].slice(0, MAX_MENTIONS);
   }
 
   /** @param {KeyboardEvent} event */

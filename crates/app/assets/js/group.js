@@ -4,6 +4,7 @@ import "./main.js";
 import "./run.js";
 import "./connection-state.js";
 import "./panel.js";
+import "./group-settings.js";
 import "./timeline.js";
 import "./composer.js";
 import { room } from "./room.js";

@@ -9,10 +9,6 @@ import { forget } from "./storage.js";
 
 /** @typedef {HTMLElement & {open(): void}} Openable */
 
-for (const button of document.querySelectorAll("[data-open]")) {
-  if (button instanceof HTMLElement) button.hidden = false;
-}
-
 document.addEventListener("click", (event) => {
   const button = event.target instanceof Element ? event.target.closest("[data-open]") : null;
   if (!(button instanceof HTMLElement)) return;

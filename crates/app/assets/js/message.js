@@ -65,6 +65,8 @@ export function fill(element, message) {
  */
 export function dress(element, message) {
   element.classList.toggle("to-me", message.mentions?.includes(room.me.id) ?? false);
+  const body = element.querySelector(".msg-body");
+  if (body) markMentions(body);
   for (const pre of element.querySelectorAll(".msg-body pre")) {
     const button = h("button", { type: "button" }, "Copy");
     button.addEventListener("click", async () => {
@@ -80,6 +82,28 @@ export function dress(element, message) {
     const box = h("div", { class: "codebox" });
     pre.replaceWith(box);
     box.append(pre, button);
+  }
+}
+
+/**
+ * Marks the names after `@`, outside of code and links.
+ * @param {Element} body
+ */
+function markMentions(body) {
+  const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT, (node) =>
+    node.nodeValue?.includes("@") && !node.parentElement?.closest("code, a, .mention") ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_REJECT,
+  );
+  const texts = /** @type {Text[]} */ ([]);
+  while (walker.nextNode()) texts.push(/** @type {Text} */ (walker.currentNode));
+  for (const text of texts) {
+    // From the end, so that the positions of earlier ones hold.
+    for (const { start, end, id } of room.mentionsIn(text.data).reverse()) {
+      const rest = text.splitText(start);
+      rest.splitText(end - start);
+      const mark = h("span", { class: id === room.me.id ? "mention me" : "mention" });
+      rest.replaceWith(mark);
+      mark.append(rest);
+    }
   }
 }
 

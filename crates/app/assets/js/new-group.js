@@ -1,7 +1,8 @@
 // <convene-new-group org me>: the dialog that makes a group.
 
 import { call, sentence } from "./api.js";
-import { avatar, find, h } from "./dom.js";
+import { find, h } from "./dom.js";
+import { pick } from "./picks.js";
 
 /** @typedef {import("./wire.js").Member} Member */
 /** @typedef {{agent_id: string, name: string, is_default: boolean}} OrgAgent */
@@ -42,11 +43,13 @@ class NewGroup extends HTMLElement {
         call("GET", `/api/orgs/${this.org}/members`),
       ]);
       agentList.replaceChildren(
-        ...agents.map((agent) => pick("agent", agent.agent_id, agent.name, true, agent.is_default)),
+        ...agents.map((agent) => pick({ name: "agent", id: agent.agent_id, label: agent.name, agent: true, checked: agent.is_default })),
       );
       if (!agents.length) agentList.append(h("p", { class: "hint" }, "This workspace has no agents. Make one in the settings."));
       const others = members.filter((member) => member.user_id !== this.getAttribute("me"));
-      memberList.replaceChildren(...others.map((member) => pick("member", member.user_id, member.name, false, false)));
+      memberList.replaceChildren(...others.map((member) =>
+          pick({ name: "member", id: member.user_id, label: member.name, agent: false, checked: false }),
+        ));
       if (!others.length) memberList.append(h("p", { class: "hint" }, "Nobody else is here yet. Invite somebody in the settings."));
     } catch (error) {
       agentList.replaceChildren(h("p", { class: "hint" }, "The agents could not be listed; the group begins with the default ones."));
@@ -86,19 +89,6 @@ class NewGroup extends HTMLElement {
     note.textContent = text;
     note.hidden = !text;
   }
-}
-
-/**
- * @param {string} name
- * @param {string} id
- * @param {string} label
- * @param {boolean} agent
- * @param {boolean} checked
- */
-function pick(name, id, label, agent, checked) {
-  const box = h("input", { type: "checkbox", name, value: id });
-  box.checked = checked;
-  return h("label", { class: "check" }, box, avatar(agent, id, label), h("span", { class: "grow clip" }, label));
 }
 
 customElements.define("convene-new-group", NewGroup);

@@ -17,7 +17,6 @@ class Panel extends HTMLElement {
       toggle.setAttribute("aria-expanded", String(open));
     };
     set(load("panel") !== false);
-    toggle.hidden = false;
     toggle.addEventListener("click", () => {
       const open = document.documentElement.dataset.panel !== "open";
       set(open);

@@ -33,6 +33,9 @@ const PASSING = new Set([
   "disconnected", "overloaded", "rate_limited", "unavailable", "group_controller_unavailable", "not_attached", "token_expired",
 ]);
 
+/** What a name may not touch: `@Ada` is nobody in `@Adam` or in `x@Ada`. */
+const WORD = /[\p{L}\p{N}_]/u;
+
 class Room {
   /** @type {Map<keyof Topics, Set<(value: any) => void>>} */
   #listeners = new Map();
@@ -115,6 +118,26 @@ class Room {
         .filter((person) => person.user_id !== this.me.id)
         .map((person) => ({ id: person.user_id, name: person.name, agent: false })),
     ];
+  }
+
+  /**
+   * Who is named after `@` in a text. Where several names begin alike, the longest counts.
+   * @param {string} text
+   * @returns {{id: string, start: number, end: number}[]} in the order of the text
+   */
+  mentionsIn(text) {
+    const named = [...this.participants(), { id: this.me.id, name: this.me.name }].sort((a, b) => b.name.length - a.name.length);
+    const lower = text.toLowerCase();
+    const found = [];
+    for (let start = lower.indexOf("@"); start >= 0; start = lower.indexOf("@", start + 1)) {
+      if (start > 0 && WORD.test(lower[start - 1] ?? "")) continue;
+      const who = named.find(({ name }) => {
+        const end = start + 1 + name.length;
+        return lower.startsWith(name.toLowerCase(), start + 1) && !WORD.test(lower[end] ?? "");
+      });
+      if (who) found.push({ id: who.id, start, end: start + 1 + who.name.length });
+    }
+    return found;
   }
 
   /**

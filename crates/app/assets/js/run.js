@@ -25,6 +25,8 @@ export class Run extends HTMLElement {
   set(state, runId, sentence) {
     if (this.getAttribute("state") === state && !sentence) return;
     this.setAttribute("state", state);
+    // A button that goes away must not take the focus with it.
+    if (this.contains(document.activeElement)) this.closest("article")?.focus({ preventScroll: true });
     this.replaceChildren(h("span", { class: "run-text" }, sentence ?? WORDS[state]));
     if (state === "queued" || state === "thinking" || state === "writing") {
       this.append(h("button", { class: "stop", type: "button", onclick: (/** @type {Event} */ event) => this.stop(runId, event) }, "Stop"));

@@ -12,22 +12,11 @@ use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Ta
 /// Renders Markdown as a fragment that is safe to put into a page.
 ///
 /// Line breaks are kept, bare `http(s)` addresses become links, links open in a new tab without a
-/// referrer, headings begin at `h3` (a page has its own above them).
+/// referrer, headings begin at `h3` (a page has its own above them). Mentions are marked by the
+/// script, which knows who is in the group.
 #[must_use]
 pub fn render(text: &str) -> String {
-    render_with(text, &[])
-}
-
-/// Like [`render`], with each `@name` of `names` marked as `<span class="mention">`.
-///
-/// Names match regardless of case, the longest first, and only as whole words. Text in code is
-/// left alone.
-#[must_use]
-pub fn render_with(text: &str, names: &[&str]) -> String {
-    let mut names: Vec<String> =
-        names.iter().filter(|name| !name.is_empty()).map(|name| name.to_lowercase()).collect();
-    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-    let mut rendering = Rendering { names, ..Rendering::default() };
+    let mut rendering = Rendering::default();
     let options = Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES;
     for event in Parser::new_ext(text, options) {
         rendering.event(event);
@@ -72,7 +61,6 @@ static SANITISER: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .generic_attributes(HashSet::new())
         .add_tag_attributes("a", ["href"])
         .add_tag_attributes("ol", ["start"])
-        .add_allowed_classes("span", ["mention"])
         .url_schemes(HashSet::from(["http", "https", "mailto"]))
         .url_relative(ammonia::UrlRelative::Deny)
         .clean_content_tags(HashSet::from(["script", "style"]))
@@ -86,12 +74,10 @@ static SANITISER: LazyLock<Builder<'static>> = LazyLock::new(|| {
 #[derive(Default)]
 struct Rendering<'a> {
     events: Vec<Event<'a>>,
-    /// Adjoining text, which the parser hands out in pieces: `@a_b` may arrive as three.
+    /// Adjoining text, which the parser hands out in pieces: `a_b` may arrive as three.
     text: String,
     /// How many links and code blocks are open: their text is left as it is.
     opaque: usize,
-    /// Lowercase, the longest first.
-    names: Vec<String>,
 }
 
 impl<'a> Rendering<'a> {
@@ -167,7 +153,7 @@ impl<'a> Rendering<'a> {
         self.events.push(event);
     }
 
-    /// Hands on the text gathered so far, with its addresses as links and its mentions marked.
+    /// Hands on the text gathered so far, with its addresses as links.
     fn flush(&mut self) {
         let text = std::mem::take(&mut self.text);
         if text.is_empty() {
@@ -179,37 +165,22 @@ impl<'a> Rendering<'a> {
         }
         let mut plain = 0;
         let mut at = 0;
-        while at < text.len() {
-            let found = if starts_word(&text, at) {
-                address(&text[at..])
-                    .map(|len| (len, Found::Address))
-                    .or_else(|| self.mention(&text[at..]).map(|len| (len, Found::Mention)))
-            } else {
-                None
-            };
-            let Some((len, found)) = found else {
-                at += text[at..].chars().next().map_or(1, char::len_utf8);
+        while let Some(found) = text[at..].find("http") {
+            at += found;
+            let Some(len) = starts_word(&text, at).then(|| address(&text[at..])).flatten() else {
+                at += "http".len();
                 continue;
             };
             self.plain(&text[plain..at]);
             let piece = CowStr::from(text[at..at + len].to_owned());
-            match found {
-                Found::Address => {
-                    self.events.push(Event::Start(Tag::Link {
-                        link_type: LinkType::Autolink,
-                        dest_url: piece.clone(),
-                        title: CowStr::Borrowed(""),
-                        id: CowStr::Borrowed(""),
-                    }));
-                    self.events.push(Event::Text(piece));
-                    self.events.push(Event::End(TagEnd::Link));
-                }
-                Found::Mention => {
-                    self.events.push(Event::InlineHtml("<span class=\"mention\">".into()));
-                    self.events.push(Event::Text(piece));
-                    self.events.push(Event::InlineHtml("</span>".into()));
-                }
-            }
+            self.events.push(Event::Start(Tag::Link {
+                link_type: LinkType::Autolink,
+                dest_url: piece.clone(),
+                title: CowStr::Borrowed(""),
+                id: CowStr::Borrowed(""),
+            }));
+            self.events.push(Event::Text(piece));
+            self.events.push(Event::End(TagEnd::Link));
             at += len;
             plain = at;
         }
@@ -221,30 +192,6 @@ impl<'a> Rendering<'a> {
             self.events.push(Event::Text(text.to_owned().into()));
         }
     }
-
-    /// The length of the mention that `text` begins with.
-    fn mention(&self, text: &str) -> Option<usize> {
-        let rest = text.strip_prefix('@')?;
-        self.names.iter().find_map(|name| {
-            let mut len = 0;
-            let mut letters = rest.chars();
-            for expected in name.chars() {
-                // Lowercase of one letter may be several; names with such letters do not match.
-                let letter = letters.next()?;
-                if !letter.to_lowercase().eq(std::iter::once(expected)) {
-                    return None;
-                }
-                len += letter.len_utf8();
-            }
-            let ends = letters.next().is_none_or(|next| !next.is_alphanumeric() && next != '_');
-            ends.then_some(len + 1)
-        })
-    }
-}
-
-enum Found {
-    Address,
-    Mention,
 }
 
 /// Whether nothing that belongs to a word stands before `at`.
@@ -416,22 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn mentions_are_marked_as_whole_names_outside_code() {
-        let names = ["Ada", "Ada Lovelace", "guide_bot"];
-        assert_eq!(
-            render_with("@ada lovelace, @Ada! a@ada @adam @guide_bot `@Ada`", &names),
-            "<p><span class=\"mention\">@ada lovelace</span>, <span class=\"mention\">@Ada</span>! \
-             a@ada @adam <span class=\"mention\">@guide_bot</span> <code>@Ada</code></p>\n"
-        );
-        assert_eq!(render("@Ada"), "<p>@Ada</p>\n");
-    }
-
-    #[test]
     fn any_text_renders() {
         for text in
             ["", " ", "\u{0}", "[", "![", "**", "@", "https://", "|", "\u{202e}x", "&#0;", "@é"]
         {
-            let _ = render_with(text, &["é", "İ"]);
+            let _ = render(text);
         }
         let deep = ">".repeat(5_000) + &"*a ".repeat(5_000);
         assert!(!render(&deep).is_empty());
