@@ -154,7 +154,6 @@ pub(crate) fn kind(body: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
     use convene_model::{
         MessageId, UserId,
         event::{Author, Deleted, Edited, Event},

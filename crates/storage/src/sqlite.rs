@@ -90,7 +90,6 @@ fn refused(message: String) -> rusqlite::Error {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
     use super::*;
 
     #[test]

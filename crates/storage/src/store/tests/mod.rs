@@ -1,6 +1,5 @@
 //! What needs a hand on the store's inner parts: a projector that stands still, a journal that
 //! cannot grow, rows that were tampered with.
-#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod faults;
 mod model;

@@ -78,8 +78,9 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct World {
-    dir: tempfile::TempDir,
+    // Before `dir`, so that it ends before the files go.
     store: GroupStore,
+    dir: tempfile::TempDir,
     groups: Vec<Member>,
 }
 
