@@ -55,7 +55,6 @@ pub(crate) fn dispatch(turn: &mut Turn<'_>) {
 }
 
 fn start(turn: &mut Turn<'_>, run: &Run, attempt: u32, deadline: Timestamp) {
-    turn.live.replies.remove(&run.run_id);
     turn.emit(EventKind::RunStarted(RunStarted {
         run_id: run.run_id.clone(),
         attempt,
@@ -211,8 +210,6 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
 /// # Panics
 /// Never: a run's id is short enough for the prefix.
 fn reply_message(turn: &Turn<'_>, run: &Run, text: String) -> Posted {
-    let mut mentions = mention::participants(&text, &turn.state().config.agents);
-    mentions.retain(|id| id.as_str() != run.agent_id.as_str());
     Posted {
         message_id: MessageId::new(format!("{REPLY_PREFIX}{}", run.run_id))
             .expect("a run's id and the prefix make an id"),
@@ -221,7 +218,7 @@ fn reply_message(turn: &Turn<'_>, run: &Run, text: String) -> Posted {
         hop: run.hop + 1,
         reply_to: None,
         run_id: Some(run.run_id.clone()),
-        mentions,
+        mentions: mention::participants(&text, &turn.state().config.agents),
         text,
     }
 }

@@ -252,9 +252,8 @@ impl State {
     }
 
     fn trim_window(&mut self) {
-        while self.window.len() > CONTEXT_MESSAGES
-            || (self.window_bytes > CONTEXT_BYTES && self.window.len() > 1)
-        {
+        // The newest message alone always fits, since each is remembered cut to the limit.
+        while self.window.len() > CONTEXT_MESSAGES || self.window_bytes > CONTEXT_BYTES {
             let Some(oldest) = self.window.pop_front() else { break };
             self.window_bytes -= oldest.message.text.len();
             if self.runs.iter().any(|run| run.trigger == oldest.message.message_id) {

@@ -51,6 +51,7 @@ fn an_agents_name_has_one_to_so_many_characters() {
 #[test]
 fn no_two_agents_share_an_id_or_a_name_in_any_case() {
     let mut same_name = config(1, &[("guide", Mention), ("scout", Mention)]);
+    same_name.agents[0].name = "Guide".into();
     same_name.agents[1].name = "GUIDE".into();
     Room::new().step(Input::Configure(same_name)).refused(Code::ValidationFailed);
     let mut same_id = config(1, &[("guide", Mention), ("guide", Mention)]);

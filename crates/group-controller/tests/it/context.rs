@@ -65,6 +65,14 @@ fn the_message_that_woke_an_agent_is_shown_however_long_it_waited() {
     assert_eq!(request.messages[0].text, "@guide two");
     assert_eq!(request.messages[0].message_id, request.trigger);
     assert_eq!(request.messages.last().unwrap().text, "done");
+
+    let kept = |room: &Room| {
+        let snapshot = String::from_utf8(room.controller.snapshot().unwrap()).unwrap();
+        snapshot.contains("@guide two")
+    };
+    assert!(kept(&room));
+    room.reply(&request.run_id, "done too");
+    assert!(!kept(&room), "what no run needs is forgotten");
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn text() -> impl Strategy<Value = String> {
     ];
     prop_oneof![
         20 => prop::collection::vec(word, 0..5).prop_map(|words| words.join(" ")),
+        4 => Just("@a5 @a4 @a3 @a2 @a1 @a0".to_owned()),
         1 => (20_000..40_000_usize).prop_map(|length| "long ".repeat(length / 5)),
     ]
 }
