@@ -1,9 +1,12 @@
 //! The committer: one thread that writes what waits, all groups in one transaction, and then
 //! tells each of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -42,8 +45,20 @@ pub(crate) struct CommitCounters {
 }
 
 impl Committer {
-    /// Works until the queue is closed and empty, or a commit fails.
-    pub(crate) fn run(mut self) {
+    /// Works until the queue is closed and empty, or a commit fails. A panic, which only a caller's
+    /// `done` could bring about, is fatal too: nobody would be answered any more.
+    pub(crate) fn run(self) {
+        let (queue, on_fatal) = (Arc::clone(&self.queue), Arc::clone(&self.on_fatal));
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            let waiting = queue.fail();
+            on_fatal("the committer panicked".into());
+            for submission in waiting {
+                (submission.done)(Err(CommitFailed::OutcomeUnknown));
+            }
+        }
+    }
+
+    fn work(mut self) {
         while let Some(turn) = self.queue.next_turn() {
             let turn = self.without_quarantined(turn);
             if turn.is_empty() {

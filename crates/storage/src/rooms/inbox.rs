@@ -90,6 +90,11 @@ impl Inbox {
         self.state.lock().stop == Some(Stop::Now)
     }
 
+    /// Whether the projector is to end, sooner or later.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state.lock().stop.is_some()
+    }
+
     /// Waits for work: a full batch, or whatever there is when the linger is over.
     pub(crate) fn next(&self) -> Next {
         let mut state = self.state.lock();

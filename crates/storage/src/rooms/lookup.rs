@@ -17,21 +17,13 @@ const CONNECTIONS: usize = 2;
 
 /// The connections for look-ups.
 pub(crate) struct Lookup {
-    connections: Vec<Mutex<Pinned>>,
-}
-
-struct Pinned {
-    connection: Connection,
-    in_transaction: bool,
+    connections: Vec<Mutex<Connection>>,
 }
 
 impl Lookup {
     pub(crate) fn open(path: &Path) -> Result<Self, rusqlite::Error> {
         let connections = (0..CONNECTIONS)
-            .map(|_| {
-                let connection = open_reader(path)?;
-                Ok(Mutex::new(Pinned { connection, in_transaction: false }))
-            })
+            .map(|_| open_reader(path).map(Mutex::new))
             .collect::<Result<_, rusqlite::Error>>()?;
         Ok(Self { connections })
     }
@@ -42,13 +34,11 @@ impl Lookup {
         key: &GroupKey,
         message_id: &MessageId,
     ) -> Result<Option<FoundMessage>, rusqlite::Error> {
-        let mut pinned = self.connections[usize::from(key.0[1]) % CONNECTIONS].lock();
-        if !pinned.in_transaction {
-            pinned.connection.prepare_cached("BEGIN")?.execute([])?;
-            pinned.in_transaction = true;
+        let connection = self.connections[usize::from(key.0[1]) % CONNECTIONS].lock();
+        if connection.is_autocommit() {
+            connection.prepare_cached("BEGIN")?.execute([])?;
         }
-        pinned
-            .connection
+        connection
             .prepare_cached(
                 "SELECT seq, digest FROM message_ids WHERE group_key = ?1 AND message_id = ?2",
             )?
@@ -61,16 +51,12 @@ impl Lookup {
     /// Ends the transactions: the next look-up sees everything that is committed by now.
     pub(crate) fn refresh(&self) {
         for connection in &self.connections {
-            let mut pinned = connection.lock();
-            if pinned.in_transaction {
-                let ended = pinned.connection.prepare_cached("COMMIT").and_then(|mut commit| {
-                    commit.execute([])?;
-                    Ok(())
-                });
-                match ended {
-                    Ok(()) => pinned.in_transaction = false,
-                    Err(error) => tracing::error!(%error, "a look-up's transaction did not end"),
-                }
+            let connection = connection.lock();
+            if !connection.is_autocommit()
+                && let Err(error) =
+                    connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
+            {
+                tracing::error!(%error, "a look-up's transaction did not end");
             }
         }
     }

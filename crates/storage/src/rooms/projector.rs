@@ -95,16 +95,17 @@ impl Projector {
         }
     }
 
-    /// Carries a batch over, however often it takes. `false` when the store stops meanwhile.
+    /// Carries a batch over, however often it takes. `false` when it fails and the store stops: the
+    /// rest is done when the store is opened again.
     fn carry_over(&mut self, batch: &[Committed]) -> bool {
         let mut pause = RETRY.0;
         while let Err(error) = write::project(&mut self.connection, batch, &self.quarantine) {
             tracing::error!(%error, "committed events wait: rooms.db cannot be written");
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY.1);
-            if self.inbox.is_stopping_now() {
+            if self.inbox.is_stopping() {
                 return false;
             }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY.1);
         }
         true
     }
@@ -165,7 +166,11 @@ impl Projector {
     fn checkpoint(&mut self) -> Result<bool, rusqlite::Error> {
         let free: i64 = self.connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > VACUUM_PAGES {
-            self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let sql = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
+            let mut statement = self.connection.prepare(&sql)?;
+            // Each step frees a page.
+            let mut pages = statement.query([])?;
+            while pages.next()?.is_some() {}
         }
         // The long part waits for nobody; readers of the newest state are not in its way.
         self.refresh_lookups();

@@ -139,6 +139,23 @@ fn a_failed_commit_acknowledges_nothing_and_leaves_all_or_nothing() {
 }
 
 #[test]
+fn a_panic_in_an_answer_is_fatal_and_nobody_waits_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let fatal = Counter::default();
+    let told = fatal.clone();
+    let store = GroupStore::open(dir.path(), StoreOptions::default(), move |_| {
+        told.add();
+    })
+    .unwrap();
+    let mut group = Group::new("g");
+    store.submit(group.post("one"), |_| panic!("a bug of the caller")).unwrap();
+    store.flush();
+    drop(store);
+    assert_eq!(fatal.get(), 1);
+    assert_eq!(open(&dir).load(group.key).unwrap().unwrap().last_seq, 1);
+}
+
+#[test]
 fn a_tampered_journal_row_puts_its_group_alone_in_quarantine() {
     for (case, statement) in [
         (
