@@ -184,3 +184,88 @@ impl CommitQueue {
         self.events.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convene_model::{GroupId, record::Record};
+
+    use super::*;
+    use crate::store::types::Batch;
+
+    fn submission(group: &str, first_seq: u64, events: u64) -> Submission {
+        let group_id = GroupId::new(group).unwrap();
+        let record = |seq| Record { seq, body: "{}".into(), text_at: 2, erased: None };
+        let pending = Pending::new(Batch {
+            key: group_id.key(),
+            group_id,
+            first_seq,
+            records: (first_seq..first_seq + events).map(record).collect(),
+            posts: vec![],
+            chain: [0; 32],
+            wake_at: None,
+            snapshot: None,
+        });
+        Submission { pending: pending.into(), done: Box::new(|_| {}) }
+    }
+
+    /// The next turn: each group's first number and count.
+    fn turn(queue: &CommitQueue) -> Vec<(String, u64, usize)> {
+        let turn = queue.next_turn().unwrap();
+        let describe = |group: GroupTurn| {
+            let first = &group[0].pending;
+            let count = group.iter().map(|submission| submission.pending.records.len()).sum();
+            (first.group_id.to_string(), first.first_seq, count)
+        };
+        turn.into_iter().map(describe).collect()
+    }
+
+    #[test]
+    fn a_busy_group_has_its_share_of_a_turn_and_others_theirs() {
+        let queue = CommitQueue::new(&StoreOptions::default());
+        for batch in 0..20 {
+            assert!(queue.push(submission("busy", 1 + 10 * batch, 10)).is_ok());
+        }
+        assert!(queue.push(submission("calm", 1, 1)).is_ok());
+        assert_eq!(turn(&queue), [("busy".into(), 1, 60), ("calm".into(), 1, 1)]);
+        assert!(queue.push(submission("late", 1, 1)).is_ok());
+        assert_eq!(turn(&queue), [("busy".into(), 61, 60), ("late".into(), 1, 1)]);
+        assert_eq!(turn(&queue), [("busy".into(), 121, 60)]);
+        assert_eq!(turn(&queue), [("busy".into(), 181, 20)]);
+        assert_eq!(queue.events(), 0);
+    }
+
+    #[test]
+    fn a_batch_with_more_than_a_share_goes_alone() {
+        let queue = CommitQueue::new(&StoreOptions::default());
+        let large = MAX_GROUP_EVENTS_PER_TURN as u64 + 1;
+        assert!(queue.push(submission("g", 1, 1)).is_ok());
+        assert!(queue.push(submission("g", 2, large)).is_ok());
+        assert!(queue.push(submission("g", 2 + large, 1)).is_ok());
+        assert_eq!(turn(&queue), [("g".into(), 1, 1)]);
+        assert_eq!(turn(&queue), [("g".into(), 2, large as usize)]);
+        assert_eq!(turn(&queue), [("g".into(), 2 + large, 1)]);
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_the_rest_comes_first_in_the_next() {
+        let queue = CommitQueue::new(&StoreOptions::default());
+        let share = MAX_GROUP_EVENTS_PER_TURN;
+        let groups = MAX_EVENTS_PER_TURN / share + 1;
+        for group in 0..groups {
+            assert!(queue.push(submission(&format!("g{group}"), 1, share as u64)).is_ok());
+        }
+        assert_eq!(turn(&queue).len(), groups - 1);
+        assert_eq!(turn(&queue), [(format!("g{}", groups - 1), 1, share)]);
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing_and_gives_out_the_rest() {
+        let queue = CommitQueue::new(&StoreOptions::default());
+        assert!(queue.push(submission("g", 1, 1)).is_ok());
+        queue.close();
+        assert!(queue.push(submission("g", 2, 1)).is_err());
+        assert!(queue.has_room().is_err());
+        assert_eq!(turn(&queue).len(), 1);
+        assert!(queue.next_turn().is_none());
+    }
+}
