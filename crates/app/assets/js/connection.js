@@ -11,6 +11,17 @@ const LONGEST_WAIT = 30_000;
 /** How long an answer may take before the connection counts as dead. */
 const ANSWER_WITHIN = 20_000;
 
+/** What codes mean where the group says nothing more. @type {Record<string, string>} */
+const WORDS = {
+  access_revoked: "You no longer have access to this group.",
+  forbidden: "You may not do this.",
+  group_archived: "The group is archived.",
+  overloaded: "The group is overloaded.",
+  rate_limited: "That was too much at once.",
+  run_not_found: "The run has ended already.",
+  too_large: "The message is too long.",
+};
+
 /** A command that the group refused, or whose fate is unknown (`code` `disconnected`). */
 export class Refusal extends Error {
   /**
@@ -19,7 +30,7 @@ export class Refusal extends Error {
    * @param {number} [retryAfter] milliseconds
    */
   constructor(code, detail, retryAfter) {
-    super(detail ?? code);
+    super(detail ?? WORDS[code] ?? `The group refused it (${code}).`);
     this.code = code;
     this.retryAfter = retryAfter;
   }
@@ -51,9 +62,7 @@ export class Connection {
     this.url = new URL(path, location.href.replace(/^http/, "ws")).href;
     this.on = on;
     addEventListener("online", () => this.retry());
-    addEventListener("offline", () => {
-      if (this.status !== "open") this.#become("offline");
-    });
+    addEventListener("offline", () => this.restart());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.retry();
     });
@@ -67,16 +76,16 @@ export class Connection {
     this.#socket = socket;
     let opened = false;
     socket.addEventListener("open", () => {
+      if (this.#socket !== socket) return;
       opened = true;
       this.#become("open");
       this.on.open();
     });
-    socket.addEventListener("message", (event) => this.#receive(event.data));
+    socket.addEventListener("message", (event) => {
+      if (this.#socket === socket) this.#receive(event.data);
+    });
     socket.addEventListener("close", (event) => {
-      if (this.#socket !== socket) return;
-      this.#socket = null;
-      for (const [ref] of this.#asked) this.#answer(ref, new Refusal("disconnected"));
-      void this.#again(opened, event.code);
+      if (this.#socket === socket) this.#lost(opened, event.code);
     });
   }
 
@@ -101,9 +110,16 @@ export class Connection {
     this.#become("refused");
   }
 
-  /** Drops the socket; it comes back by itself. */
+  /** Drops the socket, which may be dead without knowing it, and begins anew. */
   restart() {
-    this.#socket?.close(4000);
+    const socket = this.#socket;
+    if (socket) {
+      this.#lost(true, 0);
+      socket.close();
+    } else if (!navigator.onLine && !this.#stopped) {
+      clearTimeout(this.#timer);
+      this.#become("offline");
+    }
   }
 
   /**
@@ -153,6 +169,16 @@ export class Connection {
     clearTimeout(asked.timer);
     if (answer instanceof Refusal) asked.reject(answer);
     else asked.resolve(answer);
+  }
+
+  /**
+   * @param {boolean} opened
+   * @param {number} code
+   */
+  #lost(opened, code) {
+    this.#socket = null;
+    for (const [ref] of this.#asked) this.#answer(ref, new Refusal("disconnected"));
+    void this.#again(opened, code);
   }
 
   /**

@@ -40,6 +40,7 @@ class Form extends HTMLElement {
       else this.say("Saved.", "done");
     } catch (error) {
       this.say(sentence(error), "error");
+      if (this.hasAttribute("auto")) form.reset();
     } finally {
       for (const button of buttons) button.disabled = false;
     }

@@ -3,7 +3,6 @@
 
 import { call, sentence } from "./api.js";
 import { h } from "./dom.js";
-import { TRIGGERS } from "./panel.js";
 import { pick } from "./picks.js";
 import { room } from "./room.js";
 
@@ -11,6 +10,9 @@ import { room } from "./room.js";
 /** @typedef {import("./wire.js").Person} Person */
 /** @typedef {{title: string, is_private: boolean, can_manage: boolean, paused: boolean}} Detail */
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
+
+/** @type {Record<Trigger, string>} */
+const ANSWERS = { mention: "when mentioned", auto: "every message", off: "never" };
 
 class GroupSettings extends HTMLElement {
   dialog = h("dialog", { class: "dialog", "aria-labelledby": "group-settings-title" });
@@ -115,7 +117,7 @@ class GroupSettings extends HTMLElement {
     return ordered.map((agent) => {
       const select = h(
         "select", { name: `trigger-${agent.agent_id}`, "aria-label": `When ${agent.name} answers`, disabled: fixed },
-        ...Object.entries(TRIGGERS).map(([value, words]) => h("option", { value, selected: agent.trigger === value }, words)),
+        ...Object.entries(ANSWERS).map(([value, words]) => h("option", { value, selected: agent.trigger === value }, words)),
       );
       const line = pick({ name: "agent", id: agent.agent_id, label: agent.name, agent: true, checked: inGroup.has(agent.agent_id), disabled: fixed });
       return h("div", { class: "line" }, line, select);

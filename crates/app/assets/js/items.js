@@ -45,6 +45,11 @@ export class Items {
     return this.#byKey.get(key);
   }
 
+  /** @param {Item} item */
+  has(item) {
+    return this.list.includes(item);
+  }
+
   get length() {
     return this.list.length;
   }

@@ -12,12 +12,19 @@ import { forget } from "./storage.js";
 document.addEventListener("click", (event) => {
   const button = event.target instanceof Element ? event.target.closest("[data-open]") : null;
   if (!(button instanceof HTMLElement)) return;
-  for (const drawer of document.querySelectorAll("[popover]:popover-open")) {
-    if (drawer instanceof HTMLElement) drawer.hidePopover();
-  }
+  closeDrawers();
   const element = document.querySelector(`convene-${button.dataset.open}`);
   if (element) /** @type {Openable} */ (element).open();
 });
+
+function closeDrawers() {
+  for (const drawer of document.querySelectorAll("[popover]:popover-open")) {
+    if (drawer instanceof HTMLElement) drawer.hidePopover();
+  }
+}
+
+// A drawer that is open while the window grows would stay above the column that it becomes.
+for (const width of ["800px", "1100px"]) matchMedia(`(min-width: ${width})`).addEventListener("change", closeDrawers);
 
 // Drafts and unsent messages are private: they leave with their owner.
 document.addEventListener("submit", (event) => {

@@ -64,7 +64,8 @@ export function fill(element, message) {
  * @param {Message} message
  */
 export function dress(element, message) {
-  element.classList.toggle("to-me", message.mentions?.includes(room.me.id) ?? false);
+  const toMe = message.author.id !== room.me.id && message.mentions?.includes(room.me.id);
+  element.classList.toggle("to-me", toMe ?? false);
   const body = element.querySelector(".msg-body");
   if (body) markMentions(body);
   for (const pre of element.querySelectorAll(".msg-body pre")) {

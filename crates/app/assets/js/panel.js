@@ -5,7 +5,7 @@ import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
 /** @type {Record<import("./wire.js").Trigger, string>} */
-export const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message" };
+const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message" };
 
 class Panel extends HTMLElement {
   connectedCallback() {

@@ -15,7 +15,7 @@ import { Outbox } from "./outbox.js";
  * What elements listen for:
  * - `event`: an event of the group; `delta`: more text of a run; `runs`: the runs in progress
  * - `unsent`: a message was written, sent, refused or taken back (its id)
- * - `reset`: the history was read anew (the page)
+ * - `reset`: the history was read anew; with `lost` what was in progress may have ended unseen
  * - `people`: members, agents or names changed
  * - `state`: the connection's state changed
  * @typedef {object} Topics
@@ -23,7 +23,7 @@ import { Outbox } from "./outbox.js";
  * @property {import("./wire.js").Delta} delta
  * @property {import("./wire.js").RunView[]} runs
  * @property {string} unsent
- * @property {Page} reset
+ * @property {{page: Page, lost: boolean}} reset
  * @property {null} people
  * @property {State} state
  */
@@ -195,24 +195,27 @@ class Room {
     return this.connection.ask({ type: "cancel", run_id: runId });
   }
 
-  /** Reads the newest page anew; the answer to numbers that no longer fit. */
-  async reload() {
+  /**
+   * Reads the newest page anew.
+   * @param {boolean} [lost] whether events were missed that will not be replayed
+   */
+  async reload(lost = false) {
     const page = await this.read({});
     this.seq = page.head;
     this.history = page.history;
     this.loaded = true;
     for (const message of page.messages) this.outbox.remove(message.message_id);
-    this.#tell("reset", page);
+    this.#tell("reset", { page, lost });
   }
 
   async #attach() {
     try {
-      if (!this.loaded) await this.reload();
+      if (!this.loaded) await this.reload(true);
       // A group that has never been used has no numbering yet; then there is nothing to miss.
       const resume = this.history ? { after: this.seq, history: this.history } : {};
       const answer = await this.connection.ask({ type: "attach", render: "html", ...resume });
       if (answer.type === "reset") {
-        await this.reload();
+        await this.reload(true);
         return void this.#attach();
       }
     } catch (error) {
@@ -349,13 +352,6 @@ class Room {
     } catch {
       return;
     }
-    this.#learn();
-    this.#tell("people", null);
-  }
-
-  /** Reads members and agents anew, after they were changed here. */
-  async refreshPeople() {
-    this.members = await call("GET", `${this.path}/members`);
     this.#learn();
     this.#tell("people", null);
   }

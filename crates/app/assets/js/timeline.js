@@ -27,6 +27,8 @@ const NEAR = 32;
 const AHEAD = "800px";
 /** How long a page may take before a skeleton stands in for it. */
 const SKELETON_AFTER = 200;
+/** Messages older than this are caught up with in silence. */
+const LATELY = 60_000;
 
 class Timeline extends HTMLElement {
   inner = find(".timeline-inner", HTMLElement, this);
@@ -56,13 +58,13 @@ class Timeline extends HTMLElement {
 
     if (room.page) this.adopt(room.page);
     else this.state("skeleton");
-    for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+    this.appendTail();
 
     room.on("event", (event) => this.event(event));
     room.on("delta", (delta) => this.delta(delta));
     room.on("runs", (runs) => this.inProgress(runs));
     room.on("unsent", (id) => this.unsent(id));
-    room.on("reset", (page) => this.reset(page));
+    room.on("reset", ({ page, lost }) => this.reset(page, lost));
     room.on("people", () => this.items.rechristen((author) => room.name(author)));
     room.on("state", () => this.connection());
 
@@ -146,7 +148,6 @@ class Timeline extends HTMLElement {
   adopt(page) {
     const stored = load(this.#readKey);
     if (stored?.history === page.history && stored.seq < page.head) this.items.unreadAfter = stored.seq;
-    const waiting = new Map(page.runs.map((run) => [run.message_id ?? run.run_id, run]));
     const messages = new Map(page.messages.map((message) => [`m-${message.message_id}`, message]));
     const runs = new Map(page.runs.map((run) => [`r-${run.run_id}`, run]));
     for (const el of [...this.list.children]) {
@@ -155,7 +156,7 @@ class Timeline extends HTMLElement {
       const run = runs.get(el.id);
       if (message) {
         dress(el, message);
-        this.items.adopt(this.itemOf(message, waiting.get(message.message_id), el));
+        this.items.adopt(this.itemOf(message, undefined, el));
       } else if (run) {
         this.items.adopt(this.itemOfRun(run, el));
       }
@@ -169,19 +170,29 @@ class Timeline extends HTMLElement {
     this.read();
   }
 
-  /** @param {Page} page */
-  reset(page) {
+  /**
+   * @param {Page} page
+   * @param {boolean} lost
+   */
+  reset(page, lost) {
     this.items.clear();
     this.moreBefore = page.more_before;
     this.moreAfter = false;
     this.state(null);
     this.items.prepend(this.itemsOf(page));
-    // The attach that follows brings the runs in progress, with their text so far.
-    this.runs.clear();
-    for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+    // After a loss the attach that follows brings the runs in progress, with their text so far.
+    if (lost) this.runs.clear();
+    for (const run of page.runs) this.runs.delete(run.run_id);
+    this.appendTail();
     this.finishPage();
     this.scrollTop = 0;
     this.read();
+  }
+
+  /** Below the newest message: runs in progress, and what waits to be sent. */
+  appendTail() {
+    for (const run of this.runs.values()) if (!this.items.has(run)) this.items.append(run);
+    for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
   }
 
   /** What is said above the first message. */
@@ -242,8 +253,7 @@ class Timeline extends HTMLElement {
     for (const item of this.itemsOf(page)) this.items.append(item);
     if (page.messages.length === 0 || this.items.range.last >= page.head) {
       this.moreAfter = false;
-      for (const run of this.runs.values()) this.items.append(run);
-      for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
+      this.appendTail();
     }
     this.trimTop();
   }
@@ -403,7 +413,9 @@ class Timeline extends HTMLElement {
     const run = message.run_id ? this.runs.get(message.run_id) : undefined;
     const item = run ?? this.items.get(`m-${message.message_id}`);
     this.steady(() => {
-      if (item?.stream) {
+      if (item?.stream && !this.items.has(item)) {
+        // It lies below the window, and will come with its page.
+      } else if (item?.stream) {
         // The run becomes its message: the text is replaced once, in place.
         this.items.rename(item, `m-${message.message_id}`);
         item.seq = message.seq;
@@ -419,7 +431,7 @@ class Timeline extends HTMLElement {
     if (this.atEnd) this.trimTop();
     this.emptiness();
     this.read();
-    if (!mine) this.announce(message);
+    if (!mine && Date.now() - message.at < LATELY) this.announce(message);
   }
 
   /**

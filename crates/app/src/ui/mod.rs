@@ -10,6 +10,9 @@ pub mod pages;
 pub mod timeline;
 pub mod view;
 
+#[cfg(test)]
+mod tests;
+
 /// The `content-security-policy` of every page.
 ///
 /// No inline script and no inline style: what a message could smuggle past the sanitiser still
