@@ -1,0 +1,298 @@
+//! Client sockets and fan-out: one upstream per active group, shared by all its sockets.
+//!
+//! ```text
+//! client ══WebSocket══ socket ──Command──▶ room ──GroupLink──▶ orchestrator ──▶ group
+//!    ▲                                      │
+//!    └──────────── outbound ◀── fanout ◀────┘
+//! ```
+//!
+//! Owns the way between clients and groups: joining, renewing, resuming, writing. Never decides
+//! who may do what (the workspace does, see [`Groups`]) nor what happened in a group (its
+//! controller does), and keeps nothing that outlives the process.
+
+pub mod fanout;
+mod html;
+pub mod outbound;
+mod reader;
+mod room;
+mod shared;
+mod socket;
+pub mod tuning;
+mod ws;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use convene_hop::{ApiError, Clock};
+use convene_model::{
+    Code, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Problem, Role, UserId,
+    event::GroupConfig,
+    history::{HistoryQuery, RawHistoryPage},
+};
+use tokio::sync::oneshot;
+
+use self::{
+    room::Command,
+    shared::{Shared, is_about_the_user, jittered},
+    tuning::{RECONNECT_MAX, REVOKE_ATTEMPTS, SHUTDOWN_PATIENCE, Tuning},
+};
+use crate::orchestrator::OrchestratorClient;
+
+pub use html::{Render, add_html};
+
+/// The numbering that is named on the page of a group that was never activated, and that an attach
+/// may repeat.
+pub const NO_HISTORY: &str = "none";
+
+/// What the Orchestrator and the controller must know of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// What the controller needs to know.
+    pub config: GroupConfig,
+}
+
+/// What the rooms ask the workspace.
+#[async_trait]
+pub trait Groups: Send + Sync {
+    /// A group's description.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`], or that the workspace could not be asked.
+    async fn describe(&self, group: &GroupId) -> Result<GroupDescription, Problem>;
+    /// What a user is in a group; `None` without access.
+    ///
+    /// # Errors
+    /// That the workspace could not be asked.
+    async fn role(&self, group: &GroupId, user: &UserId) -> Result<Option<Role>, Problem>;
+    /// The group was activated. Called again whenever its upstream is opened.
+    ///
+    /// # Errors
+    /// That the workspace could not note it.
+    async fn activated(&self, group: &GroupId) -> Result<(), Problem>;
+}
+
+/// What rooms are made of.
+pub struct RoomsConfig {
+    /// The next hop.
+    pub orchestrator: OrchestratorClient,
+    /// The workspace.
+    pub groups: Arc<dyn Groups>,
+    /// Markdown to a sanitised fragment.
+    pub render: Render,
+    /// The time, by which routing tokens expire.
+    pub clock: Clock,
+}
+
+/// A post over HTTP.
+#[derive(Debug, Clone)]
+pub struct PostRequest {
+    /// Makes the post idempotent.
+    pub message_id: MessageId,
+    /// Markdown.
+    pub text: String,
+    /// Who is mentioned.
+    pub mentions: Option<Vec<ParticipantId>>,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+}
+
+/// A post that is durable.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PostAccepted {
+    /// The number of its event.
+    pub seq: u64,
+    /// Its id.
+    pub message_id: MessageId,
+}
+
+/// All rooms of this process.
+#[derive(Debug, Clone)]
+pub struct Rooms(Arc<Shared>);
+
+impl Rooms {
+    /// No rooms yet. Needs a Tokio runtime once it is used.
+    #[must_use]
+    pub fn new(config: RoomsConfig) -> Self {
+        Self::tuned(config, Tuning::default())
+    }
+
+    pub(crate) fn tuned(config: RoomsConfig, tuning: Tuning) -> Self {
+        Self(Arc::new(Shared::new(config, tuning)))
+    }
+
+    /// Opens a client's WebSocket in a group. The caller has checked who the user is and that the
+    /// request may come from where it comes from.
+    ///
+    /// Answers 101, 426 when the request is no handshake for our subprotocol, or 503 when the room
+    /// is full or the process stops. The group is activated by the client's first attach.
+    pub async fn upgrade(&self, group: GroupId, user: UserId, request: Request) -> Response {
+        let opened = socket::open(&self.0, &group, user, request);
+        opened.unwrap_or_else(|problem| ApiError(problem).into_response())
+    }
+
+    /// Posts a message and waits until it is durable.
+    ///
+    /// # Errors
+    /// The group's or the Orchestrator's problem; [`Code::Forbidden`] for a user without access;
+    /// [`Code::Unavailable`] when there was no answer in time, in which case the message may still
+    /// arrive and may be sent again with the same `message_id`.
+    pub async fn post(
+        &self,
+        group: GroupId,
+        user: UserId,
+        request: PostRequest,
+    ) -> Result<PostAccepted, Problem> {
+        // Held until the answer is there, so that the room stays.
+        let room = self.0.room(&group)?;
+        let (reply, answer) = oneshot::channel();
+        let unavailable = |why: &str| Problem::new(Code::Unavailable).detail(why);
+        let asked = async {
+            let command = Command::Post { user, request, reply };
+            room.commands
+                .send(command)
+                .await
+                .map_err(|_| unavailable("the service is stopping"))?;
+            answer.await.map_err(|_| unavailable("the group's answer was lost"))?
+        };
+        match tokio::time::timeout(self.0.tuning.post_timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unavailable("the group did not answer in time")),
+        }
+    }
+
+    /// A page of a group's history. Activates nothing: a group that was never activated has an
+    /// empty page with head 0 and the numbering [`NO_HISTORY`].
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for a user without access; the Orchestrator's problem.
+    pub async fn history(
+        &self,
+        group: GroupId,
+        user: UserId,
+        query: HistoryQuery,
+    ) -> Result<RawHistoryPage, Problem> {
+        let mut answer = self.try_history(&group, &user, &query).await;
+        if answer.as_ref().is_err_and(|problem| is_about_the_user(problem.code)) {
+            self.0.withdraw_token(&group, &user);
+            answer = self.try_history(&group, &user, &query).await;
+        }
+        answer
+    }
+
+    async fn try_history(
+        &self,
+        group: &GroupId,
+        user: &UserId,
+        query: &HistoryQuery,
+    ) -> Result<RawHistoryPage, Problem> {
+        let token = match self.0.token(group, user).await {
+            Ok(token) => token.ok_or(Code::Forbidden)?,
+            Err(problem) if problem.code == Code::GroupNotFound => return Ok(empty_page()),
+            Err(problem) => return Err(problem),
+        };
+        let org = self.0.org(group).await?;
+        let client = &self.0.config.orchestrator;
+        let page = client.history(group, &org, &token.routing_token, query).await?;
+        serde_json::from_slice(&page).map_err(|error| {
+            tracing::error!(%group, %error, "a page of history is not what it should be");
+            Problem::new(Code::Internal)
+        })
+    }
+
+    /// Tells the group's controller that its description changed. Runs beside the caller; a group
+    /// that was never activated is told when it is.
+    pub fn reconfigure(&self, group: &GroupId) {
+        let (shared, group) = (Arc::clone(&self.0), group.clone());
+        tokio::spawn(async move {
+            let configured = async {
+                let GroupDescription { org_id, config } =
+                    shared.config.groups.describe(&group).await?;
+                shared.config.orchestrator.configure(&group, &org_id, &config).await
+            };
+            match configured.await {
+                Ok(()) => {}
+                Err(problem) if problem.code == Code::GroupNotFound => {}
+                // It is sent again whenever the upstream is opened.
+                Err(problem) => tracing::warn!(
+                    %group, code = problem.code.as_str(), detail = problem.detail,
+                    "a group could not be told of its new configuration"
+                ),
+            }
+        });
+    }
+
+    /// Withdraws what a user was allowed in a group until now; to be called after the workspace
+    /// has changed. A user who lost access is dropped here at once; everywhere else, and with
+    /// another role, the user's sockets end with the group's own word. Runs beside the caller.
+    pub fn revoke(&self, group: &GroupId, user: &UserId) {
+        self.0.withdraw_token(group, user);
+        let (shared, group, user) = (Arc::clone(&self.0), group.clone(), user.clone());
+        tokio::spawn(async move {
+            let role = shared.config.groups.role(&group, &user).await;
+            if let (Ok(None), Some(room)) = (role, shared.existing(&group)) {
+                let _ = room.commands.send(Command::DropUser { user: user.clone() }).await;
+            }
+            revoke_until_done(&shared, &group, &user).await;
+            shared.withdraw_token(&group, &user);
+        });
+    }
+
+    /// Closes all sockets with 1001 and waits for the posts that are under way. Nothing is opened
+    /// afterwards.
+    pub async fn shutdown(&self) {
+        let rooms = self.0.stop();
+        for room in &rooms {
+            let _ = room.commands.send(Command::Stop).await;
+        }
+        let ended = async {
+            for room in &rooms {
+                room.commands.closed().await;
+            }
+        };
+        let patience = SHUTDOWN_PATIENCE + self.0.tuning.tick;
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("some rooms did not end in time");
+        }
+    }
+}
+
+async fn revoke_until_done(shared: &Shared, group: &GroupId, user: &UserId) {
+    let mut pause = shared.tuning.reconnect_first;
+    for _ in 0..REVOKE_ATTEMPTS {
+        let revoked = async {
+            let org = shared.org(group).await?;
+            shared.config.orchestrator.revoke(group, &org, user).await
+        };
+        match revoked.await {
+            Ok(()) => return,
+            // Never activated: there is nothing that a token could open.
+            Err(problem) if problem.code == Code::GroupNotFound => return,
+            Err(problem) => tracing::warn!(
+                %group, %user, code = problem.code.as_str(), detail = problem.detail,
+                "a revocation did not go through"
+            ),
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(RECONNECT_MAX);
+    }
+    tracing::error!(%group, %user, "a revocation was given up");
+}
+
+fn empty_page() -> RawHistoryPage {
+    RawHistoryPage {
+        messages: Vec::new(),
+        runs: Vec::new(),
+        more_before: false,
+        head: 0,
+        history: HistoryId::new(NO_HISTORY).expect("letters are an id"),
+    }
+}

@@ -1,0 +1,88 @@
+//! The reading side of a client's socket, as the WebSocket library wants it.
+//!
+//! Reads from the shared stream. What the library writes on its own (pongs) goes to the client's
+//! [`Outbound`] in whole frames, so that it never interleaves with what the room writes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::outbound::{Outbound, Sent};
+
+/// The reading side of a client's socket.
+pub(crate) struct Reader {
+    /// What was read with the request already.
+    first: Bytes,
+    stream: Arc<TcpStream>,
+    outbound: Arc<Outbound>,
+    /// What the library wrote since the last flush, which is at the end of a frame.
+    written: Vec<u8>,
+}
+
+impl Reader {
+    pub(crate) fn new(first: Bytes, stream: Arc<TcpStream>, outbound: Arc<Outbound>) -> Self {
+        Self { first, stream, outbound, written: Vec::new() }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let len = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..len]);
+            self.first.advance(len);
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(buffer.initialize_unfilled()) {
+                Ok(len) => {
+                    buffer.advance(len);
+                    self.outbound.hear();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Reader {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.written));
+        match self.outbound.send(&bytes, 0, 1) {
+            Sent::Taken => Poll::Ready(Ok(())),
+            Sent::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

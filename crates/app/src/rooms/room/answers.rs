@@ -1,0 +1,199 @@
+//! What comes from the group: broadcasts for everybody, answers for one connection.
+
+use bytes::Bytes;
+use convene_model::{
+    Code, ConnId, HistoryId, Ref, UserId,
+    frame::{DetachReason, GroupFrame},
+};
+
+use super::{
+    Room,
+    conn::{Attach, Purpose, Replay},
+};
+use crate::rooms::{
+    fanout::{Action, Batch},
+    html::event_seq,
+    ws::CloseCode,
+};
+
+const DELTA_START: &[u8] = b"{\"type\":\"delta\"";
+
+impl Room {
+    pub(super) fn fan_out(&mut self, frames: &mut Vec<Bytes>) {
+        let mut batch = self.fanout.prepare(frames);
+        for (at, action) in batch.take_actions() {
+            match action {
+                Action::Directed(conn, frame) => self.directed(&batch, at, &conn, &frame),
+                Action::UserDetached(user, frame) => self.user_detached(&batch, at, &user, &frame),
+                Action::AllDetached => self.all_detached(&batch, at),
+            }
+        }
+        self.fanout.flush(&batch);
+        for conn in self.fanout.take_gone() {
+            self.remove(&conn);
+        }
+    }
+
+    fn directed(&mut self, batch: &Batch, at: usize, conn: &ConnId, frame: &Bytes) {
+        if self.posts.contains_key(conn) {
+            return self.post_answer(conn, frame);
+        }
+        let Some(state) = self.conns.get_mut(conn) else { return };
+        if let Some(seq) = event_seq(frame) {
+            state.replay = state.replay.and_then(|replay| {
+                let upto = replay.upto;
+                (seq < upto).then_some(Replay { seen: seq, upto })
+            });
+            return self.fanout.direct(batch, at, conn, frame);
+        }
+        if frame.starts_with(DELTA_START) {
+            if !state.has_deltas {
+                self.fanout.direct(batch, at, conn, frame);
+            }
+            return;
+        }
+        let Ok(parsed) = serde_json::from_slice::<GroupFrame>(frame) else {
+            return self.fanout.direct(batch, at, conn, frame);
+        };
+        match parsed {
+            GroupFrame::Attached { r#ref, seq, history, .. } => {
+                self.attached(batch, at, conn, frame, &r#ref, seq, history);
+            }
+            GroupFrame::Error { r#ref: Some(r#ref), code, .. } => {
+                self.refused(batch, at, conn, frame, &r#ref, code);
+            }
+            GroupFrame::Reset { r#ref, .. } => {
+                match self.take_sent(conn, &r#ref).map(|attach| attach.purpose) {
+                    Some(Purpose::Resume | Purpose::Renew) => self.close(conn, CloseCode::Restart),
+                    Some(Purpose::Client) | None => self.fanout.direct(batch, at, conn, frame),
+                }
+            }
+            GroupFrame::Detached { reason, .. } => {
+                self.conn_detached(batch, at, conn, frame, reason);
+            }
+            GroupFrame::Ok { r#ref, .. } => {
+                state.answered(&r#ref);
+                self.fanout.direct(batch, at, conn, frame);
+            }
+            GroupFrame::Error { r#ref: None, .. } | GroupFrame::Delta { .. } => {
+                self.fanout.direct(batch, at, conn, frame);
+            }
+        }
+    }
+
+    /// The attach that an answer belongs to: the first that is not answered, since answers come in
+    /// the order of their attaches.
+    fn take_sent(&mut self, conn: &ConnId, r#ref: &Ref) -> Option<Attach> {
+        let state = self.conns.get_mut(conn)?;
+        let answers_it = state.sent.front().is_some_and(|attach| attach.r#ref == *r#ref);
+        if answers_it { state.sent.pop_front() } else { None }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame and its place")]
+    fn attached(
+        &mut self,
+        batch: &Batch,
+        at: usize,
+        conn: &ConnId,
+        frame: &Bytes,
+        r#ref: &Ref,
+        seq: u64,
+        history: HistoryId,
+    ) {
+        let Some(attach) = self.take_sent(conn, r#ref) else { return };
+        let other = self.history.as_ref() != Some(&history);
+        if other && self.history.replace(history).is_some() {
+            self.fanout.renumber();
+        }
+        let Some(state) = self.conns.get_mut(conn) else { return };
+        if attach.purpose == Purpose::Renew {
+            // One that fell out of the stream meanwhile is brought back by its own attach.
+            state.has_deltas = state.attached;
+            return;
+        }
+        state.attached = true;
+        state.base = seq;
+        state.has_deltas = false;
+        let missed = attach.after.filter(|after| *after < seq);
+        state.replay = missed.map(|seen| Replay { seen, upto: seq });
+        if attach.purpose == Purpose::Client {
+            self.fanout.direct(batch, at, conn, frame);
+        }
+        self.fanout.attach(conn, at);
+    }
+
+    fn refused(
+        &mut self,
+        batch: &Batch,
+        at: usize,
+        conn: &ConnId,
+        frame: &Bytes,
+        r#ref: &Ref,
+        code: Code,
+    ) {
+        let Some(attach) = self.take_sent(conn, r#ref) else {
+            if let Some(state) = self.conns.get_mut(conn) {
+                state.answered(r#ref);
+            }
+            return self.fanout.direct(batch, at, conn, frame);
+        };
+        if self.retry(conn, attach.clone(), code) {
+            return;
+        }
+        match (attach.purpose, code) {
+            (Purpose::Client, _) => self.fanout.direct(batch, at, conn, frame),
+            // The next tick tries again, until the group says that the token has expired.
+            (Purpose::Renew, _) => {}
+            (Purpose::Resume, Code::Forbidden | Code::AccessRevoked) => self.close_revoked(conn),
+            // The client attaches anew and gets the same answer for its own numbers.
+            (Purpose::Resume, Code::TooOld) => self.close(conn, CloseCode::Restart),
+            (Purpose::Resume, _) => self.close(conn, CloseCode::Overloaded),
+        }
+    }
+
+    fn conn_detached(
+        &mut self,
+        batch: &Batch,
+        at: usize,
+        conn: &ConnId,
+        frame: &Bytes,
+        reason: DetachReason,
+    ) {
+        self.fanout.detach(batch, at, conn);
+        let Some(state) = self.conns.get_mut(conn) else { return };
+        state.fall_out(batch.seq_at(at));
+        match reason {
+            DetachReason::Requested => self.fanout.direct(batch, at, conn, frame),
+            DetachReason::TokenExpired | DetachReason::EpochRaised => {
+                self.shared.withdraw_token(&self.group, &state.user);
+                self.resume(conn);
+            }
+            DetachReason::Revoked => {
+                self.fanout.direct(batch, at, conn, frame);
+                self.close(conn, CloseCode::Revoked);
+            }
+        }
+    }
+
+    /// A user's access was withdrawn: the sockets get what came before, and nothing after.
+    fn user_detached(&mut self, batch: &Batch, at: usize, user: &UserId, frame: &Bytes) {
+        self.shared.withdraw_token(&self.group, user);
+        for conn in self.fanout.of_user(user) {
+            self.fanout.direct(batch, at, &conn, frame);
+            self.close(&conn, CloseCode::Revoked);
+        }
+    }
+
+    fn all_detached(&mut self, batch: &Batch, at: usize) {
+        let attached = self.conns.iter().filter(|(_, state)| state.attached);
+        let attached: Vec<ConnId> = attached.map(|(conn, _)| conn.clone()).collect();
+        for conn in attached {
+            self.fanout.detach(batch, at, &conn);
+            if let Some(state) = self.conns.get_mut(&conn) {
+                state.fall_out(batch.seq_at(at));
+                self.shared.withdraw_token(&self.group, &state.user);
+            }
+            self.resume(&conn);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! When a room opens, how full it may be, and when it ends.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use serde_json::json;
+
+use super::{
+    client::{Client, Seen},
+    world::{World, group_id},
+};
+use crate::rooms::tuning::Tuning;
+
+#[tokio::test]
+async fn a_room_has_as_many_sockets_as_the_limit_says() {
+    let world = World::tuned(Tuning { max_sockets: 2, ..World::quick() }).await;
+    let first = world.attached("u1").await;
+    let _second = world.attached("u2").await;
+    assert_eq!(Client::connect(world.address, "u3").await.err(), Some(503));
+    drop(first);
+    world.group.until("the leave", |group| group.conns() == 1).await;
+    let mut third = loop {
+        // The place is given back just after the leave.
+        if let Ok(client) = Client::connect(world.address, "u3").await {
+            break client;
+        }
+    };
+    assert_eq!(third.attach().await["type"], "attached");
+}
+
+#[tokio::test]
+async fn a_room_without_sockets_gives_its_upstream_back_and_opens_it_again() {
+    let tuning = Tuning { idle_after: Duration::from_millis(100), ..World::quick() };
+    let world = World::tuned(tuning).await;
+    let client = world.attached("u1").await;
+    Client::settle().await;
+    Client::settle().await;
+    assert_eq!(world.group.upstreams(), 1, "it stays while somebody is there");
+    drop(client);
+    world.group.until("the end", |group| group.upstreams() == 0).await;
+    assert_eq!(world.rooms.0.open_rooms(), 0);
+    let mut again = world.attached("u1").await;
+    world.post("u2", "m1", "x").await.unwrap();
+    assert_eq!(again.event().await, 1);
+    assert_eq!(world.group.counts().connects, 2);
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_sockets_with_1001_and_opens_nothing_more() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    world.rooms.shutdown().await;
+    assert_eq!(client.seen().await, Seen::Closed(1001));
+    world.group.until("the end", |group| group.upstreams() == 0).await;
+    assert_eq!(Client::connect(world.address, "u1").await.err(), Some(503));
+    assert_eq!(world.post("u1", "m1", "x").await.unwrap_err().code.as_str(), "unavailable");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_gets_its_close_answered_and_leaves_the_group() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    let code = tokio_websockets::CloseCode::NORMAL_CLOSURE;
+    client.send_raw(tokio_websockets::Message::close(Some(code), "")).await;
+    assert_eq!(client.seen().await, Seen::Closed(1000));
+    world.group.until("the detach", |group| group.conns() == 0).await;
+    assert_eq!(world.group.counts().detaches, 1);
+}
+
+#[tokio::test]
+async fn a_changed_configuration_reaches_the_group_when_it_is_active() {
+    let world = World::new().await;
+    world.rooms.reconfigure(&group_id());
+    Client::settle().await;
+    assert_eq!(world.group.counts().activations, 0, "it activates nothing");
+    let mut client = world.attached("u1").await;
+    world.workspace.version.store(9, Ordering::Relaxed);
+    world.rooms.reconfigure(&group_id());
+    let version = |group: &super::group::FakeGroup| group.config().map(|config| config.version);
+    world.group.until("the configuration", |group| version(group) == Some(9)).await;
+    client.send(json!({"type": "cancel", "ref": "c", "run_id": "r1"})).await;
+    assert_eq!(client.frame().await["code"], "run_not_found");
+}
