@@ -260,6 +260,12 @@ fn delegate(ask: &Ask<'_>) -> Option<String> {
 
 fn sum(ask: &Ask<'_>) -> Option<String> {
     let (expression, value) = arithmetic::find(&ask.text)?;
+    // "We meet 2-4 pm" is no question about two less four.
+    let asked = ask.has(&["what", "what's", "much", "calculate", "compute", "solve", "sum"])
+        || expression.chars().count() * 2 >= ask.text.chars().count();
+    if !asked {
+        return None;
+    }
     Some(match value {
         Some(value) => format!("`{expression}` = **{}**", arithmetic::show(value)),
         None => format!("`{expression}` has no value that I could write down."),
@@ -308,8 +314,9 @@ fn markdown(ask: &Ask<'_>) -> Option<String> {
 }
 
 fn story(ask: &Ask<'_>) -> Option<String> {
-    ask.has(&["story", "tale", "long", "essay", "poem"])
-        .then(|| samples::story(ask.asker, &ask.conversation.me))
+    (ask.has(&["story", "tale", "essay", "poem"])
+        || ask.says(&["something long", "long text", "long answer", "long reply"]))
+    .then(|| samples::story(ask.asker, &ask.conversation.me))
 }
 
 fn pleasantries(ask: &Ask<'_>) -> Option<String> {

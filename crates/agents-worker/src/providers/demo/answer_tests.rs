@@ -138,6 +138,7 @@ fn another_agent_is_answered_without_being_mentioned() {
 fn it_does_sums() {
     assert_eq!(to_ana("@Aria what is 12 * (3 + 4)?"), "`12 * (3 + 4)` = **84**");
     assert_eq!(to_ana("@Aria 1/0"), "`1/0` has no value that I could write down.");
+    assert!(to_ana("@Aria we meet 2-4 pm at the office").starts_with("I have read"));
 }
 
 #[test]

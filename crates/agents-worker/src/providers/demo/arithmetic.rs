@@ -8,7 +8,7 @@ pub(super) fn find(text: &str) -> Option<(String, Option<f64>)> {
     for run in text.split(|c: char| !is_part(c)) {
         let run = run.trim().trim_end_matches(['.', ',']).trim();
         let operators = run.trim_start_matches('-').contains(['+', '-', '*', '/', '^', '%']);
-        if !operators || run.len() > MAX_CHARS {
+        if !operators || run.len() > MAX_CHARS || is_date(run) {
             continue;
         }
         if let Some(value) = parse(run)
@@ -33,6 +33,12 @@ pub(super) fn show(value: f64) -> String {
 const MAX_CHARS: usize = 200;
 const MAX_DEPTH: usize = 32;
 
+/// Whether a run is a day as `2027-01-15`.
+fn is_date(run: &str) -> bool {
+    let lengths: Vec<_> = run.split('-').map(str::len).collect();
+    lengths == [4, 2, 2] && run.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+}
+
 /// Spells operators that people write as words or other signs.
 fn normalise(text: &str) -> String {
     let words: Vec<_> = text
@@ -45,7 +51,7 @@ fn normalise(text: &str) -> String {
             "divided" => "/".to_owned(),
             "by" => String::new(),
             "of" => "*".to_owned(),
-            _ => word.replace(['×', '·'], "*").replace(['÷', ':'], "/").replace('−', "-"),
+            _ => word.replace(['×', '·'], "*").replace('÷', "/").replace('−', "-"),
         })
         .collect();
     words.join(" ")
@@ -168,8 +174,19 @@ mod tests {
 
     #[test]
     fn other_texts_are_not_sums() {
-        for text in ["hello", "I am 12", "12 + ", "a - b", "()", "3 4", "on 2024", "...", "50/50%%"]
-        {
+        for text in [
+            "hello",
+            "I am 12",
+            "12 + ",
+            "a - b",
+            "()",
+            "3 4",
+            "on 2024",
+            "on 2027-01-15",
+            "10:30",
+            "...",
+            "50/50%%",
+        ] {
             assert_eq!(solve(text), None, "{text}");
         }
         assert_eq!(solve(&format!("{}1{} + 1", "(".repeat(90), ")".repeat(90))), None);
