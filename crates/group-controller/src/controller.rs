@@ -128,7 +128,9 @@ impl Controller {
         turn.run_deadlines();
         // What a deadline set in motion comes before the input too, so that an attach in the same
         // step names the last event of the step and misses none.
-        turn.dispatch();
+        if !turn.events.is_empty() {
+            turn.dispatch();
+        }
         let answer = turn.take(input);
         turn.dispatch();
         let Turn { events, effects, .. } = turn;

@@ -42,13 +42,13 @@ pub(crate) fn dispatch(turn: &mut Turn<'_>) {
     }
     loop {
         let runs = &turn.state().runs;
-        let working = |run: &&Run| run.phase != Phase::Queued;
-        if runs.iter().filter(working).count() >= MAX_RUNS_AT_ONCE {
+        let waits = |run: &&Run| run.phase == Phase::Queued;
+        let working: Vec<_> =
+            runs.iter().filter(|run| !waits(run)).map(|run| &run.agent_id).collect();
+        if working.len() >= MAX_RUNS_AT_ONCE {
             return;
         }
-        let busy =
-            |run: &Run| runs.iter().filter(working).any(|other| other.agent_id == run.agent_id);
-        let next = runs.iter().find(|run| run.phase == Phase::Queued && !busy(run));
+        let next = runs.iter().find(|run| waits(run) && !working.contains(&&run.agent_id));
         let Some(run) = next.cloned() else { return };
         start(turn, &run, 1, turn.now + RUN_TIMEOUT);
     }

@@ -108,7 +108,7 @@ pub mod failure {
     pub const TIMEOUT: &str = "timeout";
     /// The run lost its worker too often.
     pub const TOO_MANY_ATTEMPTS: &str = "too_many_attempts";
-    /// The agent was taken out of the group while it waited.
+    /// The agent was taken out of the group before its run ended.
     pub const AGENT_REMOVED: &str = "agent_removed";
 }
 

@@ -1,5 +1,6 @@
 //! What an agent is shown of the conversation.
 
+use convene_group_controller::Controller;
 use convene_model::{
     agents::ContextMessage,
     event::TriggerPolicy::Mention,
@@ -59,6 +60,8 @@ fn the_message_that_woke_an_agent_is_shown_however_long_it_waited() {
     for number in 0..CONTEXT_MESSAGES + 5 {
         room.say(&format!("number {number}"));
     }
+    let rebuilt = Controller::rebuild(room.controller.snapshot().as_deref(), []).unwrap();
+    assert_eq!(rebuilt.state(), room.controller.state(), "it is in the snapshot too");
     let calls = room.reply(&first, "done").invocations();
     let request = &calls[0].request;
     assert_eq!(request.messages.len(), CONTEXT_MESSAGES);
