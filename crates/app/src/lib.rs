@@ -1,3 +1,120 @@
-//! The App: the first hop, and the only one that a client ever talks to.
+//! The App, first hop of the chain and the only one that a client ever talks to.
+//!
+//! Owns people, workspaces, groups as the workspace sees them (titles, members, agents), agents,
+//! providers and their secrets, and the doors to all of it: pages, the JSON API, client sockets.
+//! It never decides what happened in a group: that is the Group Controller's, reached through the
+//! Orchestrator and nothing else.
 
+pub mod agents;
+pub mod groups;
+pub mod identity;
+pub mod orchestrator;
+pub mod providers;
+pub mod resolve;
+pub mod rooms;
+mod schema;
+mod state;
 pub mod ui;
+pub mod validate;
+pub mod web;
+pub mod workspaces;
+
+use std::sync::Arc;
+
+use axum::Router;
+use convene_db::{Db, DbError};
+use convene_hop::{Clock, Hop, Signer};
+use convene_model::keys::TrustedKeys;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::{
+    groups::WorkspaceGroups,
+    identity::passwords::Passwords,
+    orchestrator::OrchestratorClient,
+    rooms::{Rooms, RoomsConfig},
+    state::AppState,
+    web::client::Network,
+};
+
+/// What an App is made of.
+pub struct Config {
+    /// The workspace's own database; nobody else writes to it.
+    pub db: Db,
+    /// The next hop.
+    pub orchestrator: Hop,
+    /// Signs the App's calls, as issuer `app`.
+    pub signer: Signer,
+    /// The Agents Worker's public keys, issuer `agents`.
+    pub agents_keys: TrustedKeys,
+    /// The Group Controllers' public keys, issuer `controllers`.
+    pub controller_keys: TrustedKeys,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Where browsers reach the App. With it, the allowed Origin and the cookies' `Secure` are
+    /// fixed; without it both follow from each request's own `Host`.
+    pub public_url: Option<Url>,
+    /// From whom `x-forwarded-for` and `x-forwarded-proto` are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The key behind secrets at rest and CSRF tokens. Without it stored secrets are lost.
+    pub master_key: Zeroizing<[u8; 32]>,
+}
+
+/// Why an App did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The workspace's database did not open or migrate.
+    #[error("the workspace database: {0}")]
+    Database(#[from] DbError),
+    /// The system gave no random bytes, or a password could not be hashed.
+    #[error("{0}")]
+    System(String),
+    /// The public URL is not an http(s) URL with a host.
+    #[error("public_url: {0}")]
+    PublicUrl(String),
+}
+
+/// The App, open.
+#[derive(Clone)]
+pub struct App {
+    state: AppState,
+}
+
+/// Brings the workspace's schema up to date and opens the App.
+///
+/// # Errors
+/// [`AppError`] when the database, the system's randomness or the configuration fails.
+pub async fn open(config: Config) -> Result<App, AppError> {
+    config.db.migrate(schema::MIGRATIONS).await?;
+    let passwords = Passwords::open().await.map_err(AppError::System)?;
+    let groups = WorkspaceGroups::new(config.db.clone(), config.clock.clone());
+    let rooms = Rooms::new(RoomsConfig {
+        orchestrator: OrchestratorClient::new(config.orchestrator.clone(), config.signer.clone()),
+        groups: Arc::new(groups),
+        render: ui::markdown::render,
+        clock: config.clock.clone(),
+    });
+    let state = AppState::new(config, passwords, rooms)?;
+    Ok(App { state })
+}
+
+impl App {
+    /// The public door: pages, the JSON API, client sockets, `/healthz`, the JWKS, and the files of
+    /// the pages.
+    ///
+    /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that clients can be
+    /// told apart by their address; requests without one share the limits of one address.
+    pub fn router(&self) -> Router {
+        web::public_router(&self.state)
+    }
+
+    /// `POST /internal/resolve`, for the Agents Worker alone; it is not part of the public door.
+    pub fn internal_router(&self) -> Router {
+        resolve::router(&self.state)
+    }
+
+    /// Ends all client sockets and upstreams in an orderly way.
+    pub async fn shutdown(&self) {
+        self.state.rooms.shutdown().await;
+    }
+}

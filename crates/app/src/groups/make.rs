@@ -1,0 +1,143 @@
+//! New groups, from nothing or after the pattern of another one. Neither activates anything.
+
+use std::collections::BTreeSet;
+
+use convene_db::{DbError, Statement, params};
+use convene_model::{
+    AgentId, Code, GroupId, OrgId, Problem, Timestamp, UserId, limits::MAX_AGENTS_PER_GROUP,
+};
+
+use super::store::{Group, insert_member, members_unknown};
+use crate::{
+    state::{AppState, fresh_id},
+    ui::view::GroupItem,
+    validate,
+    web::failure::Answer,
+};
+
+/// Members named at once.
+pub(super) const MAX_MEMBERS_AT_ONCE: usize = 500;
+
+/// A group that is to be made.
+pub(super) struct NewGroup {
+    pub(super) org: OrgId,
+    pub(super) title: String,
+    pub(super) is_private: bool,
+    /// Its agents; the workspace's default ones when not said.
+    pub(super) agents: Option<Vec<AgentId>>,
+    /// The members of a private group beside its maker.
+    pub(super) members: Vec<UserId>,
+}
+
+/// Makes a group; its maker is always a member.
+pub(super) async fn make(state: &AppState, maker: &UserId, new: NewGroup) -> Answer<GroupItem> {
+    const DEFAULTS: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
+        SELECT $1, agent_id, wakes_on, 0 FROM agents
+        WHERE org_id = $2 AND is_default = 1 AND deleted_at IS NULL
+        ORDER BY created_at, agent_id LIMIT $3";
+    const CHOSEN: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
+        SELECT $1, agent_id, wakes_on, CAST($4 AS BIGINT) FROM agents
+        WHERE org_id = $2 AND agent_id = $3 AND deleted_at IS NULL";
+    let title = validate::title("title", &new.title)?;
+    if !new.is_private && !new.members.is_empty() {
+        let sentence = "Only a private group has chosen members.";
+        return Err(validate::invalid("member_ids", sentence).into());
+    }
+    let now = state.now();
+    let group = GroupId::new(fresh_id(now)).map_err(|_| Problem::new(Code::Internal))?;
+    let mut batch = vec![insert(&group, &new.org, &title, new.is_private, maker, now)];
+    match &new.agents {
+        None => batch.push(Statement::new(
+            DEFAULTS,
+            params![group.as_str(), new.org.as_str(), MAX_AGENTS_PER_GROUP as u64],
+        )),
+        Some(agents) => {
+            let agents = distinct("agent_ids", agents, MAX_AGENTS_PER_GROUP)?;
+            for (place, agent) in agents.into_iter().enumerate() {
+                let params =
+                    params![group.as_str(), new.org.as_str(), agent.as_str(), place as u64];
+                batch.push(Statement::new(CHOSEN, params).expect_rows());
+            }
+        }
+    }
+    let first_member = batch.len();
+    if new.is_private {
+        let mut members = new.members;
+        members.push(maker.clone());
+        for member in distinct("member_ids", &members, MAX_MEMBERS_AT_ONCE)? {
+            batch.push(insert_member(&group, &new.org, member, now));
+        }
+    }
+    match state.db.batch(batch).await {
+        Ok(_) => Ok(GroupItem {
+            group_id: group,
+            org_id: new.org,
+            title,
+            is_private: new.is_private,
+            created_at: now,
+        }),
+        Err(DbError::Unmet { index }) if index >= first_member => Err(members_unknown().into()),
+        Err(DbError::Unmet { .. }) => {
+            let sentence = "One of these agents does not exist in the workspace.";
+            Err(validate::invalid("agent_ids", sentence).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a group with the access, members and agents of another one, and no messages.
+pub(super) async fn like(
+    state: &AppState,
+    maker: &UserId,
+    pattern: &Group,
+    title: &str,
+) -> Answer<GroupItem> {
+    const AGENTS: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
+        SELECT $1, agent_id, wakes_on, place FROM group_agents WHERE group_id = $2";
+    const MEMBERS: &str = "INSERT INTO group_members (group_id, user_id, added_at)
+        SELECT $1, user_id, CAST($3 AS BIGINT) FROM group_members WHERE group_id = $2";
+    let title = validate::title("title", title)?;
+    let now = state.now();
+    let group = GroupId::new(fresh_id(now)).map_err(|_| Problem::new(Code::Internal))?;
+    let (org, is_private) = (pattern.org(), pattern.item.is_private);
+    let both = params![group.as_str(), pattern.id().as_str()];
+    let members = params![group.as_str(), pattern.id().as_str(), now.millis()];
+    state
+        .db
+        .batch(vec![
+            insert(&group, org, &title, is_private, maker, now),
+            Statement::new(AGENTS, both),
+            Statement::new(MEMBERS, members),
+        ])
+        .await?;
+    Ok(GroupItem { group_id: group, org_id: org.clone(), title, is_private, created_at: now })
+}
+
+fn insert(
+    group: &GroupId,
+    org: &OrgId,
+    title: &str,
+    is_private: bool,
+    maker: &UserId,
+    now: Timestamp,
+) -> Statement {
+    const SQL: &str = "INSERT INTO chat_groups
+        (group_id, org_id, title, is_private, version, created_by, created_at)
+        VALUES ($1, $2, $3, $4, 1, $5, $6)";
+    let (group, org, maker) = (group.as_str(), org.as_str(), maker.as_str());
+    Statement::new(SQL, params![group, org, title, is_private, maker, now.millis()])
+}
+
+/// The ids without repetition, in their order, and not too many of them.
+pub(super) fn distinct<'a, T: Ord>(
+    field: &str,
+    ids: &'a [T],
+    most: usize,
+) -> Result<Vec<&'a T>, Problem> {
+    let mut seen = BTreeSet::new();
+    let distinct: Vec<_> = ids.iter().filter(|id| seen.insert(*id)).collect();
+    if distinct.len() > most {
+        return Err(validate::invalid(field, format!("There may be at most {most} of these.")));
+    }
+    Ok(distinct)
+}

@@ -1,0 +1,167 @@
+//! `/api/auth/…`, `/api/me` and `/api/tokens`.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use convene_hop::ApiJson;
+use convene_model::OrgId;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    accounts::User,
+    bearer,
+    caller::Caller,
+    signing_in::{self, NewAccount},
+};
+use crate::{
+    state::AppState,
+    ui::view::{Me, OrgView, TokenView},
+    web::{
+        extract::{Ids, Site},
+        failure::Answer,
+    },
+    workspaces::{invites, orgs},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignUp {
+    email: String,
+    name: String,
+    password: Zeroizing<String>,
+    /// The token of an invite to accept at once.
+    #[serde(default)]
+    invite: Option<String>,
+    /// Whether to answer with a bearer token too.
+    #[serde(default)]
+    bearer: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignIn {
+    email: String,
+    password: Zeroizing<String>,
+    #[serde(default)]
+    bearer: bool,
+}
+
+#[derive(Serialize)]
+struct SignedIn {
+    user: Me,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<OrgId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+pub(super) async fn sign_up(
+    State(state): State<AppState>,
+    site: Site,
+    ApiJson(body): ApiJson<SignUp>,
+) -> Answer<Response> {
+    let SignUp { email, name, password, invite, bearer } = body;
+    // A dead link is told before an account is made that would belong nowhere.
+    if let Some(token) = &invite {
+        invites::open(&state, token).await?;
+    }
+    let user = signing_in::sign_up(&state, &site, NewAccount { email, name, password }).await?;
+    let org_id = match &invite {
+        // Somebody else may have been faster in between; the account stands all the same.
+        Some(token) => invites::accept(&state, token, &user.user_id).await.ok(),
+        None => None,
+    };
+    signed_in(&state, &site, StatusCode::CREATED, user, org_id, bearer).await
+}
+
+pub(super) async fn sign_in(
+    State(state): State<AppState>,
+    site: Site,
+    ApiJson(body): ApiJson<SignIn>,
+) -> Answer<Response> {
+    let user = signing_in::sign_in(&state, &site, &body.email, body.password).await?;
+    signed_in(&state, &site, StatusCode::OK, user, None, body.bearer).await
+}
+
+async fn signed_in(
+    state: &AppState,
+    site: &Site,
+    status: StatusCode,
+    user: User,
+    org_id: Option<OrgId>,
+    bearer: bool,
+) -> Answer<Response> {
+    let token = match bearer {
+        true => Some(bearer::make_for_sign_in(state, &user.user_id).await?),
+        false => None,
+    };
+    let user_id = user.user_id.clone();
+    let me = Me { id: user.user_id, name: user.name, email: user.email };
+    let response = (status, Json(SignedIn { user: me, org_id, token })).into_response();
+    signing_in::with_session(state, site, &user_id, response).await
+}
+
+pub(super) async fn sign_out(
+    State(state): State<AppState>,
+    site: Site,
+    caller: Caller,
+) -> Answer<Response> {
+    signing_in::sign_out(&state, &site, &caller, StatusCode::NO_CONTENT.into_response()).await
+}
+
+#[derive(Serialize)]
+pub(super) struct WhoAmI {
+    user: Me,
+    orgs: Vec<OrgView>,
+    /// The session's CSRF token; absent for a bearer, who needs none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    csrf: String,
+}
+
+pub(super) async fn me(State(state): State<AppState>, caller: Caller) -> Answer<Json<WhoAmI>> {
+    let orgs = orgs::of_user(&state, caller.id()).await?;
+    Ok(Json(WhoAmI { user: caller.me(), orgs, csrf: state.csrf.of_session(&caller) }))
+}
+
+pub(super) async fn tokens(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Answer<Json<Vec<TokenView>>> {
+    Ok(Json(bearer::list(&state, caller.id()).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewToken {
+    name: String,
+}
+
+#[derive(Serialize)]
+struct MadeToken {
+    #[serde(flatten)]
+    view: TokenView,
+    /// The token itself, shown this once.
+    token: String,
+}
+
+pub(super) async fn make_token(
+    State(state): State<AppState>,
+    caller: Caller,
+    ApiJson(body): ApiJson<NewToken>,
+) -> Answer<Response> {
+    let (view, token) = bearer::make(&state, caller.id(), &body.name).await?;
+    Ok((StatusCode::CREATED, Json(MadeToken { view, token })).into_response())
+}
+
+pub(super) async fn delete_token(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(token_id): Ids<String>,
+) -> Answer<StatusCode> {
+    bearer::delete(&state, caller.id(), &token_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,54 @@
+//! Sessions of browsers: a random token in a cookie, its digest in a row.
+
+use std::time::Duration;
+
+use convene_db::{Statement, params};
+use convene_model::UserId;
+
+use super::{
+    accounts::User,
+    caller::{Caller, Credential},
+    tokens,
+};
+use crate::{state::AppState, web::failure::Answer};
+
+/// How long a session lasts.
+pub const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Begins a session and returns its token; the user's sessions that have ended are swept away.
+pub(crate) async fn begin(state: &AppState, user: &UserId) -> Answer<String> {
+    const SWEEP: &str = "DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2";
+    const INSERT: &str = "INSERT INTO sessions (token_hash, user_id, created_at, expires_at)
+        VALUES ($1, $2, $3, $4)";
+    let now = state.now();
+    let token = tokens::fresh()?;
+    let digest = tokens::digest(&token);
+    let expires = (now + SESSION_TTL).millis();
+    state
+        .db
+        .batch(vec![
+            Statement::new(SWEEP, params![user.as_str(), now.millis()]),
+            Statement::new(INSERT, params![digest, user.as_str(), now.millis(), expires]),
+        ])
+        .await?;
+    Ok(token)
+}
+
+/// Whose session a cookie's token is.
+pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>> {
+    const SQL: &str = "SELECT u.user_id, u.email, u.name FROM sessions s
+        JOIN users u ON u.user_id = s.user_id WHERE s.token_hash = $1 AND s.expires_at > $2";
+    let digest = tokens::digest(token);
+    let now = state.now().millis();
+    let found = state.db.query(Statement::new(SQL, params![&digest, now])).await?;
+    let Some(row) = found.first() else { return Ok(None) };
+    let user = User::from_row(row)?;
+    Ok(Some(Caller { user, credential: Credential::Session { digest } }))
+}
+
+/// Ends a session.
+pub(crate) async fn end(state: &AppState, digest: &str) -> Answer<()> {
+    const SQL: &str = "DELETE FROM sessions WHERE token_hash = $1";
+    state.db.execute(Statement::new(SQL, params![digest])).await?;
+    Ok(())
+}

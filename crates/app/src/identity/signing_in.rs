@@ -1,0 +1,106 @@
+//! Signing up, in and out, the same for pages and programs.
+
+use axum::response::Response;
+use convene_db::DbError;
+use convene_model::{Code, Problem, UserId};
+use http::header;
+use zeroize::Zeroizing;
+
+use super::{
+    accounts::{self, User},
+    bearer,
+    caller::{Caller, Credential},
+    sessions::{self, SESSION_TTL},
+};
+use crate::{
+    state::{AppState, fresh_id},
+    validate,
+    web::{client::limit_key, cookies, extract::Site, failure::Answer},
+};
+
+/// What somebody signs up with.
+pub(crate) struct NewAccount {
+    pub(crate) email: String,
+    pub(crate) name: String,
+    pub(crate) password: Zeroizing<String>,
+}
+
+/// Makes an account.
+pub(crate) async fn sign_up(state: &AppState, site: &Site, new: NewAccount) -> Answer<User> {
+    let name = validate::name("name", &new.name)?;
+    let email = validate::email("email", &new.email)?;
+    validate::new_password("password", &new.password)?;
+    let now = state.now();
+    state.limits.sign_up_by_address.take(&limit_key(site.client), now)?;
+    let hash = state.passwords.hash(new.password).await?;
+    let user_id = UserId::new(fresh_id(now)).map_err(|_| Problem::new(Code::Internal))?;
+    let user = User { user_id, email, name };
+    match accounts::insert(&*state.db, &user, &hash, now).await {
+        Ok(()) => Ok(user),
+        Err(DbError::Unique { .. }) => Err(Problem::new(Code::AlreadyExists)
+            .detail("There is an account with this mail address. Sign in instead.")
+            .with("field", "email")
+            .into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks a mail address and a password.
+///
+/// A wrong password and an unknown address cost the same work and look the same.
+pub(crate) async fn sign_in(
+    state: &AppState,
+    site: &Site,
+    email: &str,
+    password: Zeroizing<String>,
+) -> Answer<User> {
+    let now = state.now();
+    // An address of no form has no account either; it is cut so that the limiter stays small.
+    let key: String = email.trim().to_lowercase().chars().take(validate::MAX_EMAIL_BYTES).collect();
+    state.limits.sign_in_by_address.take(&limit_key(site.client), now)?;
+    state.limits.sign_in_by_email.take(&key, now)?;
+    let (user, hash) = accounts::with_hash(&*state.db, &key).await?.unzip();
+    let holds = state.passwords.verify(password, hash).await?;
+    match user.filter(|_| holds) {
+        Some(user) => {
+            state.limits.sign_in_by_email.forgive(&key);
+            Ok(user)
+        }
+        None => Err(Problem::new(Code::Unauthorized)
+            .detail("The mail address or the password is wrong.")
+            .into()),
+    }
+}
+
+/// Begins a session and sets its cookie; the cookie behind anonymous forms is taken away.
+pub(crate) async fn with_session(
+    state: &AppState,
+    site: &Site,
+    user: &UserId,
+    mut response: Response,
+) -> Answer<Response> {
+    let token = sessions::begin(state, user).await?;
+    let age = SESSION_TTL.as_secs();
+    let headers = response.headers_mut();
+    headers
+        .append(header::SET_COOKIE, cookies::set(cookies::SESSION, &token, Some(age), site.secure));
+    headers.append(header::SET_COOKIE, cookies::clear(cookies::FORM, site.secure));
+    Ok(response)
+}
+
+/// Ends the session, or deletes the bearer token, that the request came with.
+pub(crate) async fn sign_out(
+    state: &AppState,
+    site: &Site,
+    caller: &Caller,
+    mut response: Response,
+) -> Answer<Response> {
+    match &caller.credential {
+        Credential::Session { digest } => sessions::end(state, digest).await?,
+        Credential::Bearer { token_id } => bearer::delete(state, caller.id(), token_id).await?,
+    }
+    response
+        .headers_mut()
+        .append(header::SET_COOKIE, cookies::clear(cookies::SESSION, site.secure));
+    Ok(response)
+}

@@ -1,0 +1,149 @@
+//! `POST /internal/resolve`: what an agent is, for the Agents Worker at the moment of a run.
+//!
+//! The worker proves itself with a `worker+jwt` that is bound to this request, and the run with the
+//! agent-access token of its controller. What is answered follows from that token's organization,
+//! group and agent alone; the body says nothing. A provider's key is opened here and nowhere else.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, Router, extract::State, response::Response, routing::post};
+use convene_db::{Statement, params};
+use convene_hop::{RawRequest, json};
+use convene_model::{
+    Code, Problem, Timestamp,
+    agents::{ResolvedAgent, ResolvedModel},
+    claims::{AgentAccessClaims, SCOPE_INVOKE, WorkerClaims, service},
+    limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
+    token::{self, Token, TokenError},
+};
+use http::{HeaderValue, header};
+use serde::Deserialize;
+
+use crate::{
+    agents, providers,
+    state::AppState,
+    web::{
+        failure::{self, Answer},
+        rows,
+    },
+};
+
+/// People named to a model at most.
+const MAX_PEOPLE: u64 = 1000;
+
+/// The door for the Agents Worker.
+pub(crate) fn router(state: &AppState) -> Router {
+    Router::new()
+        .route("/internal/resolve", post(resolve))
+        .fallback(failure::not_found)
+        .method_not_allowed_fallback(failure::method_not_allowed)
+        .layer(axum::middleware::map_response(no_store))
+        .with_state(state.clone())
+}
+
+/// The answer holds a key: nobody keeps it.
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn resolve(
+    State(state): State<AppState>,
+    request: RawRequest,
+) -> Answer<Json<ResolvedAgent>> {
+    let run = authorize(&state, &request, state.now())?;
+    let Nothing {} = json(&request.body)?;
+    Ok(Json(find(&state, &run).await?))
+}
+
+/// Verifies both tokens; the worker's is used up only when the run's holds too.
+fn authorize(
+    state: &AppState,
+    request: &RawRequest,
+    now: Timestamp,
+) -> Result<AgentAccessClaims, Problem> {
+    let worker: Token<WorkerClaims> =
+        token::authorize(&state.agents_keys, service::APP, request.line(), now, None)?;
+    let run: Token<AgentAccessClaims> = token::verify_past_expiry(
+        &state.controller_keys,
+        service::AGENTS,
+        &worker.claims.act,
+        now,
+    )?;
+    if worker.registered.iss != service::AGENTS || run.registered.iss != service::CONTROLLERS {
+        return Err(TokenError::UnknownKey.into());
+    }
+    let Token { registered, claims } = run;
+    if claims.run_exp.saturating_sub(registered.iat) > RUN_TOKEN_TTL.as_secs() {
+        return Err(TokenError::TooLongLived.into());
+    }
+    if now.secs() > claims.run_exp.saturating_add(CLOCK_LEEWAY.as_secs()) {
+        return Err(TokenError::Expired.into());
+    }
+    if claims.scope != SCOPE_INVOKE {
+        return Err(Problem::new(Code::Forbidden).detail("the token is of another scope"));
+    }
+    state.worker_replay.use_up(&worker.registered, now)?;
+    Ok(claims)
+}
+
+async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent> {
+    const GROUP: &str = "SELECT g.org_id, ga.agent_id FROM chat_groups g
+        LEFT JOIN group_agents ga ON ga.group_id = g.group_id AND ga.agent_id = $2
+        WHERE g.group_id = $1";
+    let params = params![run.group_id.as_str(), run.agent_id.as_str()];
+    let found = state.db.query(Statement::new(GROUP, params)).await?;
+    let Some(row) = found.first() else { return Err(Code::GroupNotFound.into()) };
+    let forbidden = |why: &str| Problem::new(Code::Forbidden).detail(why);
+    if row.get::<String>("org_id")? != run.org_id.as_str() {
+        return Err(forbidden("the group belongs to another organization").into());
+    }
+    if row.get::<Option<String>>("agent_id")?.is_none() {
+        return Err(forbidden("the agent is not in the group").into());
+    }
+    let Some((agent, version)) = agents::find(state, &run.org_id, &run.agent_id).await? else {
+        return Err(Code::NotFound.into());
+    };
+    let model = match &agent.provider_id {
+        None => ResolvedModel::Demo,
+        Some(provider) => {
+            let Some((base_url, api_key)) = providers::open(state, &run.org_id, provider).await?
+            else {
+                let detail = "The agent's provider was deleted. Choose another in the settings.";
+                return Err(Problem::new(Code::NotFound).detail(detail).into());
+            };
+            ResolvedModel::OpenaiCompatible { base_url, model: agent.model, api_key }
+        }
+    };
+    Ok(ResolvedAgent {
+        agent_id: agent.agent_id,
+        name: agent.name,
+        version,
+        system_prompt: agent.system_prompt,
+        model,
+        people: people(state, run).await?,
+    })
+}
+
+/// The people of the group by id.
+async fn people(
+    state: &AppState,
+    run: &AgentAccessClaims,
+) -> Answer<BTreeMap<convene_model::UserId, String>> {
+    const SQL: &str = "SELECT u.user_id, u.name FROM chat_groups g
+        JOIN org_members m ON m.org_id = g.org_id
+        JOIN users u ON u.user_id = m.user_id
+        WHERE g.group_id = $1 AND (g.is_private = 0 OR EXISTS (SELECT 1 FROM group_members p
+            WHERE p.group_id = g.group_id AND p.user_id = m.user_id))
+        ORDER BY m.joined_at, u.user_id LIMIT $2";
+    let mut people = BTreeMap::new();
+    let params = params![run.group_id.as_str(), MAX_PEOPLE];
+    for row in state.db.query(Statement::new(SQL, params)).await? {
+        people.insert(rows::id(&row, "user_id")?, row.get("name")?);
+    }
+    Ok(people)
+}

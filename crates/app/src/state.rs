@@ -1,0 +1,90 @@
+//! What every handler has: the database, the clock, keys and the rooms.
+
+use std::{ops::Deref, sync::Arc};
+
+use convene_db::Db;
+use convene_hop::Clock;
+use convene_model::{
+    Timestamp,
+    keys::{Jwks, TrustedKeys},
+    limits::MAX_REMEMBERED_JTIS,
+    replay::ReplayGuard,
+};
+use uuid::{NoContext, Uuid};
+
+use crate::{
+    AppError, Config,
+    identity::{csrf::CsrfKey, limiter::Limits, passwords::Passwords},
+    providers::secrets::SecretKey,
+    rooms::Rooms,
+    web::{client::Network, origin::Origin},
+};
+
+/// Shared by all handlers; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Parts>);
+
+/// What is shared.
+pub(crate) struct Parts {
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
+    pub(crate) rooms: Rooms,
+    pub(crate) passwords: Passwords,
+    pub(crate) csrf: CsrfKey,
+    pub(crate) secrets: SecretKey,
+    pub(crate) limits: Limits,
+    pub(crate) public_origin: Option<Origin>,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) agents_keys: TrustedKeys,
+    pub(crate) controller_keys: TrustedKeys,
+    pub(crate) worker_replay: ReplayGuard,
+    pub(crate) jwks: Jwks,
+}
+
+impl AppState {
+    pub(crate) fn new(
+        config: Config,
+        passwords: Passwords,
+        rooms: Rooms,
+    ) -> Result<Self, AppError> {
+        let public_origin = match &config.public_url {
+            Some(url) => Some(Origin::of_url(url).ok_or_else(|| {
+                AppError::PublicUrl(format!("{url} is not an http(s) URL with a host"))
+            })?),
+            None => None,
+        };
+        Ok(Self(Arc::new(Parts {
+            csrf: CsrfKey::derive(&config.master_key),
+            secrets: SecretKey::derive(&config.master_key),
+            limits: Limits::default(),
+            worker_replay: ReplayGuard::new(MAX_REMEMBERED_JTIS),
+            jwks: config.signer.key().jwks(),
+            db: config.db,
+            clock: config.clock,
+            rooms,
+            passwords,
+            public_origin,
+            trusted_proxies: config.trusted_proxies,
+            agents_keys: config.agents_keys,
+            controller_keys: config.controller_keys,
+        })))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// A new id: a UUID of version 7, so that ids sort by age, without its dashes.
+pub(crate) fn fresh_id(now: Timestamp) -> String {
+    let nanos = u32::try_from(now.millis() % 1000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, now.secs(), nanos)).simple().to_string()
+}

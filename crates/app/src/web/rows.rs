@@ -1,0 +1,45 @@
+//! Columns as the App's own types; a row that cannot be is an error that names the column.
+
+use std::str::FromStr;
+
+use convene_db::{DbError, Row};
+use convene_model::{Role, Timestamp, event::TriggerPolicy, ids::InvalidId};
+
+/// A column with an id.
+pub(crate) fn id<T: FromStr<Err = InvalidId>>(row: &Row, column: &str) -> Result<T, DbError> {
+    row.get::<String>(column)?.parse().map_err(|error| DbError::decode(column, error))
+}
+
+/// A column with a time.
+pub(crate) fn time(row: &Row, column: &str) -> Result<Timestamp, DbError> {
+    row.get::<u64>(column).map(Timestamp::from_millis)
+}
+
+/// A column with a time or nothing.
+pub(crate) fn maybe_time(row: &Row, column: &str) -> Result<Option<Timestamp>, DbError> {
+    Ok(row.get::<Option<u64>>(column)?.map(Timestamp::from_millis))
+}
+
+/// A column with a role.
+pub(crate) fn role(row: &Row, column: &str) -> Result<Role, DbError> {
+    let name = row.get::<String>(column)?;
+    Role::parse(&name).ok_or_else(|| DbError::decode(column, format!("{name:?} is no role")))
+}
+
+/// A column with a trigger policy.
+pub(crate) fn trigger(row: &Row, column: &str) -> Result<TriggerPolicy, DbError> {
+    let name = row.get::<String>(column)?;
+    [TriggerPolicy::Off, TriggerPolicy::Mention, TriggerPolicy::Auto]
+        .into_iter()
+        .find(|policy| trigger_name(*policy) == name)
+        .ok_or_else(|| DbError::decode(column, format!("{name:?} is no trigger policy")))
+}
+
+/// A trigger policy as it stands in a row.
+pub(crate) const fn trigger_name(policy: TriggerPolicy) -> &'static str {
+    match policy {
+        TriggerPolicy::Off => "off",
+        TriggerPolicy::Mention => "mention",
+        TriggerPolicy::Auto => "auto",
+    }
+}

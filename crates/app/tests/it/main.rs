@@ -1,0 +1,11 @@
+//! The App from its doors: what clients, browsers and the Agents Worker see of it.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod csrf;
+mod groups;
+mod identity;
+mod pages;
+mod providers;
+mod resolve;
+mod support;
+mod workspaces;
