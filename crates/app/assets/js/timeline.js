@@ -6,7 +6,7 @@
 // added above therefore moves nothing; changes below the reader are evened out by `steady`.
 
 import { sentence } from "./api.js";
-import { find, h, icon } from "./dom.js";
+import { find, fragment, h, icon } from "./dom.js";
 import { Items } from "./items.js";
 import { dress, fill, note, shell, unsent, why } from "./message.js";
 import { room } from "./room.js";
@@ -548,8 +548,8 @@ class Timeline extends HTMLElement {
 
   /** Says a finished message to those who listen. @param {Message} message */
   announce(message) {
-    const text = this.items.get(`m-${message.message_id}`)?.el.querySelector(".msg-body")?.textContent ?? message.text;
-    this.announcer.textContent = `${room.name(message.author)}: ${text.slice(0, 300)}`;
+    const text = message.html === undefined ? message.text : fragment(message.html).textContent;
+    this.announcer.textContent = `${room.name(message.author)}: ${text?.slice(0, 300)}`;
   }
 
   // States of the whole
