@@ -2,10 +2,14 @@
 //! page of history must hold.
 #![allow(dead_code, reason = "each of the binaries that include this file uses a part of it")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-    mpsc,
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
 };
 
 use convene_model::{
@@ -236,6 +240,14 @@ pub(crate) fn commit(store: &GroupStore, batch: Batch) -> Result<(), CommitFaile
     let (told, hear) = mpsc::channel();
     store.submit(batch, move |result| told.send(result).unwrap()).unwrap();
     hear.recv().unwrap()
+}
+
+/// Copies the files of a directory as they are at the moment.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 /// Counts how often something happened.

@@ -139,27 +139,6 @@ fn a_failed_commit_acknowledges_nothing_and_leaves_all_or_nothing() {
 }
 
 #[test]
-fn journal_files_stay_until_they_are_projected() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions { journal_file_bytes: 2_000, ..StoreOptions::default() };
-    let store = open_held_with(&dir, NOTHING, options).unwrap();
-    let mut group = Group::new("g");
-    for _ in 0..6 {
-        commit(&store, group.post(&"x".repeat(1000))).unwrap();
-    }
-    let files = store.stats().journal_files;
-    assert!(files >= 3, "{files} files");
-    assert!(dir.path().join("journal-000001.db").exists());
-    drop(store);
-    assert!(dir.path().join("journal-000001.db").exists(), "nothing is projected yet");
-    let store = open(&dir);
-    assert_eq!(store.stats().journal_files, files);
-    store.close();
-    assert_eq!(store.stats().journal_files, 1);
-    assert_eq!(store.load(group.key).unwrap().unwrap().records, group.records);
-}
-
-#[test]
 fn a_panic_in_an_answer_is_fatal_and_nobody_waits_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let fatal = Counter::default();
@@ -259,6 +238,7 @@ fn a_chain_that_does_not_fit_puts_its_group_alone_in_quarantine() {
         };
         let detail = is_quarantined(store.load(bad.key), &bad);
         assert!(detail.contains("chain"), "{detail}");
+        assert_eq!(detail.contains("journal row 3"), held, "{detail}");
         assert_only_one_is_in_quarantine(&store, &mut bad, &mut good);
         store.close();
         drop(store);

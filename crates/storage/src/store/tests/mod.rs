@@ -1,6 +1,7 @@
 //! What needs a hand on the store's inner parts: a projector that stands still, a journal that
 //! cannot grow, rows that were tampered with.
 
+mod crashes;
 mod faults;
 mod model;
 #[path = "../../../tests/it/support.rs"]
