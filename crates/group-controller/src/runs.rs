@@ -145,7 +145,7 @@ pub(crate) fn ended(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, end: RunE
         RunEnd::Said(Outcome::Failed { code, detail, retry_after_ms: _ }) => {
             finish(turn, run_id, End::failed(code, detail), false);
         }
-        RunEnd::Lost { code, detail } => lost(turn, &run, code, &detail),
+        RunEnd::Lost { code, detail } => lost(turn, &run, End::failed(code, detail)),
     }
 }
 
@@ -154,19 +154,21 @@ pub(crate) fn recover(turn: &mut Turn<'_>) {
     let under_way = |run: &&Run| run.phase != Phase::Queued;
     let runs: Vec<_> = turn.state().runs.iter().filter(under_way).cloned().collect();
     for run in runs {
-        lost(turn, &run, failure::TOO_MANY_ATTEMPTS, "The agent was interrupted too often.");
+        let code = Some(failure::TOO_MANY_ATTEMPTS.to_owned());
+        let detail = Some("The agent was interrupted too often.".to_owned());
+        lost(turn, &run, End { code, detail, ..End::of(RunStatus::Interrupted) });
     }
 }
 
 /// An attempt was cut off. One that showed nothing is driven again; one that had begun to answer
-/// is not, since its text cannot be taken back.
-fn lost(turn: &mut Turn<'_>, run: &Run, code: &'static str, detail: &str) {
+/// is not, since its text cannot be taken back. `exhausted` is how the last attempt ends the run.
+fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End) {
     match run.phase {
         Phase::Queued => {}
         Phase::Thinking { attempt, deadline } if attempt < MAX_ATTEMPTS => {
             start(turn, run, attempt + 1, deadline);
         }
-        Phase::Thinking { .. } => finish(turn, &run.run_id, End::failed(code, detail), false),
+        Phase::Thinking { .. } => finish(turn, &run.run_id, exhausted, false),
         Phase::Writing { .. } => {
             let mut end = End::of(RunStatus::Interrupted);
             end.detail = Some("The answer was cut off.".to_owned());

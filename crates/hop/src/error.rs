@@ -29,8 +29,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, millis.div_ceil(1000).max(1).into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -102,7 +102,11 @@ mod tests {
         for name in headers().keys() {
             let mut headers = headers();
             headers.remove(name);
-            assert_eq!(Handshake::read(&headers).unwrap_err().code, Code::UpgradeRequired, "{name}");
+            assert_eq!(
+                Handshake::read(&headers).unwrap_err().code,
+                Code::UpgradeRequired,
+                "{name}"
+            );
         }
     }
 }

@@ -129,6 +129,19 @@ pub enum UpstreamFrame {
     },
 }
 
+impl UpstreamFrame {
+    /// Which connection the frame is of, and what it is called.
+    #[must_use]
+    pub fn address(&self) -> (&ConnId, &Ref) {
+        match self {
+            Self::Attach { conn, r#ref, .. }
+            | Self::Detach { conn, r#ref }
+            | Self::Post { conn, r#ref, .. }
+            | Self::Cancel { conn, r#ref, .. } => (conn, r#ref),
+        }
+    }
+}
+
 /// The types of frames that a group understands.
 pub const FRAME_TYPES: &[&str] = &["attach", "detach", "post", "cancel"];
 
@@ -353,7 +366,8 @@ mod tests {
     #[test]
     fn conn_goes_in_and_comes_out_unparsed() {
         let conn = ConnId::new("c-1").unwrap();
-        let frame = GroupFrame::Ok { r#ref: Ref::new("7").unwrap(), seq: Some(3), message_id: None };
+        let frame =
+            GroupFrame::Ok { r#ref: Ref::new("7").unwrap(), seq: Some(3), message_id: None };
         let bytes = frame.encode_for(&conn);
         assert_eq!(&bytes[..], br#"{"conn":"c-1","type":"ok","ref":"7","seq":3}"#);
         let (got, rest) = split_conn(&bytes);
@@ -366,8 +380,10 @@ mod tests {
     fn a_frame_with_an_unknown_type_or_member_is_refused_and_its_ref_is_kept() {
         let bad = parse::<ClientFrame>(br#"{"type":"dance","ref":"1"}"#).unwrap_err();
         assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::UnknownType, "1"));
-        let bad = parse::<ClientFrame>(br#"{"type":"post","ref":"2","message_id":"m","text":"x","conn":"c"}"#)
-            .unwrap_err();
+        let bad = parse::<ClientFrame>(
+            br#"{"type":"post","ref":"2","message_id":"m","text":"x","conn":"c"}"#,
+        )
+        .unwrap_err();
         assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::InvalidFrame, "2"));
         let bad = parse::<ClientFrame>(b"{\"type\":\"post\"").unwrap_err();
         assert_eq!((bad.code, bad.r#ref), (Code::InvalidFrame, None));

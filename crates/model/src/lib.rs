@@ -20,8 +20,8 @@ pub mod time;
 pub mod token;
 
 pub use ids::{
-    AgentId, ConnId, GroupId, GroupKey, HistoryId, MessageId, OrgId, ParticipantId,
-    Ref, RunId, UpstreamId, UserId,
+    AgentId, ConnId, GroupId, GroupKey, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId,
+    UpstreamId, UserId,
 };
 pub use problem::{Code, Problem};
 pub use role::Role;

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_problem_keeps_its_figures_beside_the_standard_members() {
-        let problem = Problem::new(Code::ActiveGroupLimitExceeded).with("limit", 3).with("active", 3);
+        let problem =
+            Problem::new(Code::ActiveGroupLimitExceeded).with("limit", 3).with("active", 3);
         let json = serde_json::to_value(&problem).unwrap();
         assert_eq!(json["code"], "active_group_limit_exceeded");
         assert_eq!(json["status"], 429);

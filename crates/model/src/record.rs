@@ -88,10 +88,8 @@ impl Record {
     /// # Errors
     /// [`RecordError::NotAnEvent`] when the body is something else.
     pub fn decode(&self) -> Result<Event, RecordError> {
-        serde_json::from_slice(&self.body).map_err(|error| RecordError::NotAnEvent {
-            seq: self.seq,
-            problem: error.to_string(),
-        })
+        serde_json::from_slice(&self.body)
+            .map_err(|error| RecordError::NotAnEvent { seq: self.seq, problem: error.to_string() })
     }
 
     /// The chain after this record, given the chain before it.

@@ -107,10 +107,16 @@ fn a_missing_or_malformed_token_is_refused() {
 
 #[test]
 fn each_claim_is_required() {
-    for name in ["iss", "aud", "iat", "nbf", "exp", "jti", "user_id", "org_id", "group_id", "role", "epoch"] {
+    for name in
+        ["iss", "aud", "iat", "nbf", "exp", "jti", "user_id", "org_id", "group_id", "role", "epoch"]
+    {
         let mut payload = payload();
         payload.as_object_mut().unwrap().remove(name);
-        assert_eq!(refused(&resigned(&header(), &payload, &key(1))), TokenError::Malformed, "{name}");
+        assert_eq!(
+            refused(&resigned(&header(), &payload, &key(1))),
+            TokenError::Malformed,
+            "{name}"
+        );
     }
     let mut payload = payload();
     payload["jti"] = json!("");
@@ -122,7 +128,11 @@ fn each_header_member_is_required() {
     for name in ["alg", "typ", "kid"] {
         let mut header = header();
         header.as_object_mut().unwrap().remove(name);
-        assert_eq!(refused(&resigned(&header, &payload(), &key(1))), TokenError::Malformed, "{name}");
+        assert_eq!(
+            refused(&resigned(&header, &payload(), &key(1))),
+            TokenError::Malformed,
+            "{name}"
+        );
     }
 }
 
@@ -169,7 +179,12 @@ fn a_token_of_another_type_or_audience_is_refused() {
     let service_token = token::mint(
         &key(1),
         service::CONTROLLERS,
-        OrchestratorClaims { group_id: claims().group_id, epoch: 1, htm: "GET".into(), htu: "/".into() },
+        OrchestratorClaims {
+            group_id: claims().group_id,
+            epoch: 1,
+            htm: "GET".into(),
+            htu: "/".into(),
+        },
         NOW,
         "j1".into(),
     );
@@ -193,7 +208,8 @@ fn a_changed_claim_breaks_the_signature() {
     let parts: Vec<&str> = token.split('.').collect();
     let mut payload = payload();
     payload["role"] = json!("owner");
-    let forged = format!("{}.{}.{}", parts[0], URL_SAFE_NO_PAD.encode(payload.to_string()), parts[2]);
+    let forged =
+        format!("{}.{}.{}", parts[0], URL_SAFE_NO_PAD.encode(payload.to_string()), parts[2]);
     assert_eq!(refused(&forged), TokenError::BadSignature);
 }
 
@@ -224,7 +240,9 @@ fn a_key_set_with_an_unusable_key_changes_nothing() {
         (vec![key(2).jwk().clone(); 2], KeyError::Repeated { kid: short.kid.clone() }),
     ] {
         assert_eq!(keys.replace(service::ORCHESTRATOR, &Jwks { keys: bad }), Err(error));
-        assert!(token::verify::<RoutingClaims>(&keys, service::CONTROLLERS, &minted(), NOW).is_ok());
+        assert!(
+            token::verify::<RoutingClaims>(&keys, service::CONTROLLERS, &minted(), NOW).is_ok()
+        );
     }
 }
 

@@ -257,7 +257,9 @@ fn a_run_that_crashes_each_time_is_given_up() {
         assert_eq!(room.crash().called(), ["guide"]);
     }
     let out = room.crash();
-    failed(&out, failure::TOO_MANY_ATTEMPTS);
+    let end = out.one_finished();
+    let code = end.code.as_deref();
+    assert_eq!((end.status, code), (RunStatus::Interrupted, Some(failure::TOO_MANY_ATTEMPTS)));
     assert_eq!((out.called(), room.phase(&run)), (vec![], None));
 }
 

@@ -1,0 +1,103 @@
+//! `convene bench`: figures of this machine beside the raw limits of the same machine, measured
+//! interleaved in one run.
+
+mod posts;
+mod raw_rows;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::CliError;
+
+/// How `convene bench` is called.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Write the figures as JSON to this file too: {name: {value, unit, limit, ratio}}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure only the figures whose name begins with this
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Seconds for each slice; a figure takes several slices of its own and of its limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    slice: f64,
+    /// The folder for the data of the measurement, on the disk to be measured
+    #[arg(long, value_name = "DIR", default_value = "convene-bench")]
+    dir: PathBuf,
+}
+
+/// One figure beside its limit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    /// The median of the slices.
+    pub value: f64,
+    /// What it counts.
+    pub unit: &'static str,
+    /// The median of the limit's slices.
+    pub limit: f64,
+    /// The median of the slices' ratios, each slice against the limit's slice next to it.
+    pub ratio: f64,
+    /// What else is worth knowing.
+    #[serde(flatten, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<&'static str, f64>,
+}
+
+impl Figure {
+    /// A figure from slices that were measured one beside the other: (figure, limit).
+    #[must_use]
+    pub fn from_slices(unit: &'static str, slices: &[(f64, f64)]) -> Self {
+        Self {
+            value: median(slices.iter().map(|(value, _)| *value)),
+            unit,
+            limit: median(slices.iter().map(|(_, limit)| *limit)),
+            ratio: median(slices.iter().map(|(value, limit)| value / limit)),
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+/// The middle of some numbers; of an even count the lower of the two.
+fn median(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Slices of each figure.
+const SLICES: usize = 3;
+
+/// Measures, prints a table and writes the file.
+///
+/// # Errors
+/// What kept a measurement from being made.
+pub fn run(args: &BenchArgs) -> Result<(), CliError> {
+    let slice = Duration::from_secs_f64(args.slice.clamp(0.1, 60.0));
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.starts_with(only));
+    let mut figures = BTreeMap::new();
+    println!("{:<20} {:>12} {:>12} {:>7}  unit", "figure", "value", "limit", "ratio");
+    let mut report = |name: &'static str, figure: Figure| {
+        let extra: Vec<String> =
+            figure.extra.iter().map(|(key, value)| format!("{key} {value:.2}")).collect();
+        println!(
+            "{name:<20} {:>12.0} {:>12.0} {:>7.2}  {}  {}",
+            figure.value,
+            figure.limit,
+            figure.ratio,
+            figure.unit,
+            extra.join(", ")
+        );
+        figures.insert(name, figure);
+    };
+    for (name, groups, in_flight) in [("posts_hot_group", 1, 64), ("posts_1000_groups", 1000, 1000)]
+    {
+        if wanted(name) {
+            report(name, posts::measure(&args.dir, groups, in_flight, slice, SLICES)?);
+        }
+    }
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&figures)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Posts per second, measured at the group link: a frame in, its durable `ok` out.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use bytes::Bytes;
+use convene_hop::{GroupLink, Hop, Signer};
+use convene_model::{
+    ConnId, GroupId, OrgId, Role, UserId,
+    claims::{RoutingClaims, service},
+    frame::{SUBPROTOCOL, UpstreamFrame},
+    infra::{HistoryMode, InitRequest},
+    keys::{SigningKey, TrustedKeys},
+};
+use convene_storage::{GroupStore, StoreOptions};
+use hdrhistogram::Histogram;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{Figure, raw_rows};
+use crate::{
+    cli::CliError,
+    clock,
+    controllers::{Controllers, ControllersConfig},
+};
+
+/// Bytes of each message's text.
+const TEXT_BYTES: usize = 256;
+
+/// Measures posts over `groups` groups with `in_flight` posts under way, in turn with raw commits
+/// at the batch size that was reached.
+pub(super) fn measure(
+    dir: &Path,
+    groups: usize,
+    in_flight: usize,
+    slice: Duration,
+    slices: usize,
+) -> Result<Figure, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut measured = Vec::new();
+    let mut latency = Histogram::<u64>::new(3)?;
+    let (mut batch, mut lag) = (0.0, 0.0);
+    for _ in 0..slices {
+        let folder = dir.join("posts");
+        let _ = std::fs::remove_dir_all(&folder);
+        let run = runtime.block_on(posts(&folder, groups, in_flight, slice))?;
+        let limit = raw_rows::commits_per_second(
+            dir,
+            run.batch.round() as usize,
+            groups,
+            run.row_bytes,
+            slice,
+        )?;
+        measured.push((run.per_second, limit));
+        latency.add(&run.latency)?;
+        batch = run.batch;
+        lag = run.lag_events;
+    }
+    let _ = std::fs::remove_dir_all(dir);
+    let mut figure = Figure::from_slices("posts/s", &measured);
+    figure.extra.insert("p50_ms", latency.value_at_quantile(0.5) as f64 / 1000.0);
+    figure.extra.insert("p99_ms", latency.value_at_quantile(0.99) as f64 / 1000.0);
+    figure.extra.insert("batch", batch);
+    figure.extra.insert("unprojected", lag);
+    Ok(figure)
+}
+
+struct Run {
+    per_second: f64,
+    batch: f64,
+    row_bytes: usize,
+    lag_events: f64,
+    latency: Histogram<u64>,
+}
+
+async fn posts(
+    folder: &Path,
+    groups: usize,
+    in_flight: usize,
+    time: Duration,
+) -> Result<Run, CliError> {
+    let key = SigningKey::from_seed(service::ORCHESTRATOR, &[1; 32]);
+    let orchestrator = Signer::new(key.clone(), clock::system());
+    let store = GroupStore::open(folder, StoreOptions::default(), |why| {
+        eprintln!("convene: {why}");
+        std::process::exit(crate::serve::EXIT_OUTCOME_UNKNOWN);
+    })?;
+    let controllers = Controllers::new(
+        store.clone(),
+        ControllersConfig {
+            signer: Signer::new(
+                SigningKey::from_seed(service::CONTROLLERS, &[2; 32]),
+                clock::system(),
+            ),
+            orchestrator_keys: TrustedKeys::of(key.issuer(), &key.jwks())?,
+            agents: Hop::in_process(Router::new()),
+        },
+    );
+    let mut links = Vec::with_capacity(groups);
+    for index in 0..groups {
+        links.push(attach(&controllers, &orchestrator, index).await?);
+    }
+
+    let before = store.stats();
+    let deadline = Instant::now() + time;
+    let places = in_flight.div_ceil(groups);
+    let started = Instant::now();
+    let mut posters = JoinSet::new();
+    for (index, link) in links.into_iter().enumerate() {
+        posters.spawn(post_until(link, index, places, deadline));
+    }
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut posted = 0;
+    while let Some(done) = posters.join_next().await {
+        let (count, measured) = done??;
+        posted += count;
+        latency.add(&measured)?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let after = store.stats();
+    let commits = (after.commits - before.commits).max(1);
+    let events = (after.events - before.events).max(1);
+    let row_bytes = TEXT_BYTES + FRAME_OVERHEAD_BYTES;
+    controllers.shutdown().await;
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    Ok(Run {
+        per_second: posted as f64 / seconds,
+        batch: events as f64 / commits as f64,
+        row_bytes,
+        lag_events: after.lag_events as f64,
+        latency,
+    })
+}
+
+/// What a stored event has beside its text, with ids of this measurement's length.
+const FRAME_OVERHEAD_BYTES: usize = 215;
+
+async fn attach(
+    controllers: &Controllers,
+    orchestrator: &Signer,
+    index: usize,
+) -> Result<GroupLink, CliError> {
+    let group_id = GroupId::new(format!("group-{index}"))?;
+    let org_id = OrgId::new("org")?;
+    let request =
+        InitRequest { org_id: org_id.clone(), history_mode: HistoryMode::Internal, epoch: 1 };
+    controllers.init(&group_id, request).await.map_err(|problem| problem.title)?;
+    let mut link = controllers.open(&group_id).await.map_err(|problem| problem.title)?;
+    let token = orchestrator.mint(
+        service::CONTROLLERS,
+        RoutingClaims {
+            user_id: UserId::new("user")?,
+            org_id,
+            group_id,
+            role: Role::Member,
+            epoch: 1,
+        },
+    );
+    let frame = UpstreamFrame::Attach {
+        conn: ConnId::new("c")?,
+        r#ref: "attach".parse()?,
+        token,
+        after: None,
+        history: None,
+        render: None,
+    };
+    link.tx.send(serde_json::to_vec(&frame)?.into()).await?;
+    let answer = link.rx.recv().await.ok_or("the upstream ended")?;
+    if !answer.starts_with(b"{\"conn\":\"c\",\"type\":\"attached\"") {
+        return Err(format!("{SUBPROTOCOL}: {}", String::from_utf8_lossy(&answer)).into());
+    }
+    Ok(link)
+}
+
+/// Keeps `places` posts under way on one link until `deadline`.
+async fn post_until(
+    link: GroupLink,
+    index: usize,
+    places: usize,
+    deadline: Instant,
+) -> Result<(u64, Histogram<u64>), CliError> {
+    let GroupLink { tx, mut rx } = link;
+    let free = Arc::new(Semaphore::new(places));
+    let text = "y".repeat(TEXT_BYTES);
+    let (sent_at, mut sent_times) = tokio::sync::mpsc::unbounded_channel::<Instant>();
+    let writer = {
+        let free = Arc::clone(&free);
+        async move {
+            let mut count = 0_u64;
+            while Instant::now() < deadline {
+                let Ok(place) = Arc::clone(&free).acquire_owned().await else { break };
+                place.forget();
+                count += 1;
+                let frame = format!(
+                    "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
+                );
+                let _ = sent_at.send(Instant::now());
+                if tx.send(Bytes::from(frame)).await.is_err() {
+                    break;
+                }
+            }
+            (count, tx)
+        }
+    };
+    let reader = async {
+        let mut latency = Histogram::<u64>::new(3)?;
+        let mut waiting = Vec::with_capacity(64);
+        let mut answered = 0_u64;
+        while rx.recv_many(&mut waiting, 64).await > 0 {
+            for frame in waiting.drain(..) {
+                if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
+                    answered += 1;
+                    free.add_permits(1);
+                    if let Some(at) = sent_times.recv().await {
+                        latency.record(at.elapsed().as_micros() as u64)?;
+                    }
+                } else if !frame.starts_with(b"{\"type\":\"event\"") {
+                    return Err(String::from_utf8_lossy(&frame).into_owned().into());
+                }
+            }
+            if Instant::now() >= deadline && free.available_permits() >= places {
+                break;
+            }
+        }
+        Ok::<_, CliError>((answered, latency))
+    };
+    let ((_, tx), answered) = tokio::join!(writer, reader);
+    drop(tx);
+    answered
+}

@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    bench, config,
+    config::{Config, Overrides},
+    serve,
+};
+
+/// Group chat in which people and AI agents work together, on your own infrastructure.
+#[derive(Debug, Parser)]
+#[command(name = "convene", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve everything (the same as no command at all).
+    Serve(ServeArgs),
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Measure posts and fan-out against the raw limits of this machine.
+    Bench(bench::BenchArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read the configuration as `serve` would and say what is wrong.
+    Check(ServeArgs),
+    /// Print the documented example with every key at its default.
+    Example,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// The configuration file [default: convene.toml, where it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything durable is kept [default: convene-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The address of the public door [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Serve the infra API over HTTP on this address, for outside apps
+    #[arg(long, value_name = "ADDR")]
+    orchestrator_listen: Option<SocketAddr>,
+}
+
+impl ServeArgs {
+    fn load(self) -> Result<Config, config::ConfigError> {
+        let overrides = Overrides {
+            data_dir: self.data_dir,
+            listen: self.listen,
+            orchestrator_listen: self.orchestrator_listen,
+        };
+        Config::load(self.config.as_deref(), overrides)
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(args)) => serve(args),
+        Some(Command::Config { command: ConfigCommand::Check(args) }) => check(args),
+        Some(Command::Config { command: ConfigCommand::Example }) => {
+            print!("{}", config::EXAMPLE);
+            Ok(())
+        }
+        Some(Command::Bench(args)) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("convene: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error for the person at the terminal.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+fn serve(args: ServeArgs) -> Result<(), CliError> {
+    let config = args.load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve::serve(config))?;
+    Ok(())
+}
+
+fn check(args: ServeArgs) -> Result<(), CliError> {
+    let config = args.load()?;
+    println!("The configuration is valid. Serving would listen on {}.", config.listen);
+    Ok(())
+}

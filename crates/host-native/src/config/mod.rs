@@ -1,0 +1,250 @@
+//! Configuration: one file per section; a TOML file, the environment and flags, in rising order.
+//!
+//! Each key of `convene.toml` is also an environment variable: `CONVENE_` and the key's path in
+//! capitals with two underscores between its parts, as in `CONVENE_APP__PUBLIC_URL`.
+
+mod agents;
+mod app;
+mod log;
+mod orchestrator;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+pub use agents::AgentsConfig;
+pub use app::AppConfig;
+pub use log::{LogConfig, LogFormat};
+pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
+
+/// The documented example with every key at its default; `convene config example` prints it.
+pub const EXAMPLE: &str = include_str!("../../../../docs/convene.example.toml");
+
+/// The file that is read from the current folder when no other is named.
+pub const DEFAULT_FILE: &str = "convene.toml";
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything durable is kept; one process at a time.
+    pub data_dir: PathBuf,
+    /// The address of the public door.
+    pub listen: SocketAddr,
+    /// Logging.
+    pub log: LogConfig,
+    /// The App.
+    pub app: AppConfig,
+    /// The Orchestrator.
+    pub orchestrator: OrchestratorConfig,
+    /// The Agents Worker.
+    pub agents: AgentsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("convene-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            log: LogConfig::default(),
+            app: AppConfig::default(),
+            orchestrator: OrchestratorConfig::default(),
+            agents: AgentsConfig::default(),
+        }
+    }
+}
+
+/// A configuration that cannot be used; says which key and why.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file or variable cannot be read, or a key is unknown or of another type.
+    #[error("the configuration cannot be read: {0}")]
+    Unreadable(#[from] config::ConfigError),
+    /// A value breaks a rule.
+    #[error("{key}: {problem}")]
+    Invalid {
+        /// The key's path.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn invalid(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// What flags say; they win over file and environment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--orchestrator-listen`.
+    pub orchestrator_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads `file` (or `convene.toml` where it exists), the environment and the flags, and checks
+    /// the result.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read, an unknown key or a value that breaks a rule.
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        Self::load_with(file, std::env::vars().collect(), overrides)
+    }
+
+    fn load_with(
+        file: Option<&Path>,
+        variables: config::Map<String, String>,
+        overrides: Overrides,
+    ) -> Result<Self, ConfigError> {
+        let source = match file {
+            Some(path) => config::File::from(path).format(config::FileFormat::Toml).required(true),
+            None => config::File::from(Path::new(DEFAULT_FILE))
+                .format(config::FileFormat::Toml)
+                .required(false),
+        };
+        // The test harness' own variables share the prefix but name no key.
+        let variables = variables
+            .into_iter()
+            .filter(|(name, _)| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key)))
+            .collect();
+        let environment = config::Environment::with_prefix("CONVENE")
+            .prefix_separator("_")
+            .separator("__")
+            .list_separator(",")
+            .with_list_parse_key("app.trusted_proxies")
+            .with_list_parse_key("agents.allow_hosts")
+            .try_parsing(true)
+            .ignore_empty(true)
+            .source(Some(variables));
+        let read = config::Config::builder().add_source(source).add_source(environment).build()?;
+        let mut config: Self = read.try_deserialize()?;
+        if let Some(data_dir) = overrides.data_dir {
+            config.data_dir = data_dir;
+        }
+        if let Some(listen) = overrides.listen {
+            config.listen = listen;
+        }
+        if let Some(listen) = overrides.orchestrator_listen {
+            config.orchestrator.listen = Some(listen);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::invalid("data_dir", "it is empty"));
+        }
+        if self.orchestrator.listen.is_some_and(|other| other == self.listen && other.port() != 0) {
+            return Err(ConfigError::invalid(
+                "orchestrator.listen",
+                "it is the same address as `listen`",
+            ));
+        }
+        self.log.check()?;
+        self.app.check()?;
+        self.orchestrator.check()?;
+        self.agents.check()
+    }
+}
+
+/// The environment variables that set a key.
+const KEYS: &[&str] = &[
+    "CONVENE_DATA_DIR",
+    "CONVENE_LISTEN",
+    "CONVENE_LOG__LEVEL",
+    "CONVENE_LOG__FORMAT",
+    "CONVENE_APP__PUBLIC_URL",
+    "CONVENE_APP__TRUSTED_PROXIES",
+    "CONVENE_ORCHESTRATOR__LISTEN",
+    "CONVENE_ORCHESTRATOR__MAX_ACTIVE_GROUPS",
+    "CONVENE_AGENTS__ALLOW_HOSTS",
+    "CONVENE_AGENTS__DEMO_WORD_PAUSE_MS",
+    "CONVENE_AGENTS__SILENCE_SECS",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("convene.toml");
+        std::fs::write(&file, toml).unwrap();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::load_with(Some(&file), env, Overrides::default())
+    }
+
+    #[test]
+    fn the_example_names_every_default() {
+        assert_eq!(load(EXAMPLE, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_flags_over_both() {
+        let config = load(
+            "listen = \"127.0.0.1:1\"\n[log]\nlevel = \"warn\"",
+            &[
+                ("CONVENE_LISTEN", "127.0.0.1:2"),
+                ("CONVENE_AGENTS__ALLOW_HOSTS", "localhost:11434,models.internal"),
+                ("CONVENE_ORCHESTRATOR__MAX_ACTIVE_GROUPS", "7"),
+                ("CONVENE_TEST_SOMETHING", "ignored"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.log.level, "warn");
+        assert_eq!(config.agents.allow_hosts, ["localhost:11434", "models.internal"]);
+        assert_eq!(config.orchestrator.max_active_groups, 7);
+
+        let overrides =
+            Overrides { listen: Some(([127, 0, 0, 1], 3).into()), ..Overrides::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"").unwrap();
+        let config = Config::load_with(Some(&file), config::Map::new(), overrides).unwrap();
+        assert_eq!(config.listen.port(), 3);
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_missing_file_are_refused() {
+        let error = load("lisen = \"127.0.0.1:1\"", &[]).unwrap_err();
+        assert!(error.to_string().contains("lisen"), "{error}");
+        let missing = Config::load(Some(Path::new("/nowhere/convene.toml")), Overrides::default());
+        assert!(missing.is_err());
+    }
+
+    #[test]
+    fn a_value_that_breaks_a_rule_is_refused_by_its_key() {
+        for (toml, key) in [
+            ("data_dir = \"\"", "data_dir"),
+            ("[app]\npublic_url = \"ftp://x\"", "app.public_url"),
+            ("[app]\npublic_url = \"https://x/path\"", "app.public_url"),
+            ("[app]\ntrusted_proxies = [\"10.0.0.0/40\"]", "app.trusted_proxies"),
+            ("[log]\nlevel = \"loud=x=y\"", "log.level"),
+            (
+                "listen = \"127.0.0.1:1\"\n[orchestrator]\nlisten = \"127.0.0.1:1\"",
+                "orchestrator.listen",
+            ),
+            ("[orchestrator]\nmax_active_groups = 0", "orchestrator.max_active_groups"),
+            (
+                "[[orchestrator.apps]]\nissuer = \"app\"\njwks = '{\"keys\":[]}'",
+                "orchestrator.apps",
+            ),
+            ("[[orchestrator.apps]]\nissuer = \"x\"", "orchestrator.apps"),
+            ("[agents]\nallow_hosts = [\"http://x\"]", "agents.allow_hosts"),
+        ] {
+            let error = load(toml, &[]).unwrap_err();
+            assert!(error.to_string().starts_with(key), "{toml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use convene_group_controller::{Address, Controller, Effect, Found, Input, Post, SnapshotError};
+use convene_model::{
+    Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
+    event::EventKind,
+    frame::{GroupFrame, with_conn},
+    infra::InitRequest,
+    record::{CHAIN_START, Chain, Record},
+};
+use convene_storage::{Batch, CommitFailed, LoadedGroup, PostIndex, Snapshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
+use uuid::Uuid;
+
+use super::{
+    Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, SNAPSHOT_EVERY, Shared,
+    inbound::Inbound,
+    invoke,
+    output::{Gate, Output},
+    store_problem,
+};
+
+/// What comes into a group's mailbox.
+pub(super) enum Mail {
+    Init {
+        request: InitRequest,
+        reply: oneshot::Sender<Result<Head, Problem>>,
+    },
+    Call {
+        input: Input,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Head {
+        reply: oneshot::Sender<Result<Head, Problem>>,
+    },
+    Open {
+        upstream: UpstreamId,
+        frames: mpsc::Sender<Bytes>,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Frames {
+        upstream: UpstreamId,
+        frames: Vec<Inbound>,
+    },
+    Closed {
+        upstream: UpstreamId,
+    },
+    Run {
+        input: Input,
+    },
+}
+
+/// The task of one awake group.
+pub(super) struct Actor {
+    shared: Arc<Shared>,
+    group_id: GroupId,
+    key: GroupKey,
+    controller: Controller,
+    inbox: mpsc::Receiver<Mail>,
+    mailbox: mpsc::WeakSender<Mail>,
+    gate: Gate,
+    upstreams: HashMap<UpstreamId, mpsc::Sender<Bytes>>,
+    runs: HashMap<(RunId, u32), AbortHandle>,
+    chain: Chain,
+    last_snapshot: u64,
+    stored_wake_at: Option<Timestamp>,
+    wake_at: Option<Timestamp>,
+    batch: Pending,
+}
+
+/// What the inputs of one turn have led to, on its way to one journal row.
+#[derive(Default)]
+struct Pending {
+    records: Vec<Record>,
+    posts: Vec<PostIndex>,
+    outputs: Vec<Output>,
+}
+
+impl Actor {
+    /// Rebuilds the controller of a group from its snapshot and the events after it.
+    pub(super) fn wake(
+        shared: Arc<Shared>,
+        group_id: GroupId,
+        loaded: Option<LoadedGroup>,
+        inbox: mpsc::Receiver<Mail>,
+        mailbox: mpsc::WeakSender<Mail>,
+    ) -> Result<Self, WakeError> {
+        let key = group_id.key();
+        let mut actor = Self {
+            shared,
+            group_id,
+            key,
+            controller: Controller::new(),
+            inbox,
+            mailbox,
+            gate: Gate::default(),
+            upstreams: HashMap::new(),
+            runs: HashMap::new(),
+            chain: CHAIN_START,
+            last_snapshot: 0,
+            stored_wake_at: None,
+            wake_at: None,
+            batch: Pending::default(),
+        };
+        let Some(loaded) = loaded else { return Ok(actor) };
+        let events = loaded.records.iter().map(Record::decode).collect::<Result<Vec<_>, _>>()?;
+        let snapshot = loaded.snapshot.as_ref();
+        actor.controller =
+            Controller::rebuild(snapshot.map(|snapshot| snapshot.bytes.as_ref()), events)?;
+        actor.last_snapshot = snapshot.map_or(0, |snapshot| snapshot.seq);
+        actor.chain = loaded.chain;
+        actor.stored_wake_at = actor.controller.durable_deadline();
+        // Recovery is never refused: the group exists.
+        let _ = actor.step(Input::Recovered);
+        actor.commit();
+        Ok(actor)
+    }
+
+    /// Serves the group until the node stops or a commit fails.
+    pub(super) async fn run(mut self) {
+        let stopping = self.shared.stopping.clone();
+        let mut waiting = Vec::with_capacity(MAX_BATCH);
+        loop {
+            let has_room = self.gate.len() < MAX_UNCOMMITTED_BATCHES;
+            let until_due = self.until_due();
+            tokio::select! {
+                biased;
+                opened = self.gate.opened() => match opened {
+                    Ok(outputs) => {
+                        self.release(outputs);
+                        self.commit();
+                    }
+                    Err(error) => {
+                        self.lost(&error);
+                        break;
+                    }
+                },
+                () = stopping.cancelled() => {
+                    self.drain().await;
+                    break;
+                }
+                received = self.inbox.recv_many(&mut waiting, MAX_BATCH), if has_room => {
+                    if received == 0 {
+                        break;
+                    }
+                    for mail in waiting.drain(..) {
+                        self.take(mail);
+                    }
+                    self.commit();
+                }
+                () = sleep(until_due), if has_room => {
+                    let _ = self.step(Input::Tick);
+                    self.commit();
+                }
+            }
+        }
+        for run in self.runs.into_values() {
+            run.abort();
+        }
+    }
+
+    /// Releases what was accepted before the node began to stop.
+    async fn drain(&mut self) {
+        while self.gate.len() > 0 {
+            match self.gate.opened().await {
+                Ok(outputs) => self.release(outputs),
+                Err(error) => return self.lost(&error),
+            }
+        }
+    }
+
+    /// What was behind a failed commit leaves nowhere: the controller goes with it, and the group
+    /// is rebuilt from what is stored when it is next used.
+    fn lost(&self, error: &CommitFailed) {
+        tracing::error!(group = %self.group_id, %error, "a group's controller is dropped");
+    }
+
+    fn until_due(&self) -> Option<Duration> {
+        let now = (self.shared.clock)();
+        self.wake_at.map(|at| at.since(now))
+    }
+
+    fn take(&mut self, mail: Mail) {
+        match mail {
+            Mail::Init { request, reply } => {
+                let answer = self.step(Input::Init {
+                    group_id: self.group_id.clone(),
+                    org_id: request.org_id,
+                    history_mode: request.history_mode,
+                    epoch: request.epoch,
+                    history: new_history_id(),
+                });
+                let result = answer.and_then(|()| self.head());
+                self.batch.outputs.push(Output::Head { result, reply });
+            }
+            Mail::Call { input, reply } => {
+                let result = self.step(input);
+                self.batch.outputs.push(Output::Answer { result, reply });
+            }
+            Mail::Head { reply } => {
+                let result = self.head();
+                self.batch.outputs.push(Output::Head { result, reply });
+            }
+            Mail::Open { upstream, frames, reply } => match self.controller.state() {
+                Some(_) => {
+                    self.batch.outputs.push(Output::Opened { upstream, frames, reply });
+                }
+                None => {
+                    let result = Err(Problem::new(Code::GroupNotFound));
+                    self.batch.outputs.push(Output::Answer { result, reply });
+                }
+            },
+            Mail::Frames { upstream, frames } => {
+                for frame in frames {
+                    self.frame(upstream, frame);
+                }
+            }
+            Mail::Closed { upstream } => {
+                // A group that was never activated has no connections to take away.
+                let _ = self.step(Input::Closed(upstream));
+                self.batch.outputs.push(Output::Closed { upstream });
+            }
+            Mail::Run { input } => {
+                if let Input::RunEnded { run_id, attempt, .. } = &input {
+                    self.runs.remove(&(run_id.clone(), *attempt));
+                }
+                // Results of an attempt that is not the current one change nothing.
+                let _ = self.step(input);
+            }
+        }
+    }
+
+    /// Takes a frame in. Its refusal is an effect of the step, so the result needs no answer here.
+    fn frame(&mut self, upstream: UpstreamId, frame: Inbound) {
+        let at = |conn| Address { upstream, conn };
+        let input = match frame {
+            Inbound::Attach { conn, r#ref, access, after, history } => {
+                Input::Attach { from: at(conn), r#ref, access, after, history }
+            }
+            Inbound::Detach { conn, r#ref } => Input::Detach { from: at(conn), r#ref },
+            Inbound::Cancel { conn, r#ref, run_id } => {
+                Input::Cancel { from: at(conn), r#ref, run_id }
+            }
+            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to } => {
+                let from = at(conn);
+                match self.look_up(&message_id, reply_to.as_ref()) {
+                    Ok((found, reply_to_exists)) => Input::Post(Post {
+                        from,
+                        r#ref,
+                        message_id,
+                        text,
+                        mentions,
+                        reply_to,
+                        found,
+                        reply_to_exists,
+                    }),
+                    Err(problem) => Input::Refuse {
+                        from,
+                        r#ref: Some(r#ref),
+                        code: problem.code,
+                        detail: problem.detail.unwrap_or_default(),
+                        retry_after_ms: problem
+                            .extra
+                            .get("retry_after_ms")
+                            .and_then(serde_json::Value::as_u64),
+                    },
+                }
+            }
+            Inbound::Bad(bad) => match bad.conn {
+                Some(conn) => Input::Refuse {
+                    from: at(conn),
+                    r#ref: bad.r#ref,
+                    code: bad.code,
+                    detail: bad.detail,
+                    retry_after_ms: None,
+                },
+                None => {
+                    let frame = GroupFrame::Error {
+                        r#ref: bad.r#ref,
+                        code: bad.code,
+                        detail: Some(bad.detail),
+                        retry_after_ms: None,
+                        start: None,
+                    };
+                    self.batch.outputs.push(Output::Send { upstream, frame: frame.encode() });
+                    return;
+                }
+            },
+        };
+        let _ = self.step(input);
+        if self.batch.records.len() >= MAX_BATCH {
+            self.commit();
+        }
+    }
+
+    /// What a post refers to, committed or not; refuses it where the node has no room for it.
+    fn look_up(
+        &self,
+        message_id: &MessageId,
+        reply_to: Option<&MessageId>,
+    ) -> Result<(Option<Found>, bool), Problem> {
+        let found = self.find(message_id)?;
+        let reply_to_exists = match reply_to {
+            None => true,
+            Some(id) => self.find(id)?.is_some(),
+        };
+        // A repeat of what is known needs no room.
+        if found.is_none()
+            && let Err(overloaded) = self.shared.store.has_room()
+        {
+            return Err(
+                Problem::new(Code::Overloaded).with("retry_after_ms", overloaded.retry_after_ms)
+            );
+        }
+        Ok((found, reply_to_exists))
+    }
+
+    fn find(&self, message_id: &MessageId) -> Result<Option<Found>, Problem> {
+        let pending = self.batch.posts.iter().find(|post| post.message_id == *message_id);
+        if let Some(post) = pending {
+            return Ok(Some(Found { seq: post.seq, digest: post.digest }));
+        }
+        let found = self
+            .shared
+            .store
+            .find_message(self.key, message_id)
+            .map_err(|error| store_problem(&self.group_id, &error))?;
+        Ok(found.map(|found| Found { seq: found.seq, digest: found.digest }))
+    }
+
+    fn head(&self) -> Result<Head, Problem> {
+        let state = self.controller.state().ok_or(Code::GroupNotFound)?;
+        let identity = state.identity();
+        Ok(Head {
+            seq: state.seq(),
+            epoch: identity.epoch,
+            history: identity.history.clone(),
+            org_id: identity.org_id.clone(),
+            revoked: state.revoked().clone(),
+        })
+    }
+
+    /// Takes one input in and keeps everything that follows from it, in order.
+    fn step(&mut self, input: Input) -> Result<(), Problem> {
+        let step = self.controller.step((self.shared.clock)(), input);
+        self.wake_at = step.wake_at;
+        for event in &step.events {
+            let record = Record::encode(event);
+            if let EventKind::MessagePosted(posted) = &event.kind {
+                self.batch.posts.push(PostIndex {
+                    seq: event.seq,
+                    message_id: posted.message_id.clone(),
+                    digest: posted.digest(),
+                });
+            }
+            self.chain = record.chain(&self.chain);
+            self.batch.outputs.push(Output::Broadcast(record.body.clone()));
+            self.batch.records.push(record);
+        }
+        for effect in step.effects {
+            self.batch.outputs.push(match effect {
+                Effect::Send { to, frame } => {
+                    Output::Send { upstream: to.upstream, frame: frame.encode_for(&to.conn) }
+                }
+                Effect::Replay { to, after, upto } => Output::Replay { to, after, upto },
+                Effect::Broadcast(frame) => Output::Broadcast(frame.encode()),
+                Effect::Invoke(invocation) => Output::Invoke(invocation),
+                Effect::Abort { run_id, attempt } => Output::Abort { run_id, attempt },
+            });
+        }
+        step.answer.map_err(|rejected| {
+            let problem = Problem::new(rejected.code);
+            if rejected.detail.is_empty() { problem } else { problem.detail(rejected.detail) }
+        })
+    }
+
+    /// Hands what the turn has led to to the journal, and holds its outputs until that is durable.
+    fn commit(&mut self) {
+        let Pending { records, posts, outputs } = std::mem::take(&mut self.batch);
+        let wake_at = self.controller.durable_deadline();
+        if records.is_empty() && wake_at == self.stored_wake_at {
+            if !outputs.is_empty() {
+                self.gate.hold(None, outputs);
+            }
+            return;
+        }
+        let seq = self.controller.state().map_or(0, convene_group_controller::State::seq);
+        let snapshot = if seq >= self.last_snapshot + SNAPSHOT_EVERY {
+            self.last_snapshot = seq;
+            self.controller.snapshot().map(|bytes| Snapshot { seq, bytes: bytes.into() })
+        } else {
+            None
+        };
+        self.stored_wake_at = wake_at;
+        let first_seq = seq + 1 - records.len() as u64;
+        let batch = Batch {
+            group_id: self.group_id.clone(),
+            key: self.key,
+            first_seq,
+            records,
+            posts,
+            chain: self.chain,
+            wake_at,
+            snapshot,
+        };
+        let (done, committed) = oneshot::channel();
+        let submitted = self.shared.store.submit(batch, move |result| {
+            // The group may be gone; then nobody waits for it.
+            let _ = done.send(result);
+        });
+        if submitted.is_err() {
+            // The step cannot be taken back, so the controller is dropped: `committed` never
+            // comes. Posts are refused before they are stepped, so that this is rare.
+            tracing::warn!(group = %self.group_id, "the journal has no room for a group's events");
+        }
+        self.gate.hold(Some(committed), outputs);
+    }
+
+    fn release(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Broadcast(frame) => {
+                    let late = self.upstreams.iter().filter_map(|(upstream, frames)| {
+                        frames.try_send(frame.clone()).is_err().then_some(*upstream)
+                    });
+                    for upstream in late.collect::<Vec<_>>() {
+                        self.drop_upstream(upstream);
+                    }
+                }
+                Output::Send { upstream, frame } => self.pass(upstream, frame),
+                Output::Replay { to, after, upto } => self.replay(&to, after, upto),
+                Output::Invoke(invocation) => self.invoke(invocation),
+                Output::Abort { run_id, attempt } => {
+                    if let Some(run) = self.runs.remove(&(run_id, attempt)) {
+                        run.abort();
+                    }
+                }
+                Output::Opened { upstream, frames, reply } => {
+                    self.upstreams.insert(upstream, frames);
+                    let _ = reply.send(Ok(()));
+                }
+                Output::Closed { upstream } => {
+                    self.upstreams.remove(&upstream);
+                }
+                // Whoever asked may have given up.
+                Output::Answer { result, reply } => drop(reply.send(result)),
+                Output::Head { result, reply } => drop(reply.send(result)),
+            }
+        }
+    }
+
+    fn pass(&mut self, upstream: UpstreamId, frame: Bytes) {
+        let Some(frames) = self.upstreams.get(&upstream) else { return };
+        if frames.try_send(frame).is_err() {
+            self.drop_upstream(upstream);
+        }
+    }
+
+    /// Drops an upstream that ended or cannot keep up: its app reconnects and resumes, and no
+    /// other upstream waits for it.
+    fn drop_upstream(&mut self, upstream: UpstreamId) {
+        self.upstreams.remove(&upstream);
+        tracing::debug!(group = %self.group_id, upstream = upstream.0, "an upstream was dropped");
+        let _ = self.step(Input::Closed(upstream));
+    }
+
+    fn replay(&mut self, to: &Address, after: u64, upto: u64) {
+        match self.shared.store.events(self.key, after + 1, upto) {
+            Ok(records) => {
+                for record in records {
+                    self.pass(to.upstream, with_conn(&to.conn, &record.body));
+                }
+            }
+            Err(error) => {
+                // The client must not believe that it has everything: its upstream ends.
+                let problem = store_problem(&self.group_id, &error);
+                tracing::error!(group = %self.group_id, code = problem.code.as_str(), "a replay failed");
+                self.drop_upstream(to.upstream);
+            }
+        }
+    }
+
+    fn invoke(&mut self, invocation: Box<convene_group_controller::Invocation>) {
+        let key = (invocation.request.run_id.clone(), invocation.request.attempt);
+        let task = invoke::run(Arc::clone(&self.shared), invocation, self.mailbox.clone());
+        self.runs.insert(key, self.shared.tasks.spawn(task).abort_handle());
+    }
+}
+
+/// A group whose stored history cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WakeError {
+    #[error(transparent)]
+    Record(#[from] convene_model::record::RecordError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// # Panics
+/// Never: a UUID's digits make an id.
+fn new_history_id() -> HistoryId {
+    HistoryId::new(Uuid::new_v4().simple().to_string()).expect("a UUID's digits make an id")
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,187 @@
+//! A run's call of the Agents Worker: one request, its answer streamed back into the group's
+//! mailbox. Nothing stays open when it ends.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use convene_group_controller::{Input, Invocation, RunEnd};
+use convene_model::{
+    Problem, RunId,
+    agents::{InvokeEvent, failure},
+    claims::{AgentAccessClaims, SCOPE_INVOKE, service},
+    limits::{MAX_BODY_BYTES, RUN_TOKEN_TTL},
+    token::body_hash,
+};
+use futures_util::StreamExt;
+use http::{Request, header};
+use tokio::sync::mpsc;
+
+use super::{Shared, actor::Mail};
+
+/// Bytes of one server-sent event at most.
+const MAX_SSE_EVENT: usize = 256 * 1024;
+
+/// Calls the Agents Worker and feeds what it says to the group.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    invocation: Box<Invocation>,
+    mailbox: mpsc::WeakSender<Mail>,
+) {
+    let (run_id, attempt) = (invocation.request.run_id.clone(), invocation.request.attempt);
+    let sink = Sink { run_id, attempt, mailbox };
+    let end = match stream(&shared, &invocation, &sink).await {
+        Ok(end) => end,
+        Err(detail) => {
+            tracing::warn!(
+                group = %invocation.request.group_id, run = %sink.run_id, attempt, detail,
+                "the agents worker did not finish an attempt"
+            );
+            RunEnd::Lost {
+                code: failure::WORKER_UNAVAILABLE,
+                detail: "The agents service could not be reached.".to_owned(),
+            }
+        }
+    };
+    let attempt = sink.attempt;
+    sink.feed(Input::RunEnded { run_id: sink.run_id.clone(), attempt, end }).await;
+}
+
+struct Sink {
+    run_id: RunId,
+    attempt: u32,
+    mailbox: mpsc::WeakSender<Mail>,
+}
+
+impl Sink {
+    /// Whether the group still takes it.
+    async fn feed(&self, input: Input) -> bool {
+        let Some(mailbox) = self.mailbox.upgrade() else { return false };
+        mailbox.send(Mail::Run { input }).await.is_ok()
+    }
+}
+
+async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result<RunEnd, String> {
+    let request = &invocation.request;
+    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let now = shared.config.signer.now();
+    let token = shared.config.signer.mint(
+        service::AGENTS,
+        AgentAccessClaims {
+            group_id: request.group_id.clone(),
+            org_id: invocation.org_id.clone(),
+            agent_id: request.agent_id.clone(),
+            run_id: request.run_id.clone(),
+            attempt: request.attempt,
+            scope: SCOPE_INVOKE.to_owned(),
+            bh: body_hash(&body),
+            run_exp: (now + RUN_TOKEN_TTL).secs(),
+        },
+    );
+    let request = Request::post("/invoke")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Bytes::from(body))
+        .map_err(|error| error.to_string())?;
+    let response = shared.config.agents.send(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    if !status.is_success() {
+        let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await;
+        let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
+        let code = problem.map_or("", |problem| problem.code.as_str());
+        return Err(format!("the agents worker answered {status} {code}"));
+    }
+
+    let mut chunks = response.into_body().into_data_stream();
+    let mut events = EventStream::default();
+    while let Some(chunk) = chunks.next().await {
+        events.push(&chunk.map_err(|error| error.to_string())?);
+        while let Some(data) = events.next_event()? {
+            match serde_json::from_slice(&data).map_err(|error| error.to_string())? {
+                InvokeEvent::Finished(outcome) => return Ok(RunEnd::Said(outcome)),
+                InvokeEvent::Delta { offset, text } => {
+                    let (run_id, attempt) = (sink.run_id.clone(), sink.attempt);
+                    if !sink.feed(Input::RunText { run_id, attempt, offset, text }).await {
+                        return Err("the group is gone".to_owned());
+                    }
+                }
+            }
+        }
+    }
+    Ok(RunEnd::Lost {
+        code: failure::WORKER_CUT,
+        detail: "The agents service broke off.".to_owned(),
+    })
+}
+
+/// Server-sent events out of a byte stream: the `data` of each, comments skipped.
+#[derive(Default)]
+struct EventStream {
+    buffer: BytesMut,
+    /// How far the buffer was searched for the end of an event.
+    searched: usize,
+}
+
+impl EventStream {
+    fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    fn next_event(&mut self) -> Result<Option<Vec<u8>>, String> {
+        loop {
+            let from = self.searched.saturating_sub(1);
+            let end = self.buffer[from..].windows(2).position(|two| two == b"\n\n");
+            let Some(end) = end.map(|at| from + at) else {
+                self.searched = self.buffer.len();
+                if self.buffer.len() > MAX_SSE_EVENT {
+                    return Err("an event of the agents worker is too large".to_owned());
+                }
+                return Ok(None);
+            };
+            let event = self.buffer.split_to(end);
+            self.buffer.advance(2);
+            self.searched = 0;
+            let mut data = Vec::new();
+            for line in event.as_ref().split(|byte: &u8| *byte == b'\n') {
+                if let Some(rest) = line.strip_prefix(b"data:") {
+                    if !data.is_empty() {
+                        data.push(b'\n');
+                    }
+                    data.extend_from_slice(rest.strip_prefix(b" ").unwrap_or(rest));
+                }
+            }
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_found_however_the_bytes_are_cut() {
+        let bytes = b": hello\n\ndata: one\n\ndata:two\ndata: three\n\nevent: x\nid: 3\n\ndata: f";
+        for size in 1..bytes.len() {
+            let mut stream = EventStream::default();
+            let mut found = Vec::new();
+            for chunk in bytes.chunks(size) {
+                stream.push(chunk);
+                while let Some(data) = stream.next_event().unwrap() {
+                    found.push(String::from_utf8(data).unwrap());
+                }
+            }
+            assert_eq!(found, ["one", "two\nthree"], "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_refused_beyond_the_limit() {
+        let mut stream = EventStream::default();
+        stream.push(&vec![b'x'; MAX_SSE_EVENT]);
+        assert_eq!(stream.next_event(), Ok(None));
+        stream.push(b"x");
+        assert!(stream.next_event().is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! The host of Group Controllers: one task per awake group over the shared journal.
+//!
+//! Owns the awake groups, their mailboxes and their order of output. It decides nothing about a
+//! group itself: that is the controller's `step`.
+
+mod actor;
+mod inbound;
+mod invoke;
+mod output;
+mod routes;
+
+use std::{collections::HashMap, sync::Arc};
+
+use convene_hop::{Clock, GroupLink, Hop, Signer};
+use convene_model::{
+    Code, GroupId, HistoryId, Problem, UpstreamId, history::HistoryPage, history::HistoryQuery,
+    infra::InitRequest, keys::TrustedKeys,
+};
+use convene_storage::{GroupStore, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use actor::{Actor, Mail};
+
+/// Inputs that wait for one group; a sender beyond it waits in turn.
+pub const MAILBOX: usize = 1024;
+/// Inputs that a group takes at a time, and events that it commits as one row, at most.
+pub const MAX_BATCH: usize = 64;
+/// Batches of one group that wait for their commit at a time.
+pub const MAX_UNCOMMITTED_BATCHES: usize = 16;
+/// Events between two snapshots of a controller's state.
+pub const SNAPSHOT_EVERY: u64 = 1000;
+
+/// What the host of controllers needs.
+#[derive(Debug, Clone)]
+pub struct ControllersConfig {
+    /// Signs agent-access tokens.
+    pub signer: Signer,
+    /// The Orchestrator's keys: for service tokens and routing tokens.
+    pub orchestrator_keys: TrustedKeys,
+    /// The Agents Worker.
+    pub agents: Hop,
+}
+
+/// The host of Group Controllers. Cheap to clone.
+#[derive(Clone)]
+pub struct Controllers {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) store: GroupStore,
+    pub(crate) config: ControllersConfig,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+    groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
+    next_upstream: std::sync::atomic::AtomicU64,
+}
+
+/// Where a group's mailbox is kept; its lock is held while the group wakes.
+#[derive(Default)]
+struct Slot {
+    mailbox: Option<mpsc::Sender<Mail>>,
+}
+
+/// What is known of a group when history is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the last committed event.
+    pub seq: u64,
+    /// The epoch.
+    pub epoch: u64,
+    /// The numbering.
+    pub history: HistoryId,
+    /// Whose group it is.
+    pub org_id: convene_model::OrgId,
+    /// Users whose routing tokens issued until then are void.
+    pub revoked: std::collections::BTreeMap<convene_model::UserId, convene_model::Timestamp>,
+}
+
+impl Controllers {
+    /// A host over `store`.
+    #[must_use]
+    pub fn new(store: GroupStore, config: ControllersConfig) -> Self {
+        let clock: Clock = {
+            let signer = config.signer.clone();
+            Arc::new(move || signer.now())
+        };
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                config,
+                clock,
+                tasks: TaskTracker::new(),
+                stopping: CancellationToken::new(),
+                groups: Mutex::new(HashMap::new()),
+                next_upstream: std::sync::atomic::AtomicU64::new(1),
+            }),
+        }
+    }
+
+    /// The routes that the Orchestrator calls, each with its service token.
+    #[must_use]
+    pub fn router(&self) -> axum::Router {
+        routes::router(self.clone())
+    }
+
+    /// Wakes the groups whose deadlines outlived the last process, so that their runs end or go on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the deadlines cannot be read. A single group that cannot wake is logged.
+    pub async fn wake_due(&self) -> Result<usize, StoreError> {
+        let store = self.shared.store.clone();
+        let alarms = tokio::task::spawn_blocking(move || store.alarms())
+            .await
+            .map_err(|error| StoreError::Failed(error.to_string()))??;
+        for (group_id, _) in &alarms {
+            if let Err(problem) = self.mailbox(group_id).await {
+                tracing::error!(group = %group_id, code = problem.code.as_str(), "a group with a deadline cannot wake");
+            }
+        }
+        Ok(alarms.len())
+    }
+
+    /// Brings a group to life, or repeats that.
+    ///
+    /// # Errors
+    /// The controller's refusal, or [`Code::GroupQuarantined`].
+    pub async fn init(&self, group_id: &GroupId, request: InitRequest) -> Result<Head, Problem> {
+        self.ask(group_id, |reply| Mail::Init { request, reply }).await?
+    }
+
+    /// Waits for all that was accepted before, then says where the group stands.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`] for a group that was never brought to life.
+    pub async fn head(&self, group_id: &GroupId) -> Result<Head, Problem> {
+        self.ask(group_id, |reply| Mail::Head { reply }).await?
+    }
+
+    pub(crate) async fn call(
+        &self,
+        group_id: &GroupId,
+        input: convene_group_controller::Input,
+    ) -> Result<(), Problem> {
+        self.ask(group_id, |reply| Mail::Call { input, reply }).await?
+    }
+
+    /// A page of history up to what is committed now.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`], or [`Code::GroupQuarantined`] when stored rows fail their checks.
+    pub async fn history(
+        &self,
+        group_id: &GroupId,
+        query: HistoryQuery,
+    ) -> Result<HistoryPage, Problem> {
+        let head = self.head(group_id).await?;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let parts = tokio::task::spawn_blocking(move || store.history(key, query, head.seq))
+            .await
+            .map_err(|error| internal("reading history", &error))?
+            .map_err(|error| store_problem(group_id, &error))?;
+        Ok(HistoryPage {
+            messages: parts.messages,
+            runs: parts.runs,
+            more_before: parts.more_before,
+            head: head.seq,
+            history: head.history,
+        })
+    }
+
+    /// Opens an upstream of a group and returns the caller's end.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`] for a group that was never brought to life.
+    pub async fn open(&self, group_id: &GroupId) -> Result<GroupLink, Problem> {
+        let upstream = UpstreamId(
+            self.shared.next_upstream.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        );
+        let (theirs, ours) = GroupLink::pair();
+        let mailbox = self.mailbox(group_id).await?;
+        let (reply, opened) = oneshot::channel();
+        let GroupLink { tx, rx } = ours;
+        send(&mailbox, Mail::Open { upstream, frames: tx, reply }).await?;
+        opened.await.map_err(|_| gone())??;
+        self.shared.tasks.spawn(inbound::read(Arc::clone(&self.shared), upstream, rx, mailbox));
+        Ok(theirs)
+    }
+
+    /// Lets every group commit what it has accepted, then stops them all.
+    pub async fn shutdown(&self) {
+        self.shared.stopping.cancel();
+        self.shared.groups.lock().clear();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    async fn ask<T>(
+        &self,
+        group_id: &GroupId,
+        mail: impl FnOnce(oneshot::Sender<T>) -> Mail,
+    ) -> Result<T, Problem> {
+        let mailbox = self.mailbox(group_id).await?;
+        let (reply, answer) = oneshot::channel();
+        send(&mailbox, mail(reply)).await?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// The group's mailbox; wakes the group when it sleeps.
+    async fn mailbox(&self, group_id: &GroupId) -> Result<mpsc::Sender<Mail>, Problem> {
+        if self.shared.stopping.is_cancelled() {
+            return Err(gone());
+        }
+        let slot = Arc::clone(self.shared.groups.lock().entry(group_id.clone()).or_default());
+        let mut slot = slot.lock().await;
+        if let Some(mailbox) = slot.mailbox.as_ref().filter(|mailbox| !mailbox.is_closed()) {
+            return Ok(mailbox.clone());
+        }
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let loaded = tokio::task::spawn_blocking(move || store.load(key))
+            .await
+            .map_err(|error| internal("waking a group", &error))?
+            .map_err(|error| store_problem(group_id, &error))?;
+        let (mailbox, inbox) = mpsc::channel(MAILBOX);
+        let actor = Actor::wake(
+            Arc::clone(&self.shared),
+            group_id.clone(),
+            loaded,
+            inbox,
+            mailbox.downgrade(),
+        )
+        .map_err(|error| {
+            tracing::error!(group = %group_id, %error, "a group's history cannot be replayed");
+            Problem::new(Code::GroupQuarantined)
+        })?;
+        self.shared.tasks.spawn(actor.run());
+        slot.mailbox = Some(mailbox.clone());
+        Ok(mailbox)
+    }
+}
+
+async fn send(mailbox: &mpsc::Sender<Mail>, mail: Mail) -> Result<(), Problem> {
+    mailbox.send(mail).await.map_err(|_| gone())
+}
+
+/// The group's task is gone: the node stops, or the group's last commit failed.
+fn gone() -> Problem {
+    Problem::new(Code::GroupControllerUnavailable)
+}
+
+fn internal(doing: &str, error: &dyn std::fmt::Display) -> Problem {
+    tracing::error!(%error, doing, "an internal task failed");
+    Problem::new(Code::Internal)
+}
+
+fn store_problem(group_id: &GroupId, error: &StoreError) -> Problem {
+    tracing::error!(group = %group_id, %error, "a group's storage cannot be read");
+    match error {
+        StoreError::Quarantined { .. } => Problem::new(Code::GroupQuarantined),
+        StoreError::PageSize(_) => Problem::new(Code::InvalidRequest),
+        StoreError::Missing { .. } | StoreError::Refused(_) | StoreError::Failed(_) => {
+            Problem::new(Code::Internal)
+        }
+    }
+}

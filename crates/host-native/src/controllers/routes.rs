@@ -1,0 +1,165 @@
+//! What the Orchestrator may ask of the controllers, each call with its service token.
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use convene_group_controller::Input;
+use convene_hop::{ApiError, LinkUpgrade, RawRequest, json, method_not_allowed, not_found};
+use convene_model::{
+    Code, GroupId, Problem,
+    claims::{OrchestratorClaims, service},
+    event::GroupConfig,
+    history::{HistoryPage, HistoryQuery},
+    infra::{InitRequest, Initialized, RevokeRequest},
+    token,
+};
+use http::StatusCode;
+
+use super::Controllers;
+
+pub(super) fn router(controllers: Controllers) -> Router {
+    Router::new()
+        .route("/groups/{id}/init", post(init))
+        .route("/groups/{id}/config", put(configure))
+        .route("/groups/{id}/revoke", post(revoke))
+        .route("/groups/{id}/history", get(history))
+        .route("/groups/{id}/ws", get(connect))
+        .route("/.well-known/jwks.json", get(jwks))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(controllers)
+}
+
+async fn init(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    request: RawRequest,
+) -> Result<Json<Initialized>, ApiError> {
+    let claims = authorize(&controllers, &id, &request)?;
+    let body: InitRequest = json(&request.body)?;
+    if claims.epoch != body.epoch {
+        return Err(Problem::new(Code::StaleEpoch).into());
+    }
+    let head = controllers.init(&claims.group_id, body).await?;
+    Ok(Json(Initialized { epoch: head.epoch, head: head.seq, history: head.history }))
+}
+
+async fn configure(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    request: RawRequest,
+) -> Result<StatusCode, ApiError> {
+    let group_id = authorize_current(&controllers, &id, &request).await?;
+    let body: GroupConfig = json(&request.body)?;
+    controllers.call(&group_id, Input::Configure(body)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn revoke(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    request: RawRequest,
+) -> Result<StatusCode, ApiError> {
+    let group_id = authorize_current(&controllers, &id, &request).await?;
+    let body: RevokeRequest = json(&request.body)?;
+    controllers.call(&group_id, Input::Revoke(body.user_id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn history(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    Query(query): Query<HistoryQuery>,
+    request: RawRequest,
+) -> Result<Json<HistoryPage>, ApiError> {
+    let group_id = authorize_user(&controllers, &id, &request).await?;
+    if let Err(limit) = query.page_size() {
+        let detail = format!("limit is {limit}, but must be 1 to 200");
+        return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
+    }
+    Ok(Json(controllers.history(&group_id, query).await?))
+}
+
+async fn connect(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    upgrade: Result<LinkUpgrade, ApiError>,
+    request: RawRequest,
+) -> Response {
+    let opened = async {
+        let group_id = authorize_user(&controllers, &id, &request).await?;
+        let upgrade = upgrade?;
+        let link = controllers.open(&group_id).await?;
+        Ok::<_, ApiError>(upgrade.accept(link))
+    };
+    opened.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn jwks(State(controllers): State<Controllers>) -> Response {
+    Json(controllers.shared.config.signer.key().jwks()).into_response()
+}
+
+/// Verifies the service token and that it is for this group.
+fn authorize(
+    controllers: &Controllers,
+    id: &str,
+    request: &RawRequest,
+) -> Result<OrchestratorClaims, ApiError> {
+    let config = &controllers.shared.config;
+    let token = token::authorize::<OrchestratorClaims>(
+        &config.orchestrator_keys,
+        service::CONTROLLERS,
+        request.line(),
+        config.signer.now(),
+        None,
+    )?;
+    if token.claims.group_id.as_str() != id {
+        return Err(Problem::new(Code::Forbidden).detail("the token is for another group").into());
+    }
+    Ok(token.claims)
+}
+
+/// Verifies the service token and that it is of the group's epoch.
+async fn authorize_current(
+    controllers: &Controllers,
+    id: &str,
+    request: &RawRequest,
+) -> Result<GroupId, ApiError> {
+    let claims = authorize(controllers, id, request)?;
+    let head = controllers.head(&claims.group_id).await?;
+    if head.epoch != claims.epoch {
+        return Err(Code::StaleEpoch.into());
+    }
+    Ok(claims.group_id)
+}
+
+/// Verifies the service token and the user's routing token beside it.
+async fn authorize_user(
+    controllers: &Controllers,
+    id: &str,
+    request: &RawRequest,
+) -> Result<GroupId, ApiError> {
+    let claims = authorize(controllers, id, request)?;
+    let config = &controllers.shared.config;
+    let routing = request.header("x-routing-token").unwrap_or_default();
+    let access = token::verify_routing(&config.orchestrator_keys, routing, config.signer.now())?;
+    if access.claims.group_id != claims.group_id {
+        let detail = "the routing token is for another group";
+        return Err(Problem::new(Code::Forbidden).detail(detail).into());
+    }
+    let head = controllers.head(&claims.group_id).await?;
+    if head.epoch != claims.epoch || head.epoch != access.claims.epoch {
+        return Err(Code::StaleEpoch.into());
+    }
+    if head.org_id != access.claims.org_id {
+        return Err(Problem::new(Code::Forbidden).detail("the group is another's").into());
+    }
+    let revoked = head.revoked.get(&access.claims.user_id);
+    if revoked.is_some_and(|instant| access.issued_at <= *instant) {
+        return Err(Code::AccessRevoked.into());
+    }
+    Ok(claims.group_id)
+}

@@ -1,0 +1,17 @@
+//! The native host: the binary `convene` with all services in one process.
+//!
+//! Owns configuration, keys, the data directory, the tasks of awake groups and the wiring of the
+//! hops. What a group does is decided by the controller, what people may do by the App.
+
+mod agents_transport;
+pub mod bench;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod controllers;
+mod jwks;
+pub mod keys;
+pub mod lock;
+mod log;
+mod resolver;
+pub mod serve;

@@ -1,0 +1,18 @@
+//! Convene from the outside: the binary as a process, driven by clients that know nothing of its
+//! inside.
+
+mod chain;
+mod crash;
+mod examples;
+mod providers;
+mod story;
+
+use std::path::Path;
+
+use convene_testing::process::Launch;
+
+/// The binary that these tests were built with, on `dir`.
+fn convene(dir: &Path) -> Launch {
+    let binary = option_env!("CARGO_BIN_EXE_convene").expect("cargo builds the binary for tests");
+    Launch::new(binary, &dir.join("data"))
+}
