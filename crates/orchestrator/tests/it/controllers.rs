@@ -1,7 +1,10 @@
 //! Controllers for tests: they verify the service token of each call, write the call down, and
 //! behave as a test wants them to.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -104,9 +107,10 @@ impl FakeControllers {
         self.shared.links.lock().unwrap().pop().expect("an upstream was opened")
     }
 
-    /// Waits until a held call has arrived.
+    /// Waits until a held call has arrived; the deadline only turns a hang into a failure.
     pub(crate) async fn arrived(&self) {
-        self.shared.arrived.notified().await;
+        let arrived = self.shared.arrived.notified();
+        tokio::time::timeout(Duration::from_secs(30), arrived).await.expect("a call arrives");
     }
 
     /// Lets one held call go on.

@@ -1,9 +1,10 @@
 //! `Idempotency-Key` on mutating calls.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use convene_model::{Code, Problem};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     controllers::Behaviour,
@@ -138,13 +139,17 @@ async fn a_caller_that_hangs_up_finds_its_answer_later() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     world.controllers.let_pass();
-    let answer = loop {
-        let answer = activation(&world, "g1", "k1").send().await;
-        if answer.status.as_u16() != 409 {
-            break answer;
+    let settled = async {
+        loop {
+            let answer = activation(&world, "g1", "k1").send().await;
+            if answer.status.as_u16() != 409 {
+                return answer;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     };
+    // The deadline only turns a hang into a failure.
+    let answer = timeout(Duration::from_secs(30), settled).await.expect("the work goes on");
     answer.expect_status(200);
     assert_eq!(world.controllers.calls().len(), 1);
 }
@@ -188,4 +193,21 @@ async fn of_many_calls_at_once_with_one_key_one_is_done() {
     assert!(statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200));
     assert_eq!(world.controllers.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn keys_that_ran_out_are_removed_and_no_others() {
+    let world = World::new().await;
+    for key in ["k1", "k2"] {
+        activation(&world, "g1", key).send().await.expect_status(200);
+    }
+    // The clock of a restarted world begins where this one began; its first claim tidies up.
+    let world = world.restarted().await;
+    world.advance_ms(24 * 60 * 60 * 1000 - 1);
+    activation(&world, "g1", "k3").send().await.expect_status(200);
+    assert_eq!(world.keys().await, ["k1", "k2", "k3"]);
+    let world = world.restarted().await;
+    world.advance_ms(24 * 60 * 60 * 1000);
+    activation(&world, "g1", "k4").send().await.expect_status(200);
+    assert_eq!(world.keys().await, ["k3", "k4"]);
 }

@@ -190,6 +190,13 @@ impl World {
         rows[0].get("n").unwrap()
     }
 
+    /// The idempotency keys on record.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let sql = "SELECT idempotency_key FROM idempotency_keys ORDER BY idempotency_key";
+        let rows = self.db.query(Statement::new(sql, params![])).await.unwrap();
+        rows.iter().map(|row| row.get("idempotency_key").unwrap()).collect()
+    }
+
     pub(crate) async fn execute(&self, sql: &'static str) {
         assert!(self.db.execute(Statement::new(sql, params![])).await.unwrap() > 0, "{sql}");
     }
