@@ -17,7 +17,7 @@ use convene_model::{
     token::{self, Token, TokenError},
 };
 use http::{HeaderValue, header};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::{
     agents, providers,
@@ -47,16 +47,16 @@ async fn no_store(mut response: Response) -> Response {
     response
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 async fn resolve(
     State(state): State<AppState>,
     request: RawRequest,
 ) -> Answer<Json<ResolvedAgent>> {
     let run = authorize(&state, &request, state.now())?;
-    let Nothing {} = json(&request.body)?;
+    let body: Map<String, Value> = json(&request.body)?;
+    if !body.is_empty() {
+        let detail = "the body is an empty object: what is read follows from the token";
+        return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
+    }
     Ok(Json(find(&state, &run).await?))
 }
 

@@ -1,6 +1,9 @@
 //! What every handler has: the database, the clock, keys and the rooms.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex},
+};
 
 use convene_db::Db;
 use convene_hop::Clock;
@@ -10,7 +13,7 @@ use convene_model::{
     limits::MAX_REMEMBERED_JTIS,
     replay::ReplayGuard,
 };
-use uuid::{NoContext, Uuid};
+use uuid::{ContextV7, Uuid};
 
 use crate::{
     AppError, Config,
@@ -83,8 +86,24 @@ impl Deref for AppState {
     }
 }
 
-/// A new id: a UUID of version 7, so that ids sort by age, without its dashes.
+/// Counts within a millisecond, so that ids keep their order there too.
+static ORDER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+
+/// A new id: a UUID of version 7, so that the ids of one process sort by age, without its dashes.
 pub(crate) fn fresh_id(now: Timestamp) -> String {
     let nanos = u32::try_from(now.millis() % 1000).unwrap_or(0) * 1_000_000;
-    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, now.secs(), nanos)).simple().to_string()
+    Uuid::new_v7(uuid::Timestamp::from_unix(&ORDER, now.secs(), nanos)).simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_made_in_one_millisecond_keep_their_order() {
+        let ids: Vec<_> =
+            (0..1000).map(|n| fresh_id(Timestamp::from_millis(1000 + n / 500))).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.iter().all(|id| convene_model::ids::is_valid_id(id)));
+    }
 }

@@ -14,7 +14,7 @@ use axum::{
 };
 use convene_hop::read_body;
 use convene_model::{Code, Problem, token};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::{
     client, cookies,
@@ -45,6 +45,7 @@ pub(crate) async fn guard(State(state): State<AppState>, request: Request, next:
 }
 
 async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
+    name_host(&mut request);
     let site = site(state, &request);
     let bearer = request.headers().contains_key(header::AUTHORIZATION);
     let caller = if bearer {
@@ -56,7 +57,7 @@ async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
         }
     };
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let upgrades = request.headers().contains_key(header::UPGRADE);
+    let upgrades = asks_for_websocket(request.headers());
     if !bearer && (changes || upgrades) {
         if !origin::is_own(request.headers(), state.public_origin.as_ref(), upgrades) {
             return Err(Code::BadOrigin.into());
@@ -70,6 +71,26 @@ async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
         request.extensions_mut().insert(caller);
     }
     Ok(request)
+}
+
+/// Where a request names its host in the URI, as HTTP/2 does, a header names it from here on.
+fn name_host(request: &mut Request) {
+    if request.headers().contains_key(header::HOST) {
+        return;
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    if let Some(Ok(host)) = authority.map(HeaderValue::try_from) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 fn site(state: &AppState, request: &Request) -> Site {
