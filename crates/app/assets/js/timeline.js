@@ -7,16 +7,16 @@
 
 import { sentence } from "./api.js";
 import { find, fragment, h, icon } from "./dom.js";
+import { itemOf, itemOfRun, itemsOf, showEnd } from "./item.js";
 import { Items } from "./items.js";
 import { dress, fill, note, shell, unsent, why } from "./message.js";
 import { room } from "./room.js";
-import { ending, Run } from "./run.js";
+import { words } from "./states.js";
 import { load, save } from "./storage.js";
 import { Stream } from "./stream.js";
 
 /** @typedef {import("./items.js").Item} Item */
 /** @typedef {import("./wire.js").Message} Message */
-/** @typedef {import("./wire.js").FinishedRun} FinishedRun */
 /** @typedef {import("./wire.js").Page} Page */
 
 /** Messages in the document at most, however long the history is. */
@@ -156,9 +156,9 @@ class Timeline extends HTMLElement {
       const run = runs.get(el.id);
       if (message) {
         dress(el, message);
-        this.items.adopt(this.itemOf(message, undefined, el));
+        this.items.adopt(itemOf(message, undefined, el));
       } else if (run) {
-        this.items.adopt(this.itemOfRun(run, el));
+        this.items.adopt(itemOfRun(run, el));
       }
     }
     this.moreBefore = page.more_before;
@@ -179,7 +179,7 @@ class Timeline extends HTMLElement {
     this.moreBefore = page.more_before;
     this.moreAfter = false;
     this.state(null);
-    this.items.prepend(this.itemsOf(page));
+    this.items.prepend(itemsOf(page, this.items));
     // After a loss the attach that follows brings the runs in progress, with their text so far.
     if (lost) this.runs.clear();
     for (const run of page.runs) this.runs.delete(run.run_id);
@@ -239,7 +239,7 @@ class Timeline extends HTMLElement {
   /** @param {Page} page */
   older(page) {
     this.moreBefore = page.more_before && page.messages.length > 0;
-    this.items.prepend(this.itemsOf(page));
+    this.items.prepend(itemsOf(page, this.items));
     const over = this.items.length - MAX_ITEMS;
     if (over > 0) {
       this.items.trim(-over);
@@ -250,7 +250,7 @@ class Timeline extends HTMLElement {
 
   /** @param {Page} page */
   newer(page) {
-    for (const item of this.itemsOf(page)) this.items.append(item);
+    for (const item of itemsOf(page, this.items)) this.items.append(item);
     if (page.messages.length === 0 || this.items.range.last >= page.head) {
       this.moreAfter = false;
       this.appendTail();
@@ -281,78 +281,7 @@ class Timeline extends HTMLElement {
     else this.list.after(box);
   }
 
-  // Items
-
-  /**
-   * @param {Page} page
-   * @returns {Item[]} those that are not there yet, oldest first
-   */
-  itemsOf(page) {
-    const byMessage = new Map(page.runs.filter((run) => run.message_id).map((run) => [run.message_id, run]));
-    const items = page.messages
-      .filter((message) => !this.items.get(`m-${message.message_id}`))
-      .map((message) => this.itemOf(message, byMessage.get(message.message_id)));
-    for (const run of page.runs) {
-      if (run.message_id || run.status === "completed" || this.items.get(`r-${run.run_id}`)) continue;
-      items.push(this.itemOfRun(run));
-    }
-    return items.sort((a, b) => a.seq - b.seq);
-  }
-
-  /**
-   * @param {Message} message
-   * @param {FinishedRun} [run] that wrote it
-   * @param {HTMLElement} [existing]
-   * @returns {Item}
-   */
-  itemOf(message, run, existing) {
-    const key = `m-${message.message_id}`;
-    const el = existing ?? shell(message.author, message.at, key);
-    if (existing) this.localise(existing, message.author, message.at);
-    else {
-      fill(el, message);
-      if (run) this.end(el, run);
-    }
-    return { key, author: message.author, at: message.at, seq: message.seq, pending: false, el };
-  }
-
-  /**
-   * A run that ended without a message.
-   * @param {FinishedRun} run
-   * @param {HTMLElement} [existing]
-   * @returns {Item}
-   */
-  itemOfRun(run, existing) {
-    const key = `r-${run.run_id}`;
-    /** @type {import("./wire.js").Author} */
-    const author = { kind: "agent", id: run.agent_id };
-    const el = existing ?? shell(author, run.at, key);
-    if (existing) this.localise(existing, author, run.at);
-    else this.end(el, run);
-    return { key, author, at: run.at, seq: run.seq, pending: false, el };
-  }
-
-  /**
-   * @param {HTMLElement} el
-   * @param {import("./wire.js").Author} author
-   * @param {number} at
-   */
-  localise(el, author, at) {
-    const copy = shell(author, at, el.id);
-    el.querySelector(".msg-time")?.replaceWith(copy.querySelector(".msg-time") ?? "");
-    el.setAttribute("aria-label", copy.getAttribute("aria-label") ?? "");
-  }
-
-  /**
-   * @param {HTMLElement} el
-   * @param {FinishedRun} run
-   */
-  end(el, run) {
-    let line = el.querySelector("convene-run");
-    if (!(line instanceof Run)) el.append((line = new Run()));
-    const { state, sentence } = ending(run);
-    /** @type {Run} */ (line).set(state, run.run_id, sentence);
-  }
+  // What happens
 
   /**
    * The item of a run in progress.
@@ -373,8 +302,6 @@ class Timeline extends HTMLElement {
     this.emptiness();
     return item;
   }
-
-  // What happens
 
   /** @param {import("./wire.js").Event} event */
   event(event) {
@@ -422,9 +349,9 @@ class Timeline extends HTMLElement {
         fill(item.el, message);
       } else if (item?.pending) {
         this.items.remove(item);
-        this.items.append(this.itemOf(message));
+        this.items.append(itemOf(message));
       } else if (!item && !this.moreAfter) {
-        this.items.append(this.itemOf(message));
+        this.items.append(itemOf(message));
       }
       this.items.set();
     });
@@ -480,10 +407,10 @@ class Timeline extends HTMLElement {
         item.stream?.flush();
         delete item.stream;
         if (!Number.isFinite(item.seq)) item.seq = event.seq;
-        this.end(item.el, event);
+        showEnd(item.el, event);
         this.items.set();
       } else if (!event.message_id && event.status !== "completed" && !this.moreAfter) {
-        this.items.append(this.itemOfRun(event));
+        this.items.append(itemOfRun(event));
       }
     });
   }
@@ -565,18 +492,7 @@ class Timeline extends HTMLElement {
     if (old?.getAttribute("data-state") === state) return;
     old?.remove();
     if (!state) return;
-    const box = h("div", { class: "timeline-state", "data-state": state });
-    if (state === "skeleton") {
-      box.append(h("p", {}, "Reading the conversation…"));
-    } else if (state === "failed") {
-      const retry = h("button", { class: "button", type: "button", onclick: () => location.reload() }, "Try again");
-      box.append(h("h2", {}, "The conversation cannot be read"), h("p", {}, room.refusal || "The connection is gone. It comes back by itself once there is one."), retry);
-    } else {
-      const agent = room.agents[0];
-      box.append(h("h2", {}, "Nothing has been said yet"));
-      box.append(h("p", {}, agent ? `Write the first message. Mention @${agent.name} and it answers.` : "Write the first message."));
-    }
-    this.inner.append(box);
+    this.inner.append(h("div", { class: "timeline-state", "data-state": state }, ...words(state)));
   }
 
   // Keys

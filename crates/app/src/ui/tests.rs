@@ -1,7 +1,5 @@
 //! Every page rendered once, and what must hold of all of them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
 use std::collections::HashMap;
 
 use convene_model::{
