@@ -167,15 +167,22 @@ impl Fanout {
         batch
     }
 
-    /// Writes a batch to every attached socket, each from where it stands in it.
-    pub fn flush(&mut self, batch: &Batch) {
+    /// Writes a batch to every attached socket, each from where it stands in it. Returns how many
+    /// sockets could not take all of it at once; theirs follows as they read.
+    pub fn flush(&mut self, batch: &Batch) -> usize {
         let end = batch.marks.len();
-        for member in &mut self.members {
-            if member.attached && member.write(batch, end) == Sent::Gone {
-                self.gone.push(member.conn.clone());
+        let mut behind = 0;
+        for member in self.members.iter_mut() {
+            if member.attached {
+                match member.write(batch, end) {
+                    Sent::Written => {}
+                    Sent::Waiting => behind += 1,
+                    Sent::Gone => self.gone.push(member.conn.clone()),
+                }
             }
             member.cursor = 0;
         }
+        behind
     }
 
     /// Writes a frame to one socket, after the broadcasts before position `at`.
@@ -183,7 +190,7 @@ impl Fanout {
         let Some(place) = self.index.get(conn) else { return };
         let member = &mut self.members[*place];
         let rendered = if member.html { self.fragments.html(payload) } else { payload.clone() };
-        let before = if member.attached { member.write(batch, at) } else { Sent::Taken };
+        let before = if member.attached { member.write(batch, at) } else { Sent::Written };
         if before == Sent::Gone || member.outbound.send_text(&rendered) == Sent::Gone {
             self.gone.push(member.conn.clone());
         }
@@ -236,7 +243,7 @@ impl Fanout {
     }
 
     /// The connections whose sockets took nothing more since the last call.
-    pub(crate) fn take_gone(&mut self) -> Vec<ConnId> {
+    pub fn take_gone(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.gone)
     }
 
@@ -254,7 +261,7 @@ impl Member {
     /// Writes the broadcasts from the cursor to position `at`.
     fn write(&mut self, batch: &Batch, at: usize) -> Sent {
         if at <= self.cursor {
-            return Sent::Taken;
+            return Sent::Written;
         }
         let from = batch.offset(self.html, self.cursor);
         let frames = at - self.cursor;

@@ -39,8 +39,10 @@ pub struct Outbound {
 /// What became of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// They are written or wait in the backlog.
-    Taken,
+    /// They are written.
+    Written,
+    /// They wait in the backlog, whole or in part.
+    Waiting,
     /// The socket takes nothing more: it fell too far behind, is closing or is gone.
     Gone,
 }
@@ -107,7 +109,7 @@ impl Outbound {
         let mut written = 0;
         if state.backlog.is_empty() {
             match self.stream.try_write(&bytes[from..]) {
-                Ok(len) if len == bytes.len() - from => return Sent::Taken,
+                Ok(len) if len == bytes.len() - from => return Sent::Written,
                 Ok(len) => written = len,
                 Err(error) if is_passing(error.kind()) => {}
                 Err(_) => {
@@ -123,7 +125,7 @@ impl Outbound {
             self.close_locked(&mut state, CloseCode::TooSlow);
         }
         self.drain_locked(&mut state);
-        if too_slow { Sent::Gone } else { Sent::Taken }
+        if too_slow { Sent::Gone } else { Sent::Waiting }
     }
 
     /// Writes one text frame.
@@ -238,8 +240,8 @@ impl Outbound {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn backlog(&self) -> (usize, usize) {
+    /// What waits for the client: bytes and frames.
+    pub fn backlog(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.bytes, state.frames)
     }

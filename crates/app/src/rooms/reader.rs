@@ -77,7 +77,7 @@ impl AsyncWrite for Reader {
         }
         let bytes = Bytes::from(std::mem::take(&mut self.written));
         match self.outbound.send(&bytes, 0, 1) {
-            Sent::Taken => Poll::Ready(Ok(())),
+            Sent::Written | Sent::Waiting => Poll::Ready(Ok(())),
             Sent::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
