@@ -66,7 +66,7 @@ pub(crate) fn debian(packages: &[&str]) -> Result<()> {
         )));
     }
     for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends"]] {
-        let mut command = apt_get()?;
+        let mut command = apt_get().context(format!("cannot install `{wanted}`"))?;
         command.args(arguments);
         if arguments[0] == "install" {
             command.args(packages);
