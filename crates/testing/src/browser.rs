@@ -5,6 +5,8 @@ use std::{path::Path, process::Stdio, time::Duration};
 use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, WebDriver};
 use tokio::process::{Child, Command};
 
+use crate::client::http_client;
+
 /// How long the driver may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -36,7 +38,8 @@ impl Browsers {
             });
         let url = format!("http://127.0.0.1:{port}");
         let deadline = tokio::time::Instant::now() + START_TIMEOUT;
-        while reqwest::get(format!("{url}/status")).await.is_err() {
+        let http = http_client();
+        while http.get(format!("{url}/status")).send().await.is_err() {
             assert!(tokio::time::Instant::now() < deadline, "{program} does not answer");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -49,7 +49,7 @@ impl Person {
     }
 
     async fn enter(url: &str, path: &str, body: &Value) -> Self {
-        let http = reqwest::Client::builder().build().expect("a client can be built");
+        let http = http_client();
         let mut person =
             Self { url: url.to_owned(), token: String::new(), user_id: String::new(), http };
         let (status, answer) = person.send("POST", path, Some(body)).await;
@@ -187,7 +187,19 @@ impl Person {
     }
 }
 
-const PASSWORD: &str = "correct horse battery staple";
+/// A client for plain HTTP requests.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn http_client() -> reqwest::Client {
+    // One for the process, so that clients which libraries build find it as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().build().expect("a client can be built")
+}
+
+/// The password of everybody who signed up here.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A socket that speaks the group protocol.
 #[derive(Debug)]

@@ -3,5 +3,6 @@
 
 pub mod browser;
 pub mod client;
+pub mod forge;
 pub mod model_server;
 pub mod process;

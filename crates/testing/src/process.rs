@@ -1,6 +1,7 @@
 //! The binary `convene` as a process of its own, as an operator would start it.
 
 use std::{
+    fs::OpenOptions,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -24,6 +25,7 @@ pub struct Launch {
     listen: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    log: Option<PathBuf>,
 }
 
 impl Launch {
@@ -36,6 +38,7 @@ impl Launch {
             listen: "127.0.0.1:0".to_owned(),
             args: Vec::new(),
             env: vec![("CONVENE_AGENTS__DEMO_WORD_PAUSE_MS".to_owned(), "1".to_owned())],
+            log: None,
         }
     }
 
@@ -57,6 +60,13 @@ impl Launch {
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
+        self
+    }
+
+    /// Appends the log to a file, so that a test can read it; else it is the test's own.
+    #[must_use]
+    pub fn log_to(mut self, file: impl Into<PathBuf>) -> Self {
+        self.log = Some(file.into());
         self
     }
 
@@ -104,6 +114,10 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(path) = &self.log {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            command.stderr(file.expect("the log file can be opened"));
+        }
         command
     }
 }

@@ -2,6 +2,7 @@
 //! inside.
 
 mod chain;
+mod controllers;
 mod crash;
 mod examples;
 mod providers;

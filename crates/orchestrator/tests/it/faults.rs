@@ -1,11 +1,9 @@
 //! Each row of the token table against each fault: refused with the right status, nothing changed.
 
+use convene_testing::forge::{Fault, Forged, OF_BOUND_TYPES, OF_EVERY_TYPE};
 use serde_json::json;
 
-use crate::{
-    forge::{Fault, Forged, OF_BOUND_TYPES, OF_EVERY_TYPE},
-    world::{Asking, World},
-};
+use crate::world::{Asking, World};
 
 /// Every call that needs an `app+jwt`, as it would succeed.
 async fn app_calls(world: &World) -> Vec<Asking<'_>> {

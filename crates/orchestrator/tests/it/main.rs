@@ -7,7 +7,6 @@ mod cleanup;
 mod configure;
 mod controllers;
 mod faults;
-mod forge;
 mod idempotency;
 mod limits;
 mod passing;

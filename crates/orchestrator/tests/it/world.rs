@@ -12,14 +12,12 @@ use convene_hop::{Clock, Hop, Signer, read_body};
 use convene_model::{Timestamp, keys::TrustedKeys, limits::MAX_BODY_BYTES};
 use convene_orchestrator::{Config, TrustedApp, open};
 use convene_storage::SqliteDatabase;
+use convene_testing::forge::{Bound, Forged, Identity};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    controllers::{Call, FakeControllers},
-    forge::{Bound, Forged, Identity},
-};
+use crate::controllers::{Call, FakeControllers};
 
 /// Groups that an organization may have active by default.
 pub(crate) const DEFAULT_LIMIT: u64 = 100;

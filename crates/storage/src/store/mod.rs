@@ -200,15 +200,16 @@ impl GroupStore {
     /// `done` is called once: with `Ok` after the commit, on the committer's thread, in the
     /// group's order (so it must be short); with an error when the batch was not acknowledged.
     ///
+    /// What was stepped cannot be taken back, so a batch is taken even where [`Self::has_room`]
+    /// says no: callers ask that before they let a post happen.
+    ///
     /// # Errors
-    /// [`Overloaded`] when too much waits, or the store is closing: nothing was queued, and `done`
-    /// is not called.
+    /// [`Overloaded`] when the store is closing: nothing was queued, and `done` is not called.
     pub fn submit(
         &self,
         batch: Batch,
         done: impl FnOnce(Result<(), CommitFailed>) + Send + 'static,
     ) -> Result<(), Overloaded> {
-        self.has_room()?;
         let pending = Arc::new(Pending::new(batch));
         // First the overlay, so that a batch is visible before it can be projected.
         self.inner.overlay.push(&pending);
@@ -219,10 +220,10 @@ impl GroupStore {
         })
     }
 
-    /// Whether a batch would be taken now; cheap, for a check before a step.
+    /// Whether there is room for more than what must be taken; cheap, for a check before a step.
     ///
     /// # Errors
-    /// [`Overloaded`] as [`Self::submit`] has it.
+    /// [`Overloaded`] when too much waits for the committer or for the projector.
     pub fn has_room(&self) -> Result<(), Overloaded> {
         let inner = &self.inner;
         inner.queue.has_room()?;

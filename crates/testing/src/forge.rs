@@ -7,18 +7,23 @@ use serde_json::{Value, json};
 
 /// Somebody who signs: an issuer with one key.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) key: SigningKey,
+pub struct Identity {
+    /// Its key.
+    pub key: SigningKey,
     seed: [u8; 32],
 }
 
 impl Identity {
-    pub(crate) fn new(issuer: &str, number: u8) -> Self {
+    /// The identity whose key's seed is 32 times `number`.
+    #[must_use]
+    pub fn new(issuer: &str, number: u8) -> Self {
         let seed = [number; 32];
         Self { key: SigningKey::from_seed(issuer, &seed), seed }
     }
 
-    pub(crate) fn issuer(&self) -> &str {
+    /// Its name.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
         self.key.issuer()
     }
 }
@@ -33,18 +38,23 @@ enum Signing {
 
 /// A token in the making.
 #[derive(Debug, Clone)]
-pub(crate) struct Forged {
-    pub(crate) header: Value,
-    pub(crate) claims: Value,
+pub struct Forged {
+    /// Its header.
+    pub header: Value,
+    /// Its claims.
+    pub claims: Value,
     signing: Signing,
 }
 
 /// A request as a token is bound to it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bound<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) body: &'a str,
+pub struct Bound<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its path.
+    pub path: &'a str,
+    /// Its body.
+    pub body: &'a str,
 }
 
 impl Forged {
@@ -57,7 +67,7 @@ impl Forged {
             "exp": now.secs() + ttl,
             "jti": uuid::Uuid::new_v4().to_string(),
         });
-        for (name, value) in own.as_object().unwrap() {
+        for (name, value) in own.as_object().expect("a sound token has it") {
             claims[name] = value.clone();
         }
         Self {
@@ -68,7 +78,8 @@ impl Forged {
     }
 
     /// A sound `app+jwt` for a request.
-    pub(crate) fn app(by: &Identity, now: Timestamp, request: Bound<'_>) -> Self {
+    #[must_use]
+    pub fn app(by: &Identity, now: Timestamp, request: Bound<'_>) -> Self {
         let own = json!({
             "sub": "tests",
             "htm": request.method,
@@ -79,7 +90,8 @@ impl Forged {
     }
 
     /// A sound `controller+jwt` for a request about a group.
-    pub(crate) fn controller(
+    #[must_use]
+    pub fn controller(
         by: &Identity,
         now: Timestamp,
         request: Bound<'_>,
@@ -96,8 +108,22 @@ impl Forged {
         Self::new(by, "controller+jwt", "orchestrator", now, 60, own)
     }
 
+    /// A sound `orchestrator+jwt` for a request about a group.
+    #[must_use]
+    pub fn orchestrator(
+        by: &Identity,
+        now: Timestamp,
+        (method, path): (&str, &str),
+        group: &str,
+        epoch: u64,
+    ) -> Self {
+        let own = json!({ "group_id": group, "epoch": epoch, "htm": method, "htu": path });
+        Self::new(by, "orchestrator+jwt", "controllers", now, 60, own)
+    }
+
     /// A sound `routing+jwt` of user `u1` to group `g1` of `o1` under epoch 1.
-    pub(crate) fn routing(by: &Identity, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn routing(by: &Identity, now: Timestamp) -> Self {
         let own = json!({
             "user_id": "u1",
             "org_id": "o1",
@@ -109,12 +135,18 @@ impl Forged {
     }
 
     /// The same with another claim.
-    pub(crate) fn with(mut self, claim: &str, value: impl Into<Value>) -> Self {
+    #[must_use]
+    pub fn with(mut self, claim: &str, value: impl Into<Value>) -> Self {
         self.claims[claim] = value.into();
         self
     }
 
-    pub(crate) fn encode(&self) -> String {
+    /// The token as it travels.
+    ///
+    /// # Panics
+    /// Never: any key signs any bytes.
+    #[must_use]
+    pub fn encode(&self) -> String {
         let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let message = format!("{}.{}", part(&self.header), part(&self.claims));
         let signature = match &self.signing {
@@ -126,11 +158,13 @@ impl Forged {
                 ];
                 der.extend_from_slice(seed);
                 let key = EncodingKey::from_ed_der(&der);
-                crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).unwrap()
+                crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA)
+                    .expect("a sound token has it")
             }
             Signing::Hmac(secret) => {
                 let key = EncodingKey::from_secret(secret);
-                crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap()
+                crypto::sign(message.as_bytes(), &key, Algorithm::HS256)
+                    .expect("a sound token has it")
             }
             Signing::Not => String::new(),
         };
@@ -140,33 +174,55 @@ impl Forged {
 
 /// What can be wrong with a token by itself; each of these is answered with 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// There is none.
     NoToken,
+    /// It is no JWT.
     NoJwt,
+    /// Another key signed it, under a known `kid`.
     WrongKey,
+    /// Its `kid` is unknown.
     WrongKid,
+    /// It is signed with another trusted issuer's key, under that key's `kid`.
     OtherIssuersKid,
+    /// Its issuer is unknown.
     UnknownIssuer,
+    /// Its algorithm is `none`, and it has no signature.
     AlgNone,
+    /// Its algorithm is `none`, though it has a signature.
     AlgNoneWithSignature,
+    /// It is signed by HMAC with the public key as the secret.
     Hs256WithThePublicKey,
+    /// It is past its end by more than the leeway.
     Expired,
+    /// It is before its `nbf` by more than the leeway.
     NotYetValid,
+    /// It is before its `iat` by more than the leeway.
     IssuedInTheFuture,
+    /// It lives longer than its type may.
     LivesTooLong,
+    /// It lacks a claim.
     MissingClaim(&'static str),
+    /// Its `jti` is empty.
     EmptyJti,
+    /// It is for somebody else.
     WrongAudience,
+    /// It is of another type.
     WrongTyp,
+    /// It has no type.
     NoTyp,
+    /// It names no key.
     NoKid,
+    /// It was made for another method.
     WrongMethod,
+    /// It was made for another path.
     WrongPath,
+    /// It was made for another body.
     OtherBody,
 }
 
 /// The faults that every type of token can have.
-pub(crate) const OF_EVERY_TYPE: &[Fault] = &[
+pub const OF_EVERY_TYPE: &[Fault] = &[
     Fault::NoToken,
     Fault::NoJwt,
     Fault::WrongKey,
@@ -194,7 +250,7 @@ pub(crate) const OF_EVERY_TYPE: &[Fault] = &[
 ];
 
 /// The faults of tokens that are bound to one request.
-pub(crate) const OF_BOUND_TYPES: &[Fault] = &[
+pub const OF_BOUND_TYPES: &[Fault] = &[
     Fault::MissingClaim("htm"),
     Fault::MissingClaim("htu"),
     Fault::MissingClaim("bh"),
@@ -205,15 +261,21 @@ pub(crate) const OF_BOUND_TYPES: &[Fault] = &[
 
 impl Fault {
     /// The code of the 401 that the fault is answered with.
-    pub(crate) fn code(self) -> &'static str {
+    #[must_use]
+    pub fn code(self) -> &'static str {
         if self == Self::Expired { "token_expired" } else { "unauthorized" }
     }
 
     /// The header value or token that `sound` becomes; `None` is no token at all. `other` is an
     /// identity that the verifier trusts too, under its own name.
-    pub(crate) fn apply(self, sound: &Forged, by: &Identity, other: &Identity) -> Option<String> {
+    ///
+    /// # Panics
+    /// When the sound token lacks the claim that is to be taken away.
+    #[must_use]
+    pub fn apply(self, sound: &Forged, by: &Identity, other: &Identity) -> Option<String> {
         let mut token = sound.clone();
-        let secs = |claims: &Value, name: &str| claims[name].as_u64().unwrap();
+        let secs =
+            |claims: &Value, name: &str| claims[name].as_u64().expect("a sound token has it");
         match self {
             Self::NoToken => return None,
             Self::NoJwt => return Some("not-a-token".to_owned()),
@@ -231,7 +293,7 @@ impl Fault {
             Self::AlgNoneWithSignature => token.header["alg"] = json!("none"),
             Self::Hs256WithThePublicKey => {
                 token.header["alg"] = json!("HS256");
-                let public = URL_SAFE_NO_PAD.decode(&by.key.jwk().x).unwrap();
+                let public = URL_SAFE_NO_PAD.decode(&by.key.jwk().x).expect("a sound token has it");
                 token.signing = Signing::Hmac(public);
             }
             Self::Expired => {
@@ -246,19 +308,34 @@ impl Fault {
             Self::IssuedInTheFuture => token.claims["iat"] = json!(secs(&token.claims, "iat") + 6),
             Self::LivesTooLong => token.claims["exp"] = json!(secs(&token.claims, "exp") + 1),
             Self::MissingClaim(name) => {
-                token.claims.as_object_mut().unwrap().remove(name).unwrap();
+                token
+                    .claims
+                    .as_object_mut()
+                    .expect("a sound token has it")
+                    .remove(name)
+                    .expect("a sound token has it");
             }
             Self::EmptyJti => token.claims["jti"] = json!(""),
-            Self::WrongAudience => token.claims["aud"] = json!("app"),
-            Self::WrongTyp => token.header["typ"] = json!("orchestrator+jwt"),
+            Self::WrongAudience => token.claims["aud"] = json!("nobody"),
+            Self::WrongTyp => token.header["typ"] = json!("other+jwt"),
             Self::NoTyp => {
-                token.header.as_object_mut().unwrap().remove("typ").unwrap();
+                token
+                    .header
+                    .as_object_mut()
+                    .expect("a sound token has it")
+                    .remove("typ")
+                    .expect("a sound token has it");
             }
             Self::NoKid => {
-                token.header.as_object_mut().unwrap().remove("kid").unwrap();
+                token
+                    .header
+                    .as_object_mut()
+                    .expect("a sound token has it")
+                    .remove("kid")
+                    .expect("a sound token has it");
             }
             Self::WrongMethod => token.claims["htm"] = json!("PATCH"),
-            Self::WrongPath => token.claims["htu"] = json!("/infra/elsewhere"),
+            Self::WrongPath => token.claims["htu"] = json!("/elsewhere"),
             Self::OtherBody => token.claims["bh"] = json!(body_hash(b"another body")),
         }
         Some(token.encode())

@@ -1,0 +1,299 @@
+//! The controllers' own door: service tokens and routing tokens, each way of being wrong, and that
+//! a refusal changes nothing.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use convene_hop::{GroupLink, Hop, Signer};
+use convene_host_native::controllers::{Controllers, ControllersConfig};
+use convene_model::{Timestamp, claims::service, keys::TrustedKeys};
+use convene_storage::{GroupStore, StoreOptions};
+use convene_testing::forge::{Fault, Forged, Identity, OF_EVERY_TYPE};
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The faults of a service token, which is bound to method and path but not to a body.
+const OF_SERVICE_TOKENS: &[Fault] = &[
+    Fault::MissingClaim("group_id"),
+    Fault::MissingClaim("epoch"),
+    Fault::MissingClaim("htm"),
+    Fault::MissingClaim("htu"),
+    Fault::WrongMethod,
+    Fault::WrongPath,
+];
+
+/// The faults of a routing token by itself.
+const OF_ROUTING_TOKENS: &[Fault] = &[
+    Fault::MissingClaim("user_id"),
+    Fault::MissingClaim("org_id"),
+    Fault::MissingClaim("group_id"),
+    Fault::MissingClaim("role"),
+    Fault::MissingClaim("epoch"),
+];
+
+struct World {
+    hop: Hop,
+    controllers: Controllers,
+    orchestrator: Identity,
+    other: Identity,
+    clock: Arc<AtomicU64>,
+    _dir: TempDir,
+}
+
+impl World {
+    /// Controllers with the group `g1` of `o1`.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = GroupStore::open(dir.path(), StoreOptions::default(), |why| panic!("{why}"));
+        let clock = Arc::new(AtomicU64::new(1_800_000_000_000));
+        let time = Arc::clone(&clock);
+        let now: convene_hop::Clock =
+            Arc::new(move || Timestamp::from_millis(time.load(Ordering::Relaxed)));
+        let orchestrator = Identity::new(service::ORCHESTRATOR, 1);
+        let other = Identity::new(service::APP, 2);
+        let keys = TrustedKeys::of(orchestrator.issuer(), &orchestrator.key.jwks()).unwrap();
+        keys.replace(other.issuer(), &other.key.jwks()).unwrap();
+        let controllers = Controllers::new(
+            store.unwrap(),
+            ControllersConfig {
+                signer: Signer::new(Identity::new(service::CONTROLLERS, 3).key, now),
+                orchestrator_keys: keys,
+                agents: Hop::in_process(Router::new()),
+            },
+        );
+        let hop = Hop::in_process(controllers.router());
+        let world = Self { hop, controllers, orchestrator, other, clock, _dir: dir };
+        let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 1});
+        let (status, answer) = world.call("POST", "/groups/g1/init", &init, None).await;
+        assert_eq!((status, &answer["head"]), (StatusCode::OK, &json!(1)));
+        world
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn service_token(&self, method: &str, path: &str) -> Forged {
+        Forged::orchestrator(&self.orchestrator, self.now(), (method, path), "g1", 1)
+    }
+
+    fn routing_token(&self) -> Forged {
+        Forged::routing(&self.orchestrator, self.now())
+    }
+
+    /// Calls with sound tokens.
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        routing: Option<String>,
+    ) -> (StatusCode, Value) {
+        let token = self.service_token(method, path).encode();
+        self.call_with(method, path, body, Some(token), routing).await
+    }
+
+    async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        token: Option<String>,
+        routing: Option<String>,
+    ) -> (StatusCode, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(routing) = routing {
+            request = request.header("x-routing-token", routing);
+        }
+        let request = request.body(Bytes::from(body.to_string())).unwrap();
+        let response = self.hop.send(request).await.unwrap();
+        let status = response.status();
+        let body: Body = response.into_body();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// Everything that the group remembers, as a number: each change has one.
+    async fn head(&self) -> u64 {
+        self.controllers.head(&"g1".parse().unwrap()).await.unwrap().seq
+    }
+
+    async fn open(&self) -> GroupLink {
+        let path = "/groups/g1/ws";
+        let request = Request::get(path)
+            .header("authorization", format!("Bearer {}", self.service_token("GET", path).encode()))
+            .header("x-routing-token", self.routing_token().encode())
+            .body(Bytes::new())
+            .unwrap();
+        self.hop.connect(request).await.unwrap()
+    }
+}
+
+async fn exchange(link: &mut GroupLink, frame: Value) -> Value {
+    link.tx.send(Bytes::from(frame.to_string())).await.unwrap();
+    serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap()
+}
+
+fn config(version: u64) -> Value {
+    json!({"version": version, "agents": [{"agent_id": "a1", "name": "Guide", "trigger": "mention"}]})
+}
+
+#[tokio::test]
+async fn a_service_token_with_any_fault_is_refused_and_changes_nothing() {
+    let world = World::new().await;
+    let calls = [
+        (
+            "POST",
+            "/groups/g1/init",
+            json!({"org_id": "o1", "history_mode": "internal", "epoch": 1}),
+        ),
+        ("PUT", "/groups/g1/config", config(1)),
+        ("POST", "/groups/g1/revoke", json!({"user_id": "u1"})),
+        ("GET", "/groups/g1/history", json!(null)),
+        ("GET", "/groups/g1/ws", json!(null)),
+    ];
+    for (method, path, body) in calls {
+        for fault in OF_EVERY_TYPE.iter().chain(OF_SERVICE_TOKENS) {
+            let sound = world.service_token(method, path);
+            let token = fault.apply(&sound, &world.orchestrator, &world.other);
+            let routing = Some(world.routing_token().encode());
+            let (status, problem) = world.call_with(method, path, &body, token, routing).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path} {fault:?}: {problem}");
+            assert_eq!(problem["code"], fault.code(), "{method} {path} {fault:?}");
+        }
+        for (claim, value, code) in
+            [("group_id", json!("g2"), "forbidden"), ("epoch", json!(2), "stale_epoch")]
+        {
+            let token = world.service_token(method, path).with(claim, value).encode();
+            let routing = Some(world.routing_token().encode());
+            let (status, problem) =
+                world.call_with(method, path, &body, Some(token), routing).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} {claim}: {problem}");
+            assert_eq!(problem["code"], code, "{method} {path} {claim}");
+        }
+        assert_eq!(world.head().await, 1, "{method} {path}");
+    }
+    let (status, _) = world.call("PUT", "/groups/g1/config", &config(1), None).await;
+    assert_eq!((status, world.head().await), (StatusCode::NO_CONTENT, 2));
+}
+
+#[tokio::test]
+async fn a_routing_token_with_any_fault_is_refused_at_history_at_the_upgrade_and_at_attach() {
+    let world = World::new().await;
+    let mut link = world.open().await;
+    for fault in OF_EVERY_TYPE.iter().chain(OF_ROUTING_TOKENS) {
+        let token = fault.apply(&world.routing_token(), &world.orchestrator, &world.other);
+        for path in ["/groups/g1/history", "/groups/g1/ws"] {
+            let (status, problem) = world.call("GET", path, &json!(null), token.clone()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} {fault:?}: {problem}");
+        }
+        let attach = json!({
+            "type": "attach", "ref": "1", "conn": "c1", "token": token.unwrap_or_default()
+        });
+        let answer = exchange(&mut link, attach).await;
+        assert_eq!(answer["code"], fault.code(), "{fault:?}: {answer}");
+    }
+    for (claim, value, code) in [
+        ("group_id", json!("g2"), "forbidden"),
+        ("org_id", json!("o2"), "forbidden"),
+        ("epoch", json!(2), "stale_epoch"),
+        ("epoch", json!(0), "stale_epoch"),
+    ] {
+        let token = world.routing_token().with(claim, value).encode();
+        for path in ["/groups/g1/history", "/groups/g1/ws"] {
+            let (status, problem) =
+                world.call("GET", path, &json!(null), Some(token.clone())).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} {claim}: {problem}");
+            assert_eq!(problem["code"], code, "{path} {claim}");
+        }
+        let attach = json!({"type": "attach", "ref": "1", "conn": "c1", "token": token});
+        assert_eq!(exchange(&mut link, attach).await["code"], code, "{claim}");
+    }
+    let post =
+        json!({"type": "post", "ref": "2", "conn": "c1", "message_id": "m1", "text": "let me in"});
+    assert_eq!(exchange(&mut link, post).await["code"], "not_attached");
+    assert_eq!(world.head().await, 1);
+}
+
+#[tokio::test]
+async fn a_revoked_user_is_detached_and_only_a_later_token_lets_the_user_in_again() {
+    let world = World::new().await;
+    let mut link = world.open().await;
+    let token = world.routing_token().encode();
+    let attach = json!({"type": "attach", "ref": "1", "conn": "c1", "token": token});
+    assert_eq!(exchange(&mut link, attach.clone()).await["type"], "attached");
+
+    let (status, _) =
+        world.call("POST", "/groups/g1/revoke", &json!({"user_id": "u1"}), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let mut frames = Vec::new();
+    while frames.len() < 2 {
+        let frame: Value = serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap();
+        frames.push(frame);
+    }
+    assert_eq!(frames[0]["kind"], "access.revoked");
+    assert_eq!(frames[1], json!({"type": "detached", "reason": "revoked", "user_id": "u1"}));
+    assert_eq!(exchange(&mut link, attach).await["code"], "access_revoked");
+    let (status, problem) =
+        world.call("GET", "/groups/g1/history", &json!(null), Some(token)).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::FORBIDDEN, &json!("access_revoked")));
+
+    world.clock.fetch_add(1000, Ordering::Relaxed);
+    let fresh = world.routing_token().encode();
+    let attach = json!({"type": "attach", "ref": "1", "conn": "c1", "token": fresh});
+    assert_eq!(exchange(&mut link, attach).await["type"], "attached");
+}
+
+#[tokio::test]
+async fn a_group_that_was_never_activated_is_not_found_and_a_raised_epoch_voids_what_was() {
+    let world = World::new().await;
+    let path = "/groups/g9/config";
+    let token = Forged::orchestrator(&world.orchestrator, world.now(), ("PUT", path), "g9", 1);
+    let (status, problem) =
+        world.call_with("PUT", path, &config(1), Some(token.encode()), None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("group_not_found")));
+
+    let mut link = world.open().await;
+    let attach = json!({
+        "type": "attach", "ref": "1", "conn": "c1", "token": world.routing_token().encode()
+    });
+    assert_eq!(exchange(&mut link, attach.clone()).await["type"], "attached");
+    let path = "/groups/g1/init";
+    let token = world.service_token("POST", path).with("epoch", 2).encode();
+    let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 2});
+    let (status, answer) = world.call_with("POST", path, &init, Some(token), None).await;
+    assert_eq!((status, &answer["epoch"]), (StatusCode::OK, &json!(2)));
+    let frame: Value = serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap();
+    assert_eq!(frame["kind"], "group.epoch_raised");
+    let frame: Value = serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap();
+    assert_eq!(frame["reason"], "epoch_raised");
+    assert_eq!(exchange(&mut link, attach).await["code"], "stale_epoch");
+}
+
+#[tokio::test]
+async fn a_body_with_an_unknown_member_or_too_much_is_refused() {
+    let world = World::new().await;
+    let mut unknown = config(1);
+    unknown["surprise"] = json!(1);
+    let (status, problem) = world.call("PUT", "/groups/g1/config", &unknown, None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+    let large = json!({"user_id": "x".repeat(convene_model::limits::MAX_BODY_BYTES)});
+    let (status, problem) = world.call("POST", "/groups/g1/revoke", &large, None).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("too_large")));
+    for limit in ["0", "201", "x"] {
+        let routing = Some(world.routing_token().encode());
+        let token = world.service_token("GET", "/groups/g1/history").encode();
+        let path = format!("/groups/g1/history?limit={limit}");
+        let (status, _) = world.call_with("GET", &path, &json!(null), Some(token), routing).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "limit {limit}");
+    }
+    assert_eq!(world.head().await, 1);
+}
