@@ -1,5 +1,6 @@
 //! Convene from the outside: the binary as a process, driven by clients that know nothing of its
 //! inside.
+#![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod chain;
 mod controllers;
