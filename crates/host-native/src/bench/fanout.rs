@@ -2,15 +2,16 @@
 //! `write(2)` loop of the same bytes to the same kind of sockets.
 //!
 //! Both run in a closed loop: the next `in_flight` messages leave when the last ones are written to
-//! every socket. A thread of its own reads at the other end, seldom and much at a time, so that it
-//! takes as little as possible of the machine that is measured.
+//! every socket. A thread of its own reads at the other end as soon as something comes, and both
+//! loops wait for it when it is far behind: full buffers make the kernel join frames, which
+//! flatters whoever writes.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -20,15 +21,15 @@ use bytes::Bytes;
 use convene_app::rooms::{fanout::Fanout, outbound::Outbound};
 use convene_hop::GroupLink;
 use convene_model::{ConnId, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Figure;
 use crate::cli::CliError;
 
 /// Bytes of each message's payload; with its header a frame has four more.
 const PAYLOAD_BYTES: usize = 300;
-/// How often the other end reads.
-const READ_EVERY: Duration = Duration::from_millis(2);
+/// Messages that the other ends may be behind by before a loop waits for them.
+const READ_LAG: u64 = 16;
 /// Frames that the broadcaster takes from the upstream at once, as a room does.
 const BATCH: usize = 256;
 
@@ -43,11 +44,11 @@ pub(super) fn measure(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut measured = Vec::with_capacity(slices);
     for _ in 0..slices {
-        let limit = with_sockets(sockets, |sockets| bare_writes(&sockets, slice))?;
-        let value = with_sockets(sockets, |sockets| {
-            runtime.block_on(async {
-                tokio::spawn(broadcasts(sockets, in_flight, slice)).await.map_err(CliError::from)?
-            })
+        let limit = with_sockets(sockets, |sockets, read| bare_writes(&sockets, &read, slice))?;
+        let value = with_sockets(sockets, |sockets, read| {
+            // As a task, as a room is one.
+            let task = runtime.spawn(broadcasts(sockets, read, in_flight, slice));
+            runtime.block_on(task).map_err(CliError::from)?
         })?;
         measured.push((value, limit));
     }
@@ -62,7 +63,7 @@ fn payload() -> Bytes {
 }
 
 /// Writes the message to each socket in turn, one frame with each call.
-fn bare_writes(sockets: &[TcpStream], time: Duration) -> Result<f64, CliError> {
+fn bare_writes(sockets: &[TcpStream], read: &ReadBytes, time: Duration) -> Result<f64, CliError> {
     let payload = payload();
     let mut frame = vec![0x81, 126];
     frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
@@ -70,6 +71,9 @@ fn bare_writes(sockets: &[TcpStream], time: Duration) -> Result<f64, CliError> {
     let mut frames = 0_u64;
     let started = Instant::now();
     while started.elapsed() < time {
+        while read.is_behind(frames, sockets.len()) {
+            std::thread::yield_now();
+        }
         for mut socket in sockets {
             let mut rest = &frame[..];
             while !rest.is_empty() {
@@ -88,6 +92,7 @@ fn bare_writes(sockets: &[TcpStream], time: Duration) -> Result<f64, CliError> {
 /// Fans out what a group sends over its link.
 async fn broadcasts(
     sockets: Vec<TcpStream>,
+    read: ReadBytes,
     in_flight: usize,
     time: Duration,
 ) -> Result<f64, CliError> {
@@ -103,10 +108,10 @@ async fn broadcasts(
     let (group, mut link) = GroupLink::pair();
     let (done, written) = mpsc::channel(1);
     let group = tokio::spawn(send(group, in_flight, written, time));
-    let (mut frames, mut sent) = (Vec::new(), 0);
+    let (mut frames, mut sent) = (Vec::new(), 0_u64);
     let started = Instant::now();
     while link.rx.recv_many(&mut frames, BATCH).await > 0 {
-        sent += frames.len();
+        sent += (frames.len() * outbounds.len()) as u64;
         let batch = fanout.prepare(&mut frames);
         // What waits for a full socket is not written yet, and the bare loop would wait for it.
         if fanout.flush(&batch) > 0 {
@@ -117,13 +122,16 @@ async fn broadcasts(
         if !fanout.take_gone().is_empty() {
             return Err("a socket fell behind although it is read".into());
         }
-        if sent % in_flight == 0 {
+        while read.is_behind(sent, outbounds.len()) {
+            tokio::task::yield_now().await;
+        }
+        if sent.is_multiple_of((in_flight * outbounds.len()) as u64) {
             let _ = done.send(()).await;
         }
     }
     let seconds = started.elapsed().as_secs_f64();
     group.await??;
-    Ok((sent * outbounds.len()) as f64 / seconds)
+    Ok(sent as f64 / seconds)
 }
 
 /// Plays the group: `in_flight` messages, then waits until they are written.
@@ -148,7 +156,7 @@ async fn send(
 /// for each slice, so that a measurement needs no more descriptors than a shell allows.
 fn with_sockets(
     count: usize,
-    run: impl FnOnce(Vec<TcpStream>) -> Result<f64, CliError>,
+    run: impl FnOnce(Vec<TcpStream>, ReadBytes) -> Result<f64, CliError>,
 ) -> Result<f64, CliError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (mut near, mut far) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -160,45 +168,70 @@ fn with_sockets(
         near.push(socket);
     }
     let reader = Reader::start(far)?;
-    let measured = run(near);
+    let measured = run(near, reader.read.clone());
     reader.stop()?;
     measured
 }
 
+/// How many bytes the other ends have read.
+#[derive(Clone, Default)]
+struct ReadBytes(Arc<AtomicU64>);
+
+impl ReadBytes {
+    /// Whether the other ends of `sockets` are behind by more than [`READ_LAG`] of the messages that
+    /// were written as `frames`.
+    fn is_behind(&self, frames: u64, sockets: usize) -> bool {
+        let read = self.0.load(Ordering::Relaxed) / (PAYLOAD_BYTES as u64 + 4);
+        frames.saturating_sub(read) > READ_LAG * sockets as u64
+    }
+}
+
 /// The thread that reads the other ends.
 struct Reader {
-    stop: Arc<AtomicBool>,
+    read: ReadBytes,
+    stop: Arc<Notify>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl Reader {
     fn start(sockets: Vec<TcpStream>) -> Result<Self, CliError> {
-        for socket in &sockets {
-            socket.set_nonblocking(true)?;
-        }
-        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
+        let read = ReadBytes::default();
+        let count = read.clone();
         let thread = std::thread::spawn(move || {
-            let mut buffer = vec![0; 256 * 1024];
-            while !stopped.load(Ordering::Relaxed) {
-                for mut socket in &sockets {
-                    match socket.read(&mut buffer) {
-                        Ok(_) => {}
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(error),
-                    }
+            runtime.block_on(async {
+                for socket in sockets {
+                    socket.set_nonblocking(true)?;
+                    let socket = tokio::net::TcpStream::from_std(socket)?;
+                    tokio::spawn(read_to_end(socket, count.clone()));
                 }
-                std::thread::sleep(READ_EVERY);
-            }
-            Ok(())
+                stopped.notified().await;
+                Ok(())
+            })
         });
-        Ok(Self { stop, thread })
+        Ok(Self { read, stop, thread })
     }
 
     fn stop(self) -> Result<(), CliError> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
         self.thread.join().map_err(|_| "the reading thread panicked")??;
         Ok(())
+    }
+}
+
+async fn read_to_end(socket: tokio::net::TcpStream, read: ReadBytes) {
+    let mut buffer = [0; 4096];
+    while socket.readable().await.is_ok() {
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(len) => {
+                read.0.fetch_add(len as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
     }
 }
 

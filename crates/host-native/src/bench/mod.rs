@@ -1,6 +1,7 @@
 //! `convene bench`: figures of this machine beside the raw limits of the same machine, measured
 //! interleaved in one run.
 
+mod fanout;
 mod posts;
 mod raw_rows;
 
@@ -94,6 +95,13 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     {
         if wanted(name) {
             report(name, posts::measure(&args.dir, groups, in_flight, slice, SLICES)?);
+        }
+    }
+    for (name, sockets, in_flight) in
+        [("fanout_100", 100, 1), ("fanout_500", 500, 1), ("fanout_500_burst", 500, 8)]
+    {
+        if wanted(name) {
+            report(name, fanout::measure(sockets, in_flight, slice, SLICES)?);
         }
     }
     if let Some(path) = &args.json {
