@@ -9,6 +9,12 @@ use std::{collections::HashSet, sync::LazyLock};
 use ammonia::Builder;
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
+/// Elements within elements at most; what is nested deeper keeps its text and loses its markup.
+///
+/// Sanitising takes time that grows with the square of the depth, and 32 KiB of `>` are 32,768
+/// quotations within each other.
+pub const MAX_DEPTH: usize = 32;
+
 /// Renders Markdown as a fragment that is safe to put into a page.
 ///
 /// Line breaks are kept, bare `http(s)` addresses become links, links open in a new tab without a
@@ -78,6 +84,8 @@ struct Rendering<'a> {
     text: String,
     /// How many links and code blocks are open: their text is left as it is.
     opaque: usize,
+    /// How many elements are open, those beyond [`MAX_DEPTH`] included.
+    depth: usize,
 }
 
 impl<'a> Rendering<'a> {
@@ -120,7 +128,10 @@ impl<'a> Rendering<'a> {
         if matches!(tag, Tag::Link { .. } | Tag::CodeBlock(_)) {
             self.opaque += 1;
         }
-        self.events.push(Event::Start(tag));
+        self.depth += 1;
+        if self.depth <= MAX_DEPTH {
+            self.events.push(Event::Start(tag));
+        }
     }
 
     fn end(&mut self, end: TagEnd) {
@@ -134,7 +145,10 @@ impl<'a> Rendering<'a> {
         if matches!(end, TagEnd::Link | TagEnd::CodeBlock) {
             self.opaque = self.opaque.saturating_sub(1);
         }
-        self.events.push(Event::End(end));
+        if self.depth <= MAX_DEPTH {
+            self.events.push(Event::End(end));
+        }
+        self.depth = self.depth.saturating_sub(1);
     }
 
     /// Raw HTML as text, with its line breaks; the parser hands it out line by line.
@@ -210,15 +224,16 @@ fn address(text: &str) -> Option<usize> {
         .find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '`' | '|' | '\\'))
         .unwrap_or(text.len());
     let mut address = &text[..end];
+    let count = |bracket: char| address.matches(bracket).count();
+    // How many closing brackets have no partner; those at the end belong to the sentence.
+    let mut round = count(')').saturating_sub(count('('));
+    let mut square = count(']').saturating_sub(count('['));
     while let Some(last) = address.chars().next_back() {
-        let closes = match last {
-            '.' | ',' | ';' | ':' | '!' | '?' | '\'' | '*' | '_' => true,
-            ')' => address.matches(')').count() > address.matches('(').count(),
-            ']' => address.matches(']').count() > address.matches('[').count(),
-            _ => false,
-        };
-        if !closes {
-            break;
+        match last {
+            '.' | ',' | ';' | ':' | '!' | '?' | '\'' | '*' | '_' => {}
+            ')' if round > 0 => round -= 1,
+            ']' if square > 0 => square -= 1,
+            _ => break,
         }
         address = &address[..address.len() - last.len_utf8()];
     }
@@ -369,7 +384,29 @@ mod tests {
         {
             let _ = render(text);
         }
-        let deep = ">".repeat(5_000) + &"*a ".repeat(5_000);
-        assert!(!render(&deep).is_empty());
+    }
+
+    #[test]
+    fn what_is_nested_deeper_than_the_limit_keeps_its_text() {
+        let nested = |depth: usize| render(&format!("{}deep", "> ".repeat(depth)));
+        // The paragraph is an element as well.
+        assert_eq!(nested(MAX_DEPTH - 1).matches("<blockquote>").count(), MAX_DEPTH - 1);
+        assert!(nested(MAX_DEPTH - 1).contains("<p>deep</p>"));
+        assert_eq!(nested(MAX_DEPTH).matches("<blockquote>").count(), MAX_DEPTH);
+        assert!(nested(MAX_DEPTH).contains("deep") && !nested(MAX_DEPTH).contains("<p>"));
+        assert_eq!(nested(MAX_DEPTH + 1), nested(MAX_DEPTH));
+        let html = render(&format!("{}x\n\nafter", "1. ".repeat(1_000)));
+        assert!(html.matches('<').count() < 100 && html.ends_with("<p>after</p>\n"), "{html}");
+    }
+
+    #[test]
+    fn the_largest_messages_of_the_worst_kinds_render() {
+        let max = convene_model::limits::MAX_TEXT_BYTES;
+        for piece in [">", "1. ", "- ", "*a ", "[a](", "![", "~~a", "**a", "|\n", "http://a)", ")"]
+        {
+            let text = format!("http://a{}", piece.repeat(max / piece.len()));
+            assert!(!render(&text).is_empty());
+            assert!(render(&text["http://a".len()..]).len() < 20 * max, "{piece}");
+        }
     }
 }
