@@ -216,12 +216,6 @@ impl State {
         &self.runs
     }
 
-    /// Users whose routing tokens issued until then are void.
-    #[must_use]
-    pub fn revoked(&self) -> &BTreeMap<UserId, Timestamp> {
-        &self.revoked
-    }
-
     pub(crate) fn run(&self, run_id: &RunId) -> Option<&Run> {
         self.runs.iter().find(|run| run.run_id == *run_id)
     }

@@ -21,7 +21,10 @@ use bytes::Bytes;
 use convene_app::rooms::{fanout::Fanout, outbound::Outbound};
 use convene_hop::GroupLink;
 use convene_model::{ConnId, UserId};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Notify, mpsc},
+};
 
 use super::Figure;
 use crate::cli::CliError;
@@ -221,17 +224,13 @@ impl Reader {
     }
 }
 
-async fn read_to_end(socket: tokio::net::TcpStream, read: ReadBytes) {
+async fn read_to_end(mut socket: tokio::net::TcpStream, read: ReadBytes) {
     let mut buffer = [0; 4096];
-    while socket.readable().await.is_ok() {
-        match socket.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(len) => {
-                read.0.fetch_add(len as u64, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
+    while let Ok(len) = socket.read(&mut buffer).await {
+        if len == 0 {
+            return;
         }
+        read.0.fetch_add(len as u64, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use convene_group_controller::{Address, Controller, Effect, Found, Input, Post, SnapshotError};
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
+    claims::Access,
     event::EventKind,
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
@@ -37,6 +38,7 @@ pub(super) enum Mail {
         reply: oneshot::Sender<Result<(), Problem>>,
     },
     Head {
+        access: Option<Access>,
         reply: oneshot::Sender<Result<Head, Problem>>,
     },
     Open {
@@ -203,8 +205,8 @@ impl Actor {
                 let result = self.step(input);
                 self.batch.outputs.push(Output::Answer { result, reply });
             }
-            Mail::Head { reply } => {
-                let result = self.head();
+            Mail::Head { access, reply } => {
+                let result = self.admit(access.as_ref()).and_then(|()| self.head());
                 self.batch.outputs.push(Output::Head { result, reply });
             }
             Mail::Open { upstream, frames, reply } => match self.controller.state() {
@@ -334,16 +336,16 @@ impl Actor {
         Ok(found.map(|found| Found { seq: found.seq, digest: found.digest }))
     }
 
+    /// Whether the group admits who asks.
+    fn admit(&self, access: Option<&Access>) -> Result<(), Problem> {
+        let state = self.controller.state().ok_or(Code::GroupNotFound)?;
+        Ok(access.map_or(Ok(()), |access| state.admits(access))?)
+    }
+
     fn head(&self) -> Result<Head, Problem> {
         let state = self.controller.state().ok_or(Code::GroupNotFound)?;
         let identity = state.identity();
-        Ok(Head {
-            seq: state.seq(),
-            epoch: identity.epoch,
-            history: identity.history.clone(),
-            org_id: identity.org_id.clone(),
-            revoked: state.revoked().clone(),
-        })
+        Ok(Head { seq: state.seq(), epoch: identity.epoch, history: identity.history.clone() })
     }
 
     /// Takes one input in and keeps everything that follows from it, in order.

@@ -13,8 +13,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use convene_hop::{Clock, GroupLink, Hop, Signer};
 use convene_model::{
-    Code, GroupId, HistoryId, Problem, UpstreamId, history::HistoryPage, history::HistoryQuery,
-    infra::InitRequest, keys::TrustedKeys,
+    Code, GroupId, HistoryId, Problem, UpstreamId,
+    claims::Access,
+    history::{HistoryPage, HistoryQuery},
+    infra::InitRequest,
+    keys::TrustedKeys,
 };
 use convene_storage::{GroupStore, StoreError};
 use parking_lot::Mutex;
@@ -74,10 +77,6 @@ pub struct Head {
     pub epoch: u64,
     /// The numbering.
     pub history: HistoryId,
-    /// Whose group it is.
-    pub org_id: convene_model::OrgId,
-    /// Users whose routing tokens issued until then are void.
-    pub revoked: std::collections::BTreeMap<convene_model::UserId, convene_model::Timestamp>,
 }
 
 impl Controllers {
@@ -137,7 +136,15 @@ impl Controllers {
     /// # Errors
     /// [`Code::GroupNotFound`] for a group that was never brought to life.
     pub async fn head(&self, group_id: &GroupId) -> Result<Head, Problem> {
-        self.ask(group_id, |reply| Mail::Head { reply }).await?
+        self.ask(group_id, |reply| Mail::Head { access: None, reply }).await?
+    }
+
+    /// Like [`Self::head`], for a user whose verified routing token the group must admit.
+    ///
+    /// # Errors
+    /// Why the group does not admit it, or [`Code::GroupNotFound`].
+    pub async fn admit(&self, group_id: &GroupId, access: Access) -> Result<Head, Problem> {
+        self.ask(group_id, |reply| Mail::Head { access: Some(access), reply }).await?
     }
 
     pub(crate) async fn call(

@@ -146,20 +146,9 @@ async fn authorize_user(
     let config = &controllers.shared.config;
     let routing = request.header("x-routing-token").unwrap_or_default();
     let access = token::verify_routing(&config.orchestrator_keys, routing, config.signer.now())?;
-    if access.claims.group_id != claims.group_id {
-        let detail = "the routing token is for another group";
-        return Err(Problem::new(Code::Forbidden).detail(detail).into());
-    }
-    let head = controllers.head(&claims.group_id).await?;
-    if head.epoch != claims.epoch || head.epoch != access.claims.epoch {
+    let head = controllers.admit(&claims.group_id, access).await?;
+    if head.epoch != claims.epoch {
         return Err(Code::StaleEpoch.into());
-    }
-    if head.org_id != access.claims.org_id {
-        return Err(Problem::new(Code::Forbidden).detail("the group is another's").into());
-    }
-    let revoked = head.revoked.get(&access.claims.user_id);
-    if revoked.is_some_and(|instant| access.issued_at <= *instant) {
-        return Err(Code::AccessRevoked.into());
     }
     Ok(claims.group_id)
 }
