@@ -118,6 +118,18 @@ async fn a_connection_hears_nothing_before_its_own_attach() {
 }
 
 #[tokio::test]
+async fn an_attach_amid_broadcasts_takes_effect_at_its_own_place() {
+    let world = World::new().await;
+    let mut ada = world.attached("u1").await;
+    world.group.busy();
+    let mut ben = world.client("u2").await;
+    assert_eq!(ben.attach().await["seq"], 1, "after what was said before it");
+    assert_eq!(ben.event().await, 2);
+    ben.nothing_more().await;
+    assert_eq!(ada.events(2).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn frames_for_one_connection_go_to_it_alone() {
     let world = World::new().await;
     let (mut ada, mut ben) = (world.attached("u1").await, world.attached("u2").await);

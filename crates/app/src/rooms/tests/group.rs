@@ -65,6 +65,8 @@ struct Inner {
     hold_answers: bool,
     forget_before: u64,
     running: Option<String>,
+    busy: bool,
+    cut_replay_after: Option<usize>,
     counts: Counts,
     roles: HashSet<String>,
 }
@@ -107,10 +109,7 @@ impl FakeGroup {
 
     /// Writes a message into the group, as if by another app's user.
     pub(super) fn say(&self, text: &str) -> u64 {
-        let mut inner = self.inner.lock();
-        let seq = inner.events.len() as u64 + 1;
-        let id = MessageId::new(format!("said-{seq}")).unwrap();
-        inner.post(UserId::new("elsewhere").unwrap(), id, text.to_owned())
+        self.inner.lock().say(text)
     }
 
     /// Sends a frame to all upstreams.
@@ -169,6 +168,16 @@ impl FakeGroup {
     /// The text so far of a running reply, which is sent at each attach.
     pub(super) fn running(&self, text: &str) {
         self.inner.lock().running = Some(text.to_owned());
+    }
+
+    /// Lets something be said right before and right after each attach.
+    pub(super) fn busy(&self) {
+        self.inner.lock().busy = true;
+    }
+
+    /// Loses the upstream when this much of the next replay is sent.
+    pub(super) fn cut_replay_after(&self, events: usize) {
+        self.inner.lock().cut_replay_after = Some(events);
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -320,6 +329,9 @@ impl Inner {
             Ok(user) => user,
             Err(problem) => return self.refuse(upstream, &conn, r#ref, problem.code),
         };
+        if self.busy {
+            self.say("right before");
+        }
         let seq = self.events.len() as u64;
         if history.is_some_and(|history| history != numbering()) || after.is_some_and(|a| a > seq) {
             let reset = GroupFrame::Reset { r#ref, seq, history: numbering() };
@@ -340,13 +352,30 @@ impl Inner {
         let state = GroupState { runs: runs.collect(), ..GroupState::default() };
         let attached = GroupFrame::Attached { r#ref, seq, epoch: 1, history: numbering(), state };
         self.send(upstream, &attached.encode_for(&conn));
-        for event in &self.events[after.unwrap_or(seq) as usize..] {
+        let replay = &self.events[after.unwrap_or(seq) as usize..];
+        let whole = replay.len();
+        let upto = if whole == 0 { None } else { self.cut_replay_after.take() };
+        for event in &replay[..upto.unwrap_or(whole)] {
             self.send(upstream, &with_conn(&conn, event));
+        }
+        if upto.is_some() {
+            self.upstreams.clear();
+            self.conns.clear();
+            return;
+        }
+        if self.busy {
+            self.say("right after");
         }
         if let Some(text) = self.running.clone() {
             let delta = GroupFrame::Delta { run_id, attempt: 1, offset: 0, text };
             self.send(upstream, &delta.encode_for(&conn));
         }
+    }
+
+    fn say(&mut self, text: &str) -> u64 {
+        let seq = self.events.len() as u64 + 1;
+        let id = MessageId::new(format!("said-{seq}")).unwrap();
+        self.post(UserId::new("elsewhere").unwrap(), id, text.to_owned())
     }
 
     fn post(&mut self, user: UserId, message_id: MessageId, text: String) -> u64 {

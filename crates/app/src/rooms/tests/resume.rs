@@ -34,26 +34,42 @@ async fn clients_see_each_event_once_although_the_upstream_is_lost_again_and_aga
 }
 
 #[tokio::test]
-async fn a_loss_in_the_middle_of_a_replay_goes_on_where_it_was() {
+async fn what_is_broadcast_while_others_come_back_is_heard_once() {
     let world = World::new().await;
-    world.attached("u9").await;
-    for _ in 0..500 {
-        world.group.say("old");
+    let mut clients = Vec::new();
+    for user in ["u1", "u2", "u3", "u4"] {
+        clients.push(world.attached(user).await);
     }
-    for _ in 0..5 {
-        let mut client = world.client("u1").await;
-        client.send(json!({"type": "attach", "ref": "a", "after": 0})).await;
-        let attaches = world.group.counts().attaches;
-        world.group.until("the attach", |group| group.counts().attaches > attaches).await;
-        world.group.cut();
-        let mut frame = client.frame().await;
-        assert_eq!(frame["type"], "attached");
-        for seq in 1..=500 {
-            frame = client.frame().await;
-            assert_eq!(frame["seq"], seq, "{frame}");
-        }
+    world.group.busy();
+    world.group.cut();
+    world.group.until("the return", |group| group.conns() == 4).await;
+    let head = world.group.say("the last");
+    assert_eq!(head, 9, "two around each attach, and the last");
+    for client in &mut clients {
+        assert_eq!(client.events(9).await, (1..=9).collect::<Vec<_>>());
         client.nothing_more().await;
     }
+}
+
+#[tokio::test]
+async fn a_loss_in_the_middle_of_a_replay_goes_on_where_it_was() {
+    let world = World::new().await;
+    let mut keeper = world.attached("u9").await;
+    for _ in 0..50 {
+        world.group.say("old");
+    }
+    keeper.events(50).await;
+    for (seen, sent) in [(0, 0), (0, 1), (10, 17), (0, 49), (49, 1)] {
+        let mut client = world.client("u1").await;
+        world.group.cut_replay_after(sent);
+        assert_eq!(client.attach_with(json!({"after": seen})).await["type"], "attached");
+        let missed = 50 - seen;
+        assert_eq!(client.events(missed).await, (seen as u64 + 1..=50).collect::<Vec<_>>());
+        client.nothing_more().await;
+        drop(client);
+        world.group.until("the keeper alone", |group| group.conns() == 1).await;
+    }
+    keeper.nothing_more().await;
 }
 
 #[tokio::test]
