@@ -1,20 +1,38 @@
-//! A real browser, driven over WebDriver.
+//! A real browser, driven over WebDriver, seen as a person sees it: by labels, names and text.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, WebDriver};
-use tokio::process::{Child, Command};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use thirtyfour::{
+    ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement,
+};
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
 
-use crate::client::http_client;
+use crate::client::{PATIENCE, http_client};
 
 /// How long the driver may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause between two looks at a page.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// ChromeDriver as a process; killed when dropped.
 #[derive(Debug)]
 pub struct Browsers {
     url: String,
     _driver: Child,
+}
+
+/// What a browser is shown on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// A window of 1280 × 800 with a mouse.
+    Desk,
+    /// A phone of 390 × 844 that is touched.
+    Phone,
 }
 
 impl Browsers {
@@ -37,20 +55,20 @@ impl Browsers {
                 panic!("{program} cannot be started ({error}): run the tests with `cargo xtask test`, which installs it")
             });
         let url = format!("http://127.0.0.1:{port}");
-        let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+        let deadline = Instant::now() + START_TIMEOUT;
         let http = http_client();
         while http.get(format!("{url}/status")).send().await.is_err() {
-            assert!(tokio::time::Instant::now() < deadline, "{program} does not answer");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(Instant::now() < deadline, "{program} does not answer");
+            sleep(LOOK_EVERY).await;
         }
         Self { url, _driver: driver }
     }
 
-    /// Opens a browser of its own with a window of `width` × `height` CSS pixels.
+    /// Opens a browser of its own, which keeps what it keeps in `profile`.
     ///
     /// # Panics
     /// When it cannot be started.
-    pub async fn open(&self, profile: &Path, width: u32, height: u32) -> WebDriver {
+    pub async fn open(&self, profile: &Path, screen: Screen) -> Page {
         let mut capabilities = DesiredCapabilities::chrome();
         if let Ok(binary) = std::env::var("CONVENE_CHROMIUM") {
             capabilities.set_binary(&binary).expect("a capability");
@@ -66,14 +84,198 @@ impl Browsers {
             "--disable-component-update",
             "--disable-sync",
             "--hide-scrollbars",
+            "--window-size=1280,960",
+            // The browser ends with the driver, also when a test fails.
+            "--remote-debugging-pipe",
             &format!("--user-data-dir={}", profile.display()),
-            &format!("--window-size={width},{height}"),
         ] {
             capabilities.add_arg(flag).expect("a capability");
         }
-        WebDriver::new(&self.url, capabilities).await.expect("the browser starts")
+        capabilities.set_browser_log_level(LoggingPrefsLogLevel::Severe).expect("a capability");
+        if screen == Screen::Phone {
+            let metrics = json!({
+                "width": 390, "height": 844, "pixelRatio": 2.0, "touch": true, "mobile": true
+            });
+            let emulation = json!({"deviceMetrics": metrics});
+            let set = capabilities.add_experimental_option("mobileEmulation", emulation);
+            set.expect("a capability");
+        }
+        let driver = WebDriver::new(&self.url, capabilities).await.expect("the browser starts");
+        if screen == Screen::Desk {
+            let size =
+                driver.cdp().emulation().set_device_metrics_override(1280, 800, 1.0, false).await;
+            size.expect("the window has a size");
+        }
+        Page { driver }
     }
 }
+
+/// A browser with one page.
+///
+/// Every method waits a while for what it is about and panics, saying what was missing, if that
+/// does not appear.
+#[derive(Debug)]
+pub struct Page {
+    driver: WebDriver,
+}
+
+impl Page {
+    /// Goes to an address.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn go(&self, url: &str) {
+        self.driver.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// What an expression of the page's script says.
+    ///
+    /// # Panics
+    /// When it throws, or says something else than a `T`.
+    pub async fn say<T: DeserializeOwned>(&self, expression: &str) -> T {
+        let script = format!("return ({expression});");
+        let said = self.driver.execute(script, Vec::new()).await;
+        let said = said.unwrap_or_else(|error| panic!("{expression}: {error}"));
+        said.convert().unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// Runs statements in the page.
+    ///
+    /// # Panics
+    /// When they throw.
+    pub async fn run(&self, script: &str) {
+        let done = self.driver.execute(script, Vec::new()).await;
+        done.unwrap_or_else(|error| panic!("{script}: {error}"));
+    }
+
+    /// Waits until an expression is true.
+    ///
+    /// # Panics
+    /// When it does not become true in time.
+    pub async fn until(&self, expression: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        // Between two pages there is none that could answer.
+        let look = async || {
+            let said = self.driver.execute(format!("return !!({expression});"), Vec::new()).await;
+            said.is_ok_and(|said| said.json() == &Value::Bool(true))
+        };
+        while !look().await {
+            if Instant::now() > deadline {
+                let text = self.driver.execute("return document.body.innerText", Vec::new()).await;
+                let text = text.map(|text| text.json().to_string()).unwrap_or_default();
+                panic!("never true: {expression}\non the page: {text}");
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until a text can be read somewhere on the page.
+    ///
+    /// # Panics
+    /// When it does not appear in time.
+    pub async fn read(&self, text: &str) {
+        self.until(&format!("document.body.innerText.includes({})", json!(text))).await;
+    }
+
+    /// Presses the button or link of that name.
+    ///
+    /// # Panics
+    /// When there is none in sight.
+    pub async fn press(&self, name: &str) {
+        let button = self.element(FIND_BUTTON, name).await;
+        button.click().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    /// Types into the field with that label, keys as in [`thirtyfour::Key`] included.
+    ///
+    /// # Panics
+    /// When there is none in sight.
+    pub async fn write(&self, label: &str, text: &str) {
+        let field = self.element(FIND_FIELD, label).await;
+        field.send_keys(text).await.unwrap_or_else(|error| panic!("{label}: {error}"));
+    }
+
+    /// What stands in the field with that label.
+    ///
+    /// # Panics
+    /// When there is none in sight.
+    pub async fn value(&self, label: &str) -> String {
+        let field = self.element(FIND_FIELD, label).await;
+        let value = field.prop("value").await.expect("a field has a value");
+        value.unwrap_or_default()
+    }
+
+    async fn element(&self, find: &str, name: &str) -> WebElement {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.driver.execute(find, vec![json!(name)]).await;
+            if let Some(element) = found.ok().and_then(|found| found.element().ok()) {
+                return element;
+            }
+            assert!(Instant::now() < deadline, "nothing in sight is called {name:?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Lets the page believe that its reader prefers dark colours, or light ones.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn prefer_dark(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        let set = self.driver.cdp().send_raw("Emulation.setEmulatedMedia", features).await;
+        set.expect("a preference can be set");
+    }
+
+    /// Saves a picture of the page as PNG.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub async fn picture(&self, file: &Path) {
+        self.driver.screenshot(file).await.expect("a picture can be taken");
+    }
+
+    /// Errors that scripts, the network and the content security policy reported since the last
+    /// call.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn errors(&self) -> Vec<String> {
+        let entries = self.driver.browser_log().await.expect("the browser keeps a log");
+        entries.into_iter().map(|entry| entry.message).collect()
+    }
+
+    /// Closes the browser.
+    pub async fn close(self) {
+        let _ = self.driver.clone().quit().await;
+    }
+}
+
+impl Drop for Page {
+    /// A page that was not closed belongs to a test that failed: the browser ends with its driver,
+    /// and nobody waits for it.
+    fn drop(&mut self) {
+        let _ = self.driver.clone().leak();
+    }
+}
+
+/// The visible button or link with an accessible name.
+const FIND_BUTTON: &str = "
+    const name = arguments[0];
+    return [...document.querySelectorAll('button, a[href], summary, [role=button]')].find((element) =>
+        element.checkVisibility() && element.getClientRects().length &&
+        (element.getAttribute('aria-label') ?? element.textContent).trim().replace(/\\s+/g, ' ') === name);
+";
+
+/// The visible field with a label.
+const FIND_FIELD: &str = "
+    const name = arguments[0];
+    return [...document.querySelectorAll('input, textarea, select')].find((element) =>
+        element.checkVisibility() && element.getClientRects().length &&
+        [element.getAttribute('aria-label'), ...[...element.labels ?? []].map((label) => label.textContent)]
+            .some((label) => label?.trim() === name));
+";
 
 /// A port that was free a moment ago.
 ///
