@@ -11,7 +11,7 @@ use convene_model::{
     Code, Problem,
     agents::InvokeRequest,
     claims::{AgentAccessClaims, SCOPE_INVOKE, service},
-    limits::MAX_BODY_BYTES,
+    limits::MAX_INVOKE_BYTES,
     token::{self, Token, TokenError},
 };
 use http::{HeaderMap, Request, header};
@@ -92,7 +92,7 @@ fn authorization(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    match Limited::new(body, MAX_INVOKE_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Code::TooLarge.into()),
         Err(_) => Err(Problem::new(Code::InvalidRequest).detail("the body was cut").into()),

@@ -23,7 +23,7 @@ use http::{Request, StatusCode, header};
 use crate::{Config, RESOLVE_PATH, Worker, failure::Failure, invoke::Call};
 
 /// How long a resolved agent is used without asking again.
-pub const RESOLVE_TTL: Duration = Duration::from_secs(30);
+pub const RESOLVE_TTL: Duration = Duration::from_secs(5);
 /// Resolved agents kept at a time; beyond it the oldest goes.
 pub const MAX_CACHED_AGENTS: usize = 1024;
 

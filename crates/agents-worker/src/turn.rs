@@ -38,9 +38,8 @@ pub(crate) fn run(
                 Ok(Next::Text(text)) => text,
                 Ok(Next::End(end)) => break end,
                 Err(failure) => {
-                    if failure.code == failure::PROVIDER_UNAUTHORIZED {
-                        worker.agents.forget(&Key::of(&call.claims));
-                    }
+                    // Whoever mends the agent or its provider should not wait for the cache.
+                    worker.agents.forget(&Key::of(&call.claims));
                     yield finished(&call, failure);
                     return;
                 }

@@ -216,7 +216,7 @@ async fn open_orchestrator(
         let operator = app.scope == Some(AppScope::Operator);
         apps.push(TrustedApp { issuer: app.issuer.clone(), operator });
     }
-    let db = SqliteDatabase::open(&config.data_dir.join("infra.db"))?;
+    let db = SqliteDatabase::open(config.data_dir.join("infra.db"))?;
     let orchestrator = convene_orchestrator::open(convene_orchestrator::Config {
         signer: Signer::new(keys.orchestrator.clone(), Arc::clone(clock)),
         apps,
@@ -238,7 +238,7 @@ async fn open_app(
     orchestrator: &Orchestrator,
     key_folder: &std::path::Path,
 ) -> Result<App, CliError> {
-    let db = SqliteDatabase::open(&config.data_dir.join("workspace.db"))?;
+    let db = SqliteDatabase::open(config.data_dir.join("workspace.db"))?;
     let app = convene_app::open(convene_app::Config {
         db: Arc::new(db),
         orchestrator: Hop::in_process(orchestrator.router()),

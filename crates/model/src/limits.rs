@@ -11,6 +11,9 @@ pub const MAX_TEXT_BYTES: usize = 32 * 1024;
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Bytes of an HTTP request's body, unless a route says less.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Bytes of a request to the Agents Worker: a whole context, each byte of which JSON may have to
+/// escape as six.
+pub const MAX_INVOKE_BYTES: usize = 512 * 1024;
 /// Mentions in one message.
 pub const MAX_MENTIONS: usize = 20;
 /// Agents in one group.

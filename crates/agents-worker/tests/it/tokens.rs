@@ -7,7 +7,7 @@ use convene_model::{
     agents::ResolvedModel,
     claims::{AgentAccessClaims, service},
     keys::SigningKey,
-    limits::MAX_BODY_BYTES,
+    limits::MAX_INVOKE_BYTES,
     token::{self, Token},
 };
 use http::{Request, StatusCode};
@@ -318,8 +318,8 @@ async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
         body
     };
     let world = world();
-    refused_body(&world, sized(MAX_BODY_BYTES + 1), Code::TooLarge).await;
-    let largest = sized(MAX_BODY_BYTES);
+    refused_body(&world, sized(MAX_INVOKE_BYTES + 1), Code::TooLarge).await;
+    let largest = sized(MAX_INVOKE_BYTES);
     let token = token::sign(&controllers_key(), &world.token(&largest));
     let response = world.send(Some(&format!("Bearer {token}")), largest).await;
     assert_eq!(response.status(), StatusCode::OK);

@@ -184,10 +184,9 @@ async fn post_until(
 ) -> Result<(u64, Histogram<u64>), CliError> {
     let GroupLink { tx, mut rx } = link;
     let free = Arc::new(Semaphore::new(places));
-    let text = "y".repeat(TEXT_BYTES);
     let (sent_at, mut sent_times) = tokio::sync::mpsc::unbounded_channel::<Instant>();
     let writer = {
-        let free = Arc::clone(&free);
+        let (free, text) = (Arc::clone(&free), "y".repeat(TEXT_BYTES));
         async move {
             let mut count = 0_u64;
             while Instant::now() < deadline {
@@ -202,7 +201,7 @@ async fn post_until(
                     break;
                 }
             }
-            (count, tx)
+            tx
         }
     };
     let reader = async {
@@ -227,7 +226,9 @@ async fn post_until(
         }
         Ok::<_, CliError>((answered, latency))
     };
-    let ((_, tx), answered) = tokio::join!(writer, reader);
-    drop(tx);
+    // A task of its own, so that posts leave while answers are read.
+    let writer = tokio::spawn(writer);
+    let answered = reader.await;
+    drop(writer.await?);
     answered
 }

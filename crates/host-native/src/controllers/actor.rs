@@ -153,6 +153,10 @@ impl Actor {
                     }
                     for mail in waiting.drain(..) {
                         self.take(mail);
+                        // With nothing under way the journal would only wait for the rest.
+                        if self.gate.len() == 0 {
+                            self.commit();
+                        }
                     }
                     self.commit();
                 }

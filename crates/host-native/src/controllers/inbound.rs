@@ -13,7 +13,11 @@ use convene_model::{
 };
 use tokio::sync::mpsc;
 
-use super::{MAX_BATCH, Shared, actor::Mail};
+use super::{Shared, actor::Mail};
+
+/// Frames that are read and passed on at a time: few enough that the group works on the first ones
+/// while the next are read.
+const AT_A_TIME: usize = 16;
 
 /// A frame of a connection, read and checked as far as that is possible without the group.
 #[derive(Debug)]
@@ -54,11 +58,11 @@ pub(super) async fn read(
     mut frames: mpsc::Receiver<Bytes>,
     mailbox: mpsc::Sender<Mail>,
 ) {
-    let mut waiting = Vec::with_capacity(MAX_BATCH);
+    let mut waiting = Vec::with_capacity(AT_A_TIME);
     loop {
         let received = tokio::select! {
             () = shared.stopping.cancelled() => 0,
-            received = frames.recv_many(&mut waiting, MAX_BATCH) => received,
+            received = frames.recv_many(&mut waiting, AT_A_TIME) => received,
         };
         if received == 0 {
             break;

@@ -1,7 +1,7 @@
 //! A run's call of the Agents Worker: one request, its answer streamed back into the group's
 //! mailbox. Nothing stays open when it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use convene_group_controller::{Input, Invocation, RunEnd};
@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 
 use super::{Shared, actor::Mail};
 
+/// How long a lost attempt waits before the run goes on, times the attempt: a worker that restarts
+/// should not use all attempts up.
+const AFTER_LOSS: Duration = Duration::from_millis(500);
 /// Bytes of one server-sent event at most.
 const MAX_SSE_EVENT: usize = 256 * 1024;
 
@@ -36,6 +39,7 @@ pub(super) async fn run(
                 group = %invocation.request.group_id, run = %sink.run_id, attempt, detail,
                 "the agents worker did not finish an attempt"
             );
+            tokio::time::sleep(AFTER_LOSS * attempt).await;
             RunEnd::Lost {
                 code: failure::WORKER_UNAVAILABLE,
                 detail: "The agents service could not be reached.".to_owned(),

@@ -101,7 +101,6 @@ impl Controllers {
     }
 
     /// The routes that the Orchestrator calls, each with its service token.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         routes::router(self.clone())
     }

@@ -257,6 +257,13 @@ async fn addresses_that_nobody_allowed_and_ports_without_a_server_end_the_run() 
         );
         assert_eq!(room.calls(), 0);
         room.history().await;
+
+        // Who mends the provider need not wait for anything.
+        let path = format!("/api/orgs/{}/providers/{provider}", house.org);
+        let mended = json!({"base_url": house.models.base_url(), "api_key": KEY});
+        let (status, answer) = house.ana.send("PATCH", &path, Some(&mended)).await;
+        assert!(status < 300, "{status} {answer}");
+        room.works_again().await;
     }
     // Others are not touched by it.
     house.room("Scribe").await.works_again().await;

@@ -1,5 +1,7 @@
 //! Tokens: what is minted verifies, and each way of being wrong is refused by its own name.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use convene_model::{
     GroupId, OrgId, Role, Timestamp, UserId,
