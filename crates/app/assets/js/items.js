@@ -1,7 +1,7 @@
 // The items of a conversation in their order, and how they are set: headers, days, the line at the
 // first unread message. The same rules as `src/ui/timeline.rs`, in the reader's time zone.
 
-import { h } from "./dom.js";
+import { avatar, h } from "./dom.js";
 import { setTime } from "./message.js";
 import { dayKey, dayName } from "./time.js";
 
@@ -202,6 +202,8 @@ export class Items {
       const right = name(item.author);
       if (!place || place.textContent === right) continue;
       place.textContent = right;
+      const { kind, id } = item.author;
+      item.el.querySelector(".avatar")?.replaceWith(avatar(kind === "agent", id, right));
       setTime(item.el, right, item.at);
     }
   }

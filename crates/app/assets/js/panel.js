@@ -10,7 +10,6 @@ const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers
 class Panel extends HTMLElement {
   connectedCallback() {
     room.on("people", () => this.show());
-    room.on("runs", () => this.show());
     const toggle = find("#panel-toggle", HTMLButtonElement);
     const set = (/** @type {boolean} */ open) => {
       document.documentElement.dataset.panel = open ? "open" : "closed";

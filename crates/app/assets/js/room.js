@@ -44,7 +44,10 @@ class Room {
   /** @type {Set<string>} messages on the wire, by id */
   #sending = new Set();
   #retryTimer = 0;
-  #askedFor = new Set();
+  /** @type {Set<string>} people of whom the member list is being asked, by id */
+  #asking = new Set();
+  /** @type {Set<string>} people whom a member list fetched for their sake did not have, by id */
+  #gone = new Set();
   /** @type {State} */
   state = "connecting";
   /** Why there will be no further attempt, as a sentence. */
@@ -102,12 +105,18 @@ class Room {
     this.connection.open();
   }
 
-  /** @param {Author} author */
+  /**
+   * Somebody unknown has perhaps just joined: until the member list answers, they are `…`; then
+   * `people` is told. Agents need no asking, since the group tells of each change to them.
+   * @param {Author} author
+   */
   name(author) {
     const name = this.#names.get(author.id);
     if (name !== undefined) return name;
+    if (author.kind === "agent") return "Former agent";
+    if (this.#gone.has(author.id)) return "Former member";
     void this.#askWho(author.id);
-    return author.kind === "agent" ? "Former agent" : "Former member";
+    return "…";
   }
 
   /** Everybody who can be mentioned, agents first. */
@@ -241,6 +250,7 @@ class Room {
         this.#learn();
         this.connection.sound();
         this.#become("live");
+        this.#tell("people", null);
         this.#tell("runs", frame.state.runs);
         this.#flush();
         return;
@@ -343,16 +353,20 @@ class Room {
     this.#names.set(this.me.id, this.me.name);
   }
 
-  /** Somebody unknown wrote: perhaps somebody who has just joined. @param {string} id */
+  /** @param {string} id of a person without a name */
   async #askWho(id) {
-    if (this.#askedFor.has(id)) return;
-    this.#askedFor.add(id);
+    if (this.#asking.has(id)) return;
+    this.#asking.add(id);
     try {
       this.members = await call("GET", `${this.path}/members`);
     } catch {
+      // Whoever needs the name next asks again.
       return;
+    } finally {
+      this.#asking.delete(id);
     }
     this.#learn();
+    if (!this.#names.has(id)) this.#gone.add(id);
     this.#tell("people", null);
   }
 }
