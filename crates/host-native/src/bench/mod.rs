@@ -91,8 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         );
         figures.insert(name, figure);
     };
-    for (name, groups, in_flight) in [("posts_hot_group", 1, 64), ("posts_1000_groups", 1000, 1000)]
-    {
+    for (name, groups, in_flight) in [("posts_hot_group", 1, 64), ("posts_1000_groups", 1000, 64)] {
         if wanted(name) {
             report(name, posts::measure(&args.dir, groups, in_flight, slice, SLICES)?);
         }

@@ -106,11 +106,11 @@ async fn posts(
 
     let before = store.stats();
     let deadline = Instant::now() + time;
-    let places = in_flight.div_ceil(groups);
+    let free = Arc::new(Semaphore::new(in_flight));
     let started = Instant::now();
     let mut posters = JoinSet::new();
     for (index, link) in links.into_iter().enumerate() {
-        posters.spawn(post_until(link, index, places, deadline));
+        posters.spawn(post_until(link, index, Arc::clone(&free), deadline));
     }
     let mut latency = Histogram::<u64>::new(3)?;
     let mut posted = 0;
@@ -175,60 +175,62 @@ async fn attach(
     Ok(link)
 }
 
-/// Keeps `places` posts under way on one link until `deadline`.
+/// Posts on one link until `deadline`, each post in one of the `free` places that all links share.
 async fn post_until(
     link: GroupLink,
     index: usize,
-    places: usize,
+    free: Arc<Semaphore>,
     deadline: Instant,
 ) -> Result<(u64, Histogram<u64>), CliError> {
     let GroupLink { tx, mut rx } = link;
-    let free = Arc::new(Semaphore::new(places));
     let (sent_at, mut sent_times) = tokio::sync::mpsc::unbounded_channel::<Instant>();
-    let writer = {
-        let (free, text) = (Arc::clone(&free), "y".repeat(TEXT_BYTES));
-        async move {
-            let mut count = 0_u64;
-            while Instant::now() < deadline {
-                let Ok(place) = Arc::clone(&free).acquire_owned().await else { break };
-                place.forget();
-                count += 1;
-                let frame = format!(
-                    "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
-                );
-                let _ = sent_at.send(Instant::now());
-                if tx.send(Bytes::from(frame)).await.is_err() {
-                    break;
-                }
+    // A task of its own, so that posts leave while answers are read.
+    let places = Arc::clone(&free);
+    let mut writer = tokio::spawn(async move {
+        let text = "y".repeat(TEXT_BYTES);
+        let mut count = 0_u64;
+        while let Ok(place) = places.acquire().await {
+            if Instant::now() >= deadline {
+                break;
             }
-            tx
-        }
-    };
-    let reader = async {
-        let mut latency = Histogram::<u64>::new(3)?;
-        let mut waiting = Vec::with_capacity(64);
-        let mut answered = 0_u64;
-        while rx.recv_many(&mut waiting, 64).await > 0 {
-            for frame in waiting.drain(..) {
-                if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
-                    answered += 1;
-                    free.add_permits(1);
-                    if let Some(at) = sent_times.recv().await {
-                        latency.record(at.elapsed().as_micros() as u64)?;
-                    }
-                } else if !frame.starts_with(b"{\"type\":\"event\"") {
-                    return Err(String::from_utf8_lossy(&frame).into_owned().into());
-                }
-            }
-            if Instant::now() >= deadline && free.available_permits() >= places {
+            place.forget();
+            count += 1;
+            let frame = format!(
+                "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
+            );
+            let sent = sent_at.send(Instant::now()).is_ok();
+            if !sent || tx.send(Bytes::from(frame)).await.is_err() {
                 break;
             }
         }
-        Ok::<_, CliError>((answered, latency))
-    };
-    // A task of its own, so that posts leave while answers are read.
-    let writer = tokio::spawn(writer);
-    let answered = reader.await;
-    drop(writer.await?);
-    answered
+        (count, tx)
+    });
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut waiting = Vec::with_capacity(64);
+    let mut answered = 0_u64;
+    let mut sent = None;
+    while sent.as_ref().is_none_or(|(count, _)| *count != answered) {
+        let received = tokio::select! {
+            done = &mut writer, if sent.is_none() => {
+                sent = Some(done?);
+                continue;
+            }
+            received = rx.recv_many(&mut waiting, 64) => received,
+        };
+        if received == 0 {
+            return Err("the upstream ended".into());
+        }
+        for frame in waiting.drain(..) {
+            if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
+                answered += 1;
+                free.add_permits(1);
+                if let Some(at) = sent_times.recv().await {
+                    latency.record(at.elapsed().as_micros() as u64)?;
+                }
+            } else if !frame.starts_with(b"{\"type\":\"event\"") {
+                return Err(String::from_utf8_lossy(&frame).into_owned().into());
+            }
+        }
+    }
+    Ok((answered, latency))
 }
