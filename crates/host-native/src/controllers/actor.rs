@@ -1,6 +1,6 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use convene_group_controller::{Address, Controller, Effect, Found, Input, Post, SnapshotError};
@@ -16,6 +16,7 @@ use convene_storage::{Batch, CommitFailed, LoadedGroup, PostIndex, Snapshot};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
+    time::Instant,
 };
 use uuid::Uuid;
 
@@ -126,11 +127,20 @@ impl Actor {
 
     /// Serves the group until the node stops or a commit fails.
     pub(super) async fn run(mut self) {
-        let stopping = self.shared.stopping.clone();
+        // A token of its own and one timer for all turns: a turn takes microseconds, and what is
+        // shared by all groups would be a lock between them.
+        let mut stopping = pin!(self.shared.stopping.child_token().cancelled_owned());
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut timer_at = None;
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         loop {
             let has_room = self.gate.len() < MAX_UNCOMMITTED_BATCHES;
-            let until_due = self.until_due();
+            if timer_at != self.wake_at {
+                timer_at = self.wake_at;
+                if let Some(at) = timer_at {
+                    timer.as_mut().reset(Instant::now() + at.since((self.shared.clock)()));
+                }
+            }
             tokio::select! {
                 biased;
                 opened = self.gate.opened() => match opened {
@@ -143,7 +153,7 @@ impl Actor {
                         break;
                     }
                 },
-                () = stopping.cancelled() => {
+                () = &mut stopping => {
                     self.drain().await;
                     break;
                 }
@@ -160,7 +170,8 @@ impl Actor {
                     }
                     self.commit();
                 }
-                () = sleep(until_due), if has_room => {
+                () = &mut timer, if has_room && timer_at.is_some() => {
+                    timer_at = None;
                     let _ = self.step(Input::Tick);
                     self.commit();
                 }
@@ -185,11 +196,6 @@ impl Actor {
     /// is rebuilt from what is stored when it is next used.
     fn lost(&self, error: &CommitFailed) {
         tracing::error!(group = %self.group_id, %error, "a group's controller is dropped");
-    }
-
-    fn until_due(&self) -> Option<Duration> {
-        let now = (self.shared.clock)();
-        self.wake_at.map(|at| at.since(now))
     }
 
     fn take(&mut self, mail: Mail) {
@@ -512,11 +518,4 @@ pub(super) enum WakeError {
 /// Never: a UUID's digits make an id.
 fn new_history_id() -> HistoryId {
     HistoryId::new(Uuid::new_v4().simple().to_string()).expect("a UUID's digits make an id")
-}
-
-async fn sleep(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
-    }
 }

@@ -1,7 +1,7 @@
 //! Frames from an upstream on their way to its group: parsed and their tokens verified here, beside
 //! the group's own task, so that a burst of attaches does not hold the group up.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use convene_model::{
@@ -58,10 +58,11 @@ pub(super) async fn read(
     mut frames: mpsc::Receiver<Bytes>,
     mailbox: mpsc::Sender<Mail>,
 ) {
+    let mut stopping = pin!(shared.stopping.child_token().cancelled_owned());
     let mut waiting = Vec::with_capacity(AT_A_TIME);
     loop {
         let received = tokio::select! {
-            () = shared.stopping.cancelled() => 0,
+            () = &mut stopping => 0,
             received = frames.recv_many(&mut waiting, AT_A_TIME) => received,
         };
         if received == 0 {
