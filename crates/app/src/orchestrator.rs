@@ -248,7 +248,12 @@ mod tests {
     #[test]
     fn a_history_query_names_what_is_asked_for() {
         assert_eq!(history_query(&HistoryQuery::default()), "");
-        let query = HistoryQuery { before: Some(7), after: None, limit: Some(20) };
+        let query = HistoryQuery {
+            before: Some(7),
+            after: None,
+            limit: Some(20),
+            ..HistoryQuery::default()
+        };
         assert_eq!(history_query(&query), "?before=7&limit=20");
     }
 }

@@ -327,6 +327,8 @@ impl Turn<'_> {
             agents: state.config.agents.clone(),
             paused: state.config.paused,
             runs: runs.collect(),
+            pins: state.pins.clone(),
+            ..GroupState::default()
         }
     }
 }

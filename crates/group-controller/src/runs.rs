@@ -218,6 +218,7 @@ fn reply_message(turn: &Turn<'_>, run: &Run, text: String) -> Posted {
         author: Author::Agent(run.agent_id.clone()),
         root: run.root.clone(),
         hop: run.hop + 1,
+        nth: turn.state().messages + 1,
         reply_to: None,
         run_id: Some(run.run_id.clone()),
         mentions: mention::participants(&text, &turn.state().config.agents),

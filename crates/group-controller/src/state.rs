@@ -7,9 +7,10 @@ use convene_model::{
     agents::ContextMessage,
     claims::Access,
     event::{
-        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Posted, RunStarted,
-        TriggerDecided,
+        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Pinned, Posted,
+        RunStarted, TriggerDecided,
     },
+    frame::PinView,
     limits::{CONTEXT_BYTES, CONTEXT_MESSAGES, EXPIRED_TOKEN_GRACE, ROUTING_TOKEN_TTL},
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,10 @@ pub struct State {
     /// The newest messages, oldest first.
     pub(crate) window: VecDeque<Remembered>,
     pub(crate) window_bytes: usize,
+    /// How many messages there were, deleted ones included.
+    pub(crate) messages: u64,
+    /// The pinned messages, in the order in which they were pinned.
+    pub(crate) pins: Vec<PinView>,
     /// Messages that are too old for the window, but woke a run that has not ended.
     pub(crate) pinned: Vec<Remembered>,
 }
@@ -134,6 +139,8 @@ impl State {
             last_started: BTreeMap::new(),
             window: VecDeque::new(),
             window_bytes: 0,
+            messages: 0,
+            pins: Vec::new(),
             pinned: Vec::new(),
         })
     }
@@ -156,6 +163,8 @@ impl State {
             EventKind::RunStarted(started) => self.start(started, event.at),
             EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
             EventKind::RunFinished(finished) => self.end(&finished.run_id),
+            EventKind::MessagePinned(pinned) => self.pin(pinned, event.at),
+            EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
             EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::ApprovalRequested(_)
@@ -230,7 +239,21 @@ impl State {
         self.revoked.insert(user_id.clone(), at);
     }
 
+    fn pin(&mut self, pinned: &Pinned, at: Timestamp) {
+        self.pins.push(PinView {
+            message_id: pinned.message_id.clone(),
+            message_seq: pinned.message_seq,
+            author: pinned.author.clone(),
+            at,
+        });
+    }
+
+    fn unpin(&mut self, message_id: &MessageId) {
+        self.pins.retain(|pin| pin.message_id != *message_id);
+    }
+
     fn remember(&mut self, posted: &Posted) {
+        self.messages = posted.nth;
         let text = context_text(&posted.text).to_owned();
         self.window_bytes += text.len();
         self.window.push_back(Remembered {
@@ -293,6 +316,7 @@ impl State {
             self.window_bytes -= gone.message.text.len();
         }
         self.pinned.retain(|m| m.message.message_id != *message_id);
+        self.unpin(message_id);
     }
 
     fn queue(&mut self, decided: &TriggerDecided) {

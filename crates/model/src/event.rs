@@ -69,6 +69,12 @@ pub enum EventKind {
     /// A message was taken back; its text is erased.
     #[serde(rename = "message.deleted")]
     MessageDeleted(Deleted),
+    /// A message was pinned to the group.
+    #[serde(rename = "message.pinned")]
+    MessagePinned(Pinned),
+    /// A message was taken off the group's pins.
+    #[serde(rename = "message.unpinned")]
+    MessageUnpinned(Pinned),
     /// A reaction was put on a message.
     #[serde(rename = "reaction.added")]
     ReactionAdded(Reaction),
@@ -139,6 +145,21 @@ pub struct GroupConfig {
     /// Whether all agents are paused.
     #[serde(default)]
     pub paused: bool,
+    /// What becomes of a text that an edit replaced.
+    #[serde(default)]
+    pub revisions: RevisionPolicy,
+}
+
+/// What becomes of a text that an edit replaced. A deletion erases every text of its message under
+/// either policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevisionPolicy {
+    /// It can be read as a former version of the message.
+    #[default]
+    Keep,
+    /// It is erased.
+    Discard,
 }
 
 /// An agent as the group knows it.
@@ -176,6 +197,9 @@ pub struct Posted {
     pub root: MessageId,
     /// How many agents stand between the root and this message.
     pub hop: u32,
+    /// Its number among the group's messages, deleted ones included; the first is 1. Unread counts
+    /// are differences of it.
+    pub nth: u64,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<MessageId>,
@@ -239,6 +263,17 @@ pub struct Deleted {
     /// The number of the event that posted it.
     pub message_seq: u64,
     /// Who took it back.
+    pub author: Author,
+}
+
+/// A message pinned to the group, or taken off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Who did it.
     pub author: Author,
 }
 

@@ -8,8 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, UserId,
-    event::GroupAgent,
+    AgentId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp, UserId,
+    event::{Author, GroupAgent},
 };
 
 /// The WebSocket subprotocol.
@@ -70,6 +70,51 @@ pub enum ClientFrame {
         /// Which run.
         run_id: RunId,
     },
+    /// Replaces the text of one's own message. The text that already stands is success.
+    Edit {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Markdown, 1 to `MAX_TEXT_BYTES` bytes.
+        text: String,
+    },
+    /// Takes a message back: one's own, or anybody's for owners and admins. A repeat is success.
+    Delete {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+    },
+    /// Puts a reaction on a message or takes one's own off. What already stands is success.
+    React {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// One emoji, at most `MAX_EMOJI_BYTES` bytes.
+        emoji: String,
+        /// Whether it should stand.
+        on: bool,
+    },
+    /// Pins a message to the group or takes it off. What already stands is success.
+    Pin {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Whether it should be pinned.
+        on: bool,
+    },
+    /// The user has read the group up to an event. The App keeps it; no group sees this frame.
+    Read {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// The number of the last event that was read; a lower one than before changes nothing.
+        up_to: u64,
+    },
+    /// The user is writing. Never answered, never stored; sent again every few seconds.
+    Typing {},
 }
 
 /// A frame from an app, for one of the connections that it carries.
@@ -127,23 +172,78 @@ pub enum UpstreamFrame {
         /// Which run.
         run_id: RunId,
     },
+    /// Replaces the text of the user's own message. The text that already stands is success.
+    Edit {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Markdown, 1 to `MAX_TEXT_BYTES` bytes.
+        text: String,
+    },
+    /// Takes a message back: the user's own, or anybody's for owners and admins. A repeat is success.
+    Delete {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+    },
+    /// Puts a reaction on a message or takes the user's own off. What already stands is success.
+    React {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// One emoji, at most `MAX_EMOJI_BYTES` bytes.
+        emoji: String,
+        /// Whether it should stand.
+        on: bool,
+    },
+    /// Pins a message to the group or takes it off. What already stands is success.
+    Pin {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Whether it should be pinned.
+        on: bool,
+    },
+    /// The user is writing. Never answered, never stored; sent again every few seconds.
+    Typing {
+        /// Which connection.
+        conn: ConnId,
+    },
 }
 
 impl UpstreamFrame {
-    /// Which connection the frame is of, and what it is called.
+    /// Which connection the frame is of, and what it is called, if it is to be answered.
     #[must_use]
-    pub fn address(&self) -> (&ConnId, &Ref) {
+    pub fn address(&self) -> (&ConnId, Option<&Ref>) {
         match self {
             Self::Attach { conn, r#ref, .. }
             | Self::Detach { conn, r#ref }
             | Self::Post { conn, r#ref, .. }
-            | Self::Cancel { conn, r#ref, .. } => (conn, r#ref),
+            | Self::Cancel { conn, r#ref, .. }
+            | Self::Edit { conn, r#ref, .. }
+            | Self::Delete { conn, r#ref, .. }
+            | Self::React { conn, r#ref, .. }
+            | Self::Pin { conn, r#ref, .. } => (conn, Some(r#ref)),
+            Self::Typing { conn } => (conn, None),
         }
     }
 }
 
 /// The types of frames that a group understands.
-pub const FRAME_TYPES: &[&str] = &["attach", "detach", "post", "cancel"];
+pub const FRAME_TYPES: &[&str] =
+    &["attach", "detach", "post", "cancel", "edit", "delete", "react", "pin", "read", "typing"];
 
 /// What can be said of a frame that is not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,6 +352,21 @@ pub enum GroupFrame {
         /// The text.
         text: String,
     },
+    /// Who came to the group and who left it since the last such frame, or since `attached`; not
+    /// persisted. A user is present while at least one of the user's connections is attached.
+    Presence {
+        /// Users who were not present before.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        joined: Vec<UserId>,
+        /// Users who are present no longer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<UserId>,
+    },
+    /// A user is writing; holds for `TYPING_TTL`. Not persisted.
+    Typing {
+        /// Who.
+        user_id: UserId,
+    },
 }
 
 /// Why a connection left the group's stream.
@@ -279,6 +394,28 @@ pub struct GroupState {
     pub paused: bool,
     /// The runs that have not ended, in the order of their triggers.
     pub runs: Vec<RunView>,
+    /// The pinned messages, in the order in which they were pinned.
+    #[serde(default)]
+    pub pins: Vec<PinView>,
+    /// Users who are present, at most `MAX_PRESENT_LISTED` of them.
+    #[serde(default)]
+    pub present: Vec<UserId>,
+    /// How many users are present in all.
+    #[serde(default)]
+    pub present_count: u64,
+}
+
+/// A pinned message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinView {
+    /// Which message.
+    pub message_id: MessageId,
+    /// The number of the event that posted it.
+    pub message_seq: u64,
+    /// Who pinned it.
+    pub author: Author,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A run that has not ended.

@@ -131,6 +131,17 @@ pub struct RevokeRequest {
     pub user_id: UserId,
 }
 
+/// `POST /infra/groups/{id}/epoch`: raises the epoch, so that every token of the group becomes void
+/// and every connection is closed. Answered with the [`RoutingRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RaiseEpochRequest {
+    /// The epoch that the caller knows; a repeat after it was raised is success.
+    pub from: u64,
+    /// Why, for the log.
+    pub reason: String,
+}
+
 /// `POST /infra/cleanup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

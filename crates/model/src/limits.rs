@@ -14,6 +14,37 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Bytes of a request to the Agents Worker: a whole context, each byte of which JSON may have to
 /// escape as six.
 pub const MAX_INVOKE_BYTES: usize = 512 * 1024;
+/// Bytes of a reaction's emoji (UTF-8): one emoji, with its modifiers.
+pub const MAX_EMOJI_BYTES: usize = 64;
+/// Different emojis on one message.
+pub const MAX_EMOJIS_PER_MESSAGE: usize = 20;
+/// Authors whom a page of history names for one emoji on one message; the count goes on beyond it.
+pub const MAX_REACTORS_LISTED: usize = 100;
+/// Pinned messages of one group.
+pub const MAX_PINS: usize = 50;
+/// Former versions of one message that can be read; the oldest ones are left out beyond it.
+pub const MAX_REVISIONS_LISTED: usize = 50;
+/// Users whom `attached` names as present; the count goes on beyond it.
+pub const MAX_PRESENT_LISTED: usize = 200;
+/// How long changes of presence are gathered before they are sent as one frame.
+pub const PRESENCE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a user whose last connection ended still counts as present, so that a reconnect is not
+/// seen by everybody.
+pub const PRESENCE_GRACE: Duration = Duration::from_secs(10);
+/// How long `typing` holds.
+pub const TYPING_TTL: Duration = Duration::from_secs(6);
+/// A user's `typing` is passed on at most this often.
+pub const TYPING_PAUSE: Duration = Duration::from_secs(2);
+/// Characters of a search query.
+pub const MAX_QUERY_CHARS: usize = 200;
+/// Words of a search query.
+pub const MAX_QUERY_WORDS: usize = 16;
+/// Hits in one page of search results at most.
+pub const MAX_HITS: usize = 50;
+/// Hits in one page of search results when nothing is said.
+pub const DEFAULT_HITS: usize = 20;
+/// Characters of a message's excerpt, where another message answers it.
+pub const EXCERPT_CHARS: usize = 200;
 /// Mentions in one message.
 pub const MAX_MENTIONS: usize = 20;
 /// Agents in one group.

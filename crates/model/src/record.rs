@@ -70,6 +70,8 @@ impl Record {
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }
             | EventKind::MessageDeleted(_)
+            | EventKind::MessagePinned(_)
+            | EventKind::MessageUnpinned(_)
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::TriggerDecided(_)
@@ -197,7 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         MessageId, Timestamp, UserId,
-        event::{Author, GroupConfig, Posted},
+        event::{Author, GroupConfig, Posted, RevisionPolicy},
     };
 
     fn posted(seq: u64, text: &str) -> Event {
@@ -210,6 +212,7 @@ mod tests {
                 message_id,
                 author: Author::User(UserId::new("u1").unwrap()),
                 hop: 0,
+                nth: 1,
                 reply_to: None,
                 run_id: None,
                 mentions: vec![],
@@ -223,14 +226,19 @@ mod tests {
         let record = Record::encode(&posted(7, "hi \"there\""));
         assert_eq!(
             std::str::from_utf8(&record.body).unwrap(),
-            r#"{"type":"event","seq":7,"at":1732100000000,"kind":"message.posted","message_id":"m7","author":{"kind":"user","id":"u1"},"root":"m7","hop":0,"text":"hi \"there\""}"#
+            r#"{"type":"event","seq":7,"at":1732100000000,"kind":"message.posted","message_id":"m7","author":{"kind":"user","id":"u1"},"root":"m7","hop":0,"nth":1,"text":"hi \"there\""}"#
         );
         assert_eq!(record.decode().unwrap(), posted(7, "hi \"there\""));
     }
 
     #[test]
     fn a_configuration_comes_back_although_it_refuses_unknown_members() {
-        let config = GroupConfig { version: 3, agents: Vec::new(), paused: true };
+        let config = GroupConfig {
+            version: 3,
+            agents: Vec::new(),
+            paused: true,
+            revisions: RevisionPolicy::Discard,
+        };
         let event = Event { seq: 2, kind: EventKind::GroupConfigured(config), ..posted(2, "") };
         assert_eq!(Record::encode(&event).decode().unwrap(), event);
         let alone = serde_json::to_vec(&event).unwrap();

@@ -140,6 +140,7 @@ async fn actor(
                 message_id: message_id.clone(),
                 author: author.clone(),
                 hop: 0,
+                nth: 1,
                 reply_to: None,
                 run_id: None,
                 mentions: Vec::new(),

@@ -106,6 +106,8 @@ pub(crate) fn changes_of(records: &[Record]) -> Result<Vec<Change>, RecordError>
                 | EventKind::EpochRaised { .. }
                 | EventKind::AccessRevoked { .. }
                 | EventKind::MessagePosted(_)
+                | EventKind::MessagePinned(_)
+                | EventKind::MessageUnpinned(_)
                 | EventKind::ReactionAdded(_)
                 | EventKind::ReactionRemoved(_)
                 | EventKind::TriggerDecided(_)

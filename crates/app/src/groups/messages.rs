@@ -56,7 +56,7 @@ pub(super) async fn history(
 ) -> Answer<Json<RawHistoryPage>> {
     let group = store::enter(&state, &group, &caller).await?;
     let PageQuery { before, after, limit, render } = query;
-    let query = HistoryQuery { before, after, limit };
+    let query = HistoryQuery { before, after, limit, ..HistoryQuery::default() };
     if query.page_size().is_err() {
         return Err(invalid("limit", format!("A page has 1 to {MAX_PAGE} messages.")).into());
     }

@@ -47,7 +47,10 @@ impl WorkspaceGroups {
         }
         let org_id: OrgId = rows::id(first, "org_id")?;
         let (version, paused) = (first.get("version")?, first.get("paused")?);
-        Ok(Some(GroupDescription { org_id, config: GroupConfig { version, agents, paused } }))
+        Ok(Some(GroupDescription {
+            org_id,
+            config: GroupConfig { version, agents, paused, ..GroupConfig::default() },
+        }))
     }
 }
 

@@ -288,6 +288,8 @@ fn detached(frame: &Bytes) -> Option<Action> {
         | GroupFrame::Ok { .. }
         | GroupFrame::Error { .. }
         | GroupFrame::Reset { .. }
-        | GroupFrame::Delta { .. } => None,
+        | GroupFrame::Delta { .. }
+        | GroupFrame::Presence { .. }
+        | GroupFrame::Typing { .. } => None,
     }
 }

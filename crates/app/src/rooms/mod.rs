@@ -291,7 +291,9 @@ fn empty_page() -> RawHistoryPage {
     RawHistoryPage {
         messages: Vec::new(),
         runs: Vec::new(),
+        answered: Vec::new(),
         more_before: false,
+        more_after: false,
         head: 0,
         history: HistoryId::new(NO_HISTORY).expect("letters are an id"),
     }

@@ -52,6 +52,7 @@ fn message(seq: u64, at: u64, author: Author) -> MessageView {
         message_id,
         author,
         hop: 0,
+        nth: 1,
         reply_to: None,
         run_id: None,
         mentions: Vec::new(),
@@ -59,7 +60,17 @@ fn message(seq: u64, at: u64, author: Author) -> MessageView {
     };
     let at = Timestamp::from_millis(at);
     let html = super::markdown::render(EVIL);
-    MessageView { message: Message { seq, at, posted, edited_at: None, deleted: false }, html }
+    MessageView {
+        message: Message {
+            seq,
+            at,
+            posted,
+            edited_at: None,
+            deleted: false,
+            reactions: Vec::new(),
+        },
+        html,
+    }
 }
 
 fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>) -> FinishedRun {

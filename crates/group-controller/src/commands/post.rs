@@ -44,6 +44,7 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
         message_id: post.message_id.clone(),
         author,
         hop: 0,
+        nth: turn.state().messages + 1,
         reply_to: post.reply_to,
         run_id: None,
         mentions,

@@ -28,8 +28,14 @@ fn a_group_has_at_most_so_many_agents() {
     let agents = |count: usize| -> Vec<_> {
         (0..count).map(|index| agent(&format!("a{index}"), Mention)).collect()
     };
-    let with =
-        |count| Input::Configure(GroupConfig { version: 1, agents: agents(count), paused: false });
+    let with = |count| {
+        Input::Configure(GroupConfig {
+            version: 1,
+            agents: agents(count),
+            paused: false,
+            ..GroupConfig::default()
+        })
+    };
     Room::new().step(with(MAX_AGENTS_PER_GROUP + 1)).refused(Code::ValidationFailed);
     Room::new().step(with(MAX_AGENTS_PER_GROUP)).accepted();
 }

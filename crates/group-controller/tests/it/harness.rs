@@ -43,7 +43,7 @@ pub(crate) fn agent(agent_id: &str, trigger: TriggerPolicy) -> GroupAgent {
 
 pub(crate) fn config(version: u64, agents: &[(&str, TriggerPolicy)]) -> GroupConfig {
     let agents = agents.iter().map(|(name, trigger)| agent(name, *trigger)).collect();
-    GroupConfig { version, agents, paused: false }
+    GroupConfig { version, agents, paused: false, ..GroupConfig::default() }
 }
 
 pub(crate) fn init(epoch: u64) -> Input {
@@ -146,7 +146,8 @@ impl Room {
     pub(crate) fn pause(&mut self, paused: bool) -> Out {
         self.version += 1;
         let agents = self.controller.state().unwrap().config().agents.clone();
-        let config = GroupConfig { version: self.version, agents, paused };
+        let config =
+            GroupConfig { version: self.version, agents, paused, ..GroupConfig::default() };
         self.step(Input::Configure(config)).accepted()
     }
 

@@ -205,7 +205,12 @@ impl World {
                 let named = policies.iter().enumerate();
                 let agents = named
                     .filter_map(|(index, policy)| Some(agent(&format!("a{index}"), (*policy)?)));
-                Input::Configure(GroupConfig { version, agents: agents.collect(), paused })
+                Input::Configure(GroupConfig {
+                    version,
+                    agents: agents.collect(),
+                    paused,
+                    ..GroupConfig::default()
+                })
             }
             Act::Attach { conn: c, user, epoch_off, age, role, after, history } => {
                 let mut access = self.room.access(&format!("u{user}"));
@@ -374,6 +379,8 @@ fn check_log(room: &Room) {
             | EventKind::AccessRevoked { .. } => {}
             EventKind::MessageEdited(_)
             | EventKind::MessageDeleted(_)
+            | EventKind::MessagePinned(_)
+            | EventKind::MessageUnpinned(_)
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::ApprovalRequested(_)

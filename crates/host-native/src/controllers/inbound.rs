@@ -83,7 +83,7 @@ fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
         let (conn, r#ref) = match parsed {
             Ok(frame) => {
                 let (conn, r#ref) = frame.address();
-                (Some(conn.clone()), Some(r#ref.clone()))
+                (Some(conn.clone()), r#ref.cloned())
             }
             Err(bad) => (bad.conn, bad.r#ref),
         };
@@ -103,6 +103,18 @@ fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
         }
         Ok(UpstreamFrame::Cancel { conn, r#ref, run_id }) => {
             Inbound::Cancel { conn, r#ref, run_id }
+        }
+        Ok(
+            frame @ (UpstreamFrame::Edit { .. }
+            | UpstreamFrame::Delete { .. }
+            | UpstreamFrame::React { .. }
+            | UpstreamFrame::Pin { .. }
+            | UpstreamFrame::Typing { .. }),
+        ) => {
+            let (conn, r#ref) = frame.address();
+            let (conn, r#ref) = (Some(conn.clone()), r#ref.cloned());
+            let detail = "the group does not take this frame yet".to_owned();
+            Inbound::Bad(BadFrame { code: Code::UnknownType, detail, conn, r#ref })
         }
         Err(bad) => Inbound::Bad(bad),
     }

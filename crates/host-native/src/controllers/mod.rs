@@ -172,7 +172,9 @@ impl Controllers {
         Ok(HistoryPage {
             messages: parts.messages,
             runs: parts.runs,
+            answered: Vec::new(),
             more_before: parts.more_before,
+            more_after: false,
             head: head.seq,
             history: head.history,
         })

@@ -132,6 +132,8 @@ impl View<'_> {
                 | EventKind::AccessRevoked { .. }
                 | EventKind::MessageEdited(_)
                 | EventKind::MessageDeleted(_)
+                | EventKind::MessagePinned(_)
+                | EventKind::MessageUnpinned(_)
                 | EventKind::ReactionAdded(_)
                 | EventKind::ReactionRemoved(_)
                 | EventKind::TriggerDecided(_)
@@ -207,7 +209,14 @@ impl View<'_> {
             posted.text.clear();
             edited_at = None;
         }
-        Ok(Message { seq: event.seq, at: event.at, posted, edited_at, deleted })
+        Ok(Message {
+            seq: event.seq,
+            at: event.at,
+            posted,
+            edited_at,
+            deleted,
+            reactions: Vec::new(),
+        })
     }
 
     /// The last change of a message that this read sees.

@@ -142,6 +142,7 @@ impl Group {
             posted: posted.clone(),
             edited_at: None,
             deleted: false,
+            reactions: Vec::new(),
         };
         for change in &self.events {
             match &change.kind {
@@ -178,6 +179,7 @@ pub(crate) fn message(id: &str, text: &str) -> EventKind {
         message_id,
         author: author(),
         hop: 0,
+        nth: 1,
         reply_to: None,
         run_id: None,
         mentions: vec![],
@@ -220,7 +222,7 @@ pub(crate) fn unlisted() -> EventKind {
 }
 
 pub(crate) fn query(before: Option<u64>, after: Option<u64>, limit: usize) -> HistoryQuery {
-    HistoryQuery { before, after, limit: Some(limit) }
+    HistoryQuery { before, after, limit: Some(limit), ..HistoryQuery::default() }
 }
 
 /// Opens a store that must not fail.

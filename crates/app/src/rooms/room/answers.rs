@@ -75,7 +75,10 @@ impl Room {
                 state.answered(&r#ref);
                 self.fanout.direct(batch, at, conn, frame);
             }
-            GroupFrame::Error { r#ref: None, .. } | GroupFrame::Delta { .. } => {
+            GroupFrame::Error { r#ref: None, .. }
+            | GroupFrame::Delta { .. }
+            | GroupFrame::Presence { .. }
+            | GroupFrame::Typing { .. } => {
                 self.fanout.direct(batch, at, conn, frame);
             }
         }

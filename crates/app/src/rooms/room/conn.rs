@@ -185,7 +185,12 @@ impl Room {
             }
             ClientFrame::Detach { r#ref }
             | ClientFrame::Post { r#ref, .. }
-            | ClientFrame::Cancel { r#ref, .. } => Queued::Command(r#ref, raw),
+            | ClientFrame::Cancel { r#ref, .. }
+            | ClientFrame::Edit { r#ref, .. }
+            | ClientFrame::Delete { r#ref, .. }
+            | ClientFrame::React { r#ref, .. }
+            | ClientFrame::Pin { r#ref, .. } => Queued::Command(r#ref, raw),
+            ClientFrame::Read { .. } | ClientFrame::Typing {} => return,
         };
         let Some(state) = self.conns.get_mut(conn) else { return };
         if state.waits_for_attach() && state.queue.len() >= MAX_QUEUED_FRAMES {

@@ -117,7 +117,9 @@ impl Room {
             GroupFrame::Detached { .. } => {
                 self.answer_post(conn, Err(Problem::new(Code::AccessRevoked)));
             }
-            GroupFrame::Attached { .. }
+            GroupFrame::Presence { .. }
+            | GroupFrame::Typing { .. }
+            | GroupFrame::Attached { .. }
             | GroupFrame::Ok { .. }
             | GroupFrame::Reset { .. }
             | GroupFrame::Delta { .. } => {}

@@ -307,6 +307,13 @@ impl FakeGroup {
             UpstreamFrame::Cancel { conn, r#ref, .. } => {
                 self.inner.lock().refuse(upstream, &conn, r#ref, Code::RunNotFound);
             }
+            UpstreamFrame::Edit { conn, r#ref, .. }
+            | UpstreamFrame::Delete { conn, r#ref, .. }
+            | UpstreamFrame::React { conn, r#ref, .. }
+            | UpstreamFrame::Pin { conn, r#ref, .. } => {
+                self.inner.lock().refuse(upstream, &conn, r#ref, Code::MessageNotFound);
+            }
+            UpstreamFrame::Typing { .. } => {}
         }
     }
 }
@@ -386,6 +393,7 @@ impl Inner {
             message_id,
             author: Author::User(user),
             hop: 0,
+            nth: 1,
             reply_to: None,
             run_id: None,
             mentions: vec![],
