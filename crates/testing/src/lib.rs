@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod fault_proxy;
 pub mod forge;
 pub mod model_server;
 pub mod process;
