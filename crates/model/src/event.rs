@@ -109,6 +109,35 @@ pub enum EventKind {
     ApprovalExpired(Approval),
 }
 
+impl EventKind {
+    /// The message that the event posts or changes, its reactions and pin included.
+    #[must_use]
+    pub const fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Self::MessagePosted(posted) => Some(&posted.message_id),
+            Self::MessageEdited(edited) => Some(&edited.message_id),
+            Self::MessageDeleted(deleted) => Some(&deleted.message_id),
+            Self::MessagePinned(pinned) | Self::MessageUnpinned(pinned) => {
+                Some(&pinned.message_id)
+            }
+            Self::ReactionAdded(reaction) | Self::ReactionRemoved(reaction) => {
+                Some(&reaction.message_id)
+            }
+            Self::GroupActivated(_)
+            | Self::GroupConfigured(_)
+            | Self::EpochRaised { .. }
+            | Self::AccessRevoked { .. }
+            | Self::TriggerDecided(_)
+            | Self::RunStarted(_)
+            | Self::RunStreaming { .. }
+            | Self::RunFinished(_)
+            | Self::ApprovalRequested(_)
+            | Self::ApprovalResolved(_)
+            | Self::ApprovalExpired(_) => None,
+        }
+    }
+}
+
 /// Who wrote something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "id", rename_all = "lowercase")]
@@ -352,6 +381,8 @@ pub enum Decision {
 pub enum WakeReason {
     /// A person mentioned it.
     Mention,
+    /// A person answered a message of it and mentioned no other agent.
+    Reply,
     /// It answers each message of a person.
     Auto,
     /// Another agent mentioned it.

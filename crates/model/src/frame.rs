@@ -355,12 +355,14 @@ pub enum GroupFrame {
     /// Who came to the group and who left it since the last such frame, or since `attached`; not
     /// persisted. A user is present while at least one of the user's connections is attached.
     Presence {
-        /// Users who were not present before.
+        /// Users who are listed as present from now on; some may have been already.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         joined: Vec<UserId>,
-        /// Users who are present no longer.
+        /// Users who are present no longer; some may not have been listed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<UserId>,
+        /// How many users are present now, those included who are beyond `MAX_PRESENT_LISTED`.
+        count: u64,
     },
     /// A user is writing; holds for `TYPING_TTL`. Not persisted.
     Typing {
