@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use convene_hop::{ConnectError, GroupLink, Hop, Signer};
 use convene_model::{
-    Code, GroupId, OrgId, Problem, UserId,
+    Code, GroupId, MessageId, OrgId, Problem, UserId,
     claims::{AppClaims, service},
     event::GroupConfig,
-    history::HistoryQuery,
+    history::{HistoryQuery, SearchRequest},
     infra::{ActivateRequest, Activation, RevokeRequest, RoutingToken, RoutingTokenRequest},
     limits::MAX_BODY_BYTES,
     token::body_hash,
@@ -125,6 +125,56 @@ impl OrchestratorClient {
         .await
     }
 
+    /// One message and its former versions as the bytes of their JSON:
+    /// `GET /groups/{id}/messages/{message_id}`.
+    ///
+    /// # Errors
+    /// The Orchestrator's problem, [`Code::MessageNotFound`] among them.
+    pub async fn message(
+        &self,
+        group: &GroupId,
+        org: &OrgId,
+        routing_token: &str,
+        message: &MessageId,
+    ) -> Result<Bytes, Problem> {
+        self.call(Call {
+            method: Method::GET,
+            path: &format!("/groups/{group}/messages/{message}"),
+            query: "",
+            org,
+            headers: vec![(ROUTING_TOKEN, routing_token.to_owned())],
+            body: Bytes::new(),
+            limit: MAX_HISTORY_BYTES,
+        })
+        .await
+    }
+
+    /// A page of what a search finds as the bytes of its JSON: `POST /groups/{id}/search`.
+    ///
+    /// # Errors
+    /// The Orchestrator's problem, [`Code::ValidationFailed`] for a query that is none among them.
+    pub async fn search(
+        &self,
+        group: &GroupId,
+        org: &OrgId,
+        routing_token: &str,
+        request: &SearchRequest,
+    ) -> Result<Bytes, Problem> {
+        self.call(Call {
+            method: Method::POST,
+            path: &format!("/groups/{group}/search"),
+            query: "",
+            org,
+            headers: vec![
+                (ROUTING_TOKEN, routing_token.to_owned()),
+                (header::CONTENT_TYPE, "application/json".to_owned()),
+            ],
+            body: encode(request)?,
+            limit: MAX_HISTORY_BYTES,
+        })
+        .await
+    }
+
     /// Opens the upstream of a group: `GET /groups/{id}/ws`.
     ///
     /// # Errors
@@ -232,7 +282,10 @@ fn internal(why: &str) -> Problem {
 fn history_query(query: &HistoryQuery) -> String {
     let mut out = String::new();
     let limit = query.limit.map(|limit| limit as u64);
-    for (name, value) in [("before", query.before), ("after", query.after), ("limit", limit)] {
+    let HistoryQuery { before, after, around, .. } = *query;
+    for (name, value) in
+        [("before", before), ("after", after), ("around", around), ("limit", limit)]
+    {
         if let Some(value) = value {
             let separator = if out.is_empty() { '?' } else { '&' };
             out.push_str(&format!("{separator}{name}={value}"));
@@ -255,5 +308,7 @@ mod tests {
             ..HistoryQuery::default()
         };
         assert_eq!(history_query(&query), "?before=7&limit=20");
+        let query = HistoryQuery { around: Some(9), ..HistoryQuery::default() };
+        assert_eq!(history_query(&query), "?around=9");
     }
 }

@@ -1,24 +1,24 @@
-//! `/api/groups/{group_id}/messages` and `/ws`: the ways into a group's conversation.
+//! `/api/groups/{group_id}/messages`, `…/search` and `/ws`: reading a group's conversation.
 
 use axum::{
     Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use convene_hop::ApiJson;
+use convene_db::{Statement, params};
 use convene_model::{
-    GroupId, MessageId, ParticipantId, Problem,
-    history::{HistoryQuery, RawHistoryPage},
-    limits::{MAX_MENTIONS, MAX_PAGE, MAX_TEXT_BYTES},
+    AgentId, GroupId, MessageId, OrgId, UserId,
+    event::Author,
+    history::{HistoryQuery, RawHistoryPage, SearchRequest},
+    limits::{MAX_HITS, MAX_PAGE, MAX_QUERY_CHARS},
 };
-use http::StatusCode;
 use serde::Deserialize;
 
 use super::store;
 use crate::{
     identity::caller::Caller,
-    rooms::{self, PostRequest},
-    state::{AppState, fresh_id},
+    rooms::{RawMessageDetail, RawSearchPage, WithHtml},
+    state::AppState,
     ui::markdown,
     validate::invalid,
     web::{
@@ -26,6 +26,21 @@ use crate::{
         failure::Answer,
     },
 };
+
+/// What comes with each message beside its text.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Render {
+    /// A sanitised fragment, as `html`.
+    Html,
+}
+
+fn rendered<T: WithHtml>(answer: T, render: Option<Render>) -> T {
+    match render {
+        Some(Render::Html) => answer.with_html(markdown::render),
+        None => answer,
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,17 +50,11 @@ pub(super) struct PageQuery {
     #[serde(default)]
     after: Option<u64>,
     #[serde(default)]
+    around: Option<u64>,
+    #[serde(default)]
     limit: Option<usize>,
     #[serde(default)]
     render: Option<Render>,
-}
-
-/// What comes with each message beside its text.
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Render {
-    /// A sanitised fragment, as `html`.
-    Html,
 }
 
 pub(super) async fn history(
@@ -55,59 +64,86 @@ pub(super) async fn history(
     Search(query): Search<PageQuery>,
 ) -> Answer<Json<RawHistoryPage>> {
     let group = store::enter(&state, &group, &caller).await?;
-    let PageQuery { before, after, limit, render } = query;
-    let query = HistoryQuery { before, after, limit, ..HistoryQuery::default() };
+    let PageQuery { before, after, around, limit, render } = query;
+    let query = HistoryQuery { before, after, around, limit };
     if query.page_size().is_err() {
         return Err(invalid("limit", format!("A page has 1 to {MAX_PAGE} messages.")).into());
     }
+    if around.is_some() && (before.is_some() || after.is_some()) {
+        let sentence = "A page is around a number, or before and after numbers.";
+        return Err(invalid("around", sentence).into());
+    }
     let page = state.rooms.history(group.id().clone(), caller.id().clone(), query).await?;
-    Ok(Json(match render {
-        Some(Render::Html) => rooms::add_html(page, markdown::render),
-        None => page,
-    }))
+    Ok(Json(rendered(page, render)))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewMessage {
-    /// Makes the post idempotent; chosen here when it is absent.
+pub(super) struct DetailQuery {
     #[serde(default)]
-    message_id: Option<MessageId>,
-    text: String,
-    #[serde(default)]
-    mentions: Option<Vec<ParticipantId>>,
-    #[serde(default)]
-    reply_to: Option<MessageId>,
+    render: Option<Render>,
 }
 
-pub(super) async fn post(
+pub(super) async fn detail(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, message)): Ids<(GroupId, MessageId)>,
+    Search(query): Search<DetailQuery>,
+) -> Answer<Json<RawMessageDetail>> {
+    let group = store::enter(&state, &group, &caller).await?;
+    let detail = state.rooms.message(group.id().clone(), caller.id().clone(), message).await?;
+    Ok(Json(rendered(detail, query.render)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchQuery {
+    q: String,
+    #[serde(default)]
+    before: Option<u64>,
+    /// The id of a person or of an agent.
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    render: Option<Render>,
+}
+
+pub(super) async fn search(
     State(state): State<AppState>,
     caller: Caller,
     Ids(group): Ids<GroupId>,
-    ApiJson(body): ApiJson<NewMessage>,
-) -> Answer<Response> {
+    Search(query): Search<SearchQuery>,
+) -> Answer<Json<RawSearchPage>> {
     let group = store::enter(&state, &group, &caller).await?;
-    let NewMessage { message_id, text, mentions, reply_to } = body;
-    check(&text, mentions.as_deref())?;
-    let message_id = match message_id {
-        Some(id) => id,
-        None => MessageId::new(fresh_id(state.now()))
-            .map_err(|_| Problem::new(convene_model::Code::Internal))?,
+    let SearchQuery { q, before, author, limit, render } = query;
+    if q.trim().is_empty() || q.chars().count() > MAX_QUERY_CHARS {
+        let sentence = format!("A query has 1 to {MAX_QUERY_CHARS} characters.");
+        return Err(invalid("q", sentence).into());
+    }
+    if limit.is_some_and(|limit| !(1..=MAX_HITS).contains(&limit)) {
+        return Err(invalid("limit", format!("A page has 1 to {MAX_HITS} hits.")).into());
+    }
+    let author = match author {
+        Some(id) => Some(author_of(&state, group.org(), &id).await?),
+        None => None,
     };
-    let request = PostRequest { message_id, text, mentions, reply_to };
-    let posted = state.rooms.post(group.id().clone(), caller.id().clone(), request).await?;
-    Ok((StatusCode::CREATED, Json(posted)).into_response())
+    let request = SearchRequest { query: q, before, author, limit };
+    let page = state.rooms.search(group.id().clone(), caller.id().clone(), request).await?;
+    Ok(Json(rendered(page, render)))
 }
 
-fn check(text: &str, mentions: Option<&[ParticipantId]>) -> Result<(), Problem> {
-    if text.trim().is_empty() || text.len() > MAX_TEXT_BYTES {
-        return Err(invalid("text", format!("A message has 1 to {MAX_TEXT_BYTES} bytes.")));
+/// Who has an id: an agent of the workspace, also a former one, or else a person.
+async fn author_of(state: &AppState, org: &OrgId, id: &str) -> Answer<Author> {
+    const SQL: &str = "SELECT agent_id FROM agents WHERE agent_id = $1 AND org_id = $2";
+    let unknown = || invalid("author", "An author is named by id.");
+    let user = UserId::new(id).map_err(|_| unknown())?;
+    let agents = state.db.query(Statement::new(SQL, params![id, org.as_str()])).await?;
+    if agents.is_empty() {
+        return Ok(Author::User(user));
     }
-    if mentions.is_some_and(|mentions| mentions.len() > MAX_MENTIONS) {
-        let sentence = format!("A message mentions at most {MAX_MENTIONS}.");
-        return Err(invalid("mentions", sentence));
-    }
-    Ok(())
+    Ok(Author::Agent(AgentId::new(id).map_err(|_| unknown())?))
 }
 
 /// A client's WebSocket; the guard has checked its Origin.

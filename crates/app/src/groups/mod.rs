@@ -6,6 +6,7 @@
 
 pub(crate) mod agents;
 mod api;
+mod commands;
 mod make;
 pub(crate) mod members;
 mod messages;
@@ -34,7 +35,20 @@ pub(crate) fn routes() -> Router<AppState> {
             put(api::add_member).delete(api::remove_member),
         )
         .route("/api/groups/{group_id}/agents", get(api::agents).put(api::set_agents))
-        .route("/api/groups/{group_id}/messages", get(messages::history).post(messages::post))
+        .route("/api/groups/{group_id}/messages", get(messages::history).post(commands::post))
+        .route(
+            "/api/groups/{group_id}/messages/{message_id}",
+            get(messages::detail).patch(commands::edit).delete(commands::delete),
+        )
+        .route(
+            "/api/groups/{group_id}/messages/{message_id}/reactions/{emoji}",
+            put(commands::add_reaction).delete(commands::remove_reaction),
+        )
+        .route(
+            "/api/groups/{group_id}/messages/{message_id}/pin",
+            put(commands::pin).delete(commands::unpin),
+        )
+        .route("/api/groups/{group_id}/search", get(messages::search))
         .route("/api/groups/{group_id}/ws", get(messages::socket))
         .route("/g/{group_id}", get(page::group))
 }

@@ -75,8 +75,8 @@ struct Mark {
 pub(crate) enum Action {
     /// For one connection.
     Directed(ConnId, Bytes),
-    /// All of a user's connections left the stream; with the frame that says so.
-    UserDetached(UserId, Bytes),
+    /// All of a user's connections left the stream.
+    UserDetached(UserId),
     /// All connections left the stream.
     AllDetached,
 }
@@ -280,9 +280,7 @@ fn detached(frame: &Bytes) -> Option<Action> {
         return None;
     }
     match serde_json::from_slice(frame).ok()? {
-        GroupFrame::Detached { user_id: Some(user_id), .. } => {
-            Some(Action::UserDetached(user_id, frame.clone()))
-        }
+        GroupFrame::Detached { user_id: Some(user_id), .. } => Some(Action::UserDetached(user_id)),
         GroupFrame::Detached { user_id: None, .. } => Some(Action::AllDetached),
         GroupFrame::Attached { .. }
         | GroupFrame::Ok { .. }

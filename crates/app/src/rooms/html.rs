@@ -9,9 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_model::history::RawHistoryPage;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::tuning::{MAX_FRAGMENT_BYTES, MAX_FRAGMENTS};
 
@@ -47,8 +45,8 @@ struct Text<'a> {
     deleted: bool,
 }
 
-/// The frame with `html` as its last member; `None` when it has no text to render.
-fn with_html(object: &[u8], render: Render) -> Option<Vec<u8>> {
+/// The object with `html` as its last member; `None` when it has no text to render.
+pub(super) fn with_html(object: &[u8], render: Render) -> Option<Vec<u8>> {
     let Text { text, deleted } = serde_json::from_slice(object).ok()?;
     if deleted {
         return None;
@@ -61,20 +59,6 @@ fn with_html(object: &[u8], render: Render) -> Option<Vec<u8>> {
     out.extend_from_slice(&fragment);
     out.push(b'}');
     Some(out)
-}
-
-/// Adds `html` to each message of a page that has a text.
-#[must_use]
-pub fn add_html(mut page: RawHistoryPage, render: Render) -> RawHistoryPage {
-    for message in &mut page.messages {
-        let rendered = with_html(message.get().as_bytes(), render)
-            .and_then(|json| String::from_utf8(json).ok())
-            .and_then(|json| RawValue::from_string(json).ok());
-        if let Some(rendered) = rendered {
-            *message = rendered;
-        }
-    }
-    page
 }
 
 /// The rendered frames of one room, the latest of them kept for replays.

@@ -10,9 +10,11 @@
 //! who may do what (the workspace does, see [`Groups`]) nor what happened in a group (its
 //! controller does), and keeps nothing that outlives the process.
 
+mod commands;
 pub mod fanout;
 mod html;
 pub mod outbound;
+mod raw;
 mod reader;
 mod room;
 mod shared;
@@ -30,12 +32,14 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use convene_hop::{ApiError, Clock};
 use convene_model::{
-    Code, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Problem, Role, UserId,
+    Code, GroupId, HistoryId, MessageId, OrgId, Problem, Role, UserId,
     event::GroupConfig,
-    history::{HistoryQuery, RawHistoryPage},
+    history::{HistoryQuery, RawHistoryPage, SearchRequest},
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use self::{
@@ -45,7 +49,9 @@ use self::{
 };
 use crate::orchestrator::OrchestratorClient;
 
-pub use html::{Render, add_html};
+pub use commands::{Carried, GroupCommand, PostRequest};
+pub use html::Render;
+pub use raw::{RawHit, RawMessageDetail, RawSearchPage, WithHtml};
 
 /// The numbering that is named on the page of a group that was never activated, and that an attach
 /// may repeat.
@@ -92,28 +98,6 @@ pub struct RoomsConfig {
     pub clock: Clock,
 }
 
-/// A post over HTTP.
-#[derive(Debug, Clone)]
-pub struct PostRequest {
-    /// Makes the post idempotent.
-    pub message_id: MessageId,
-    /// Markdown.
-    pub text: String,
-    /// Who is mentioned.
-    pub mentions: Option<Vec<ParticipantId>>,
-    /// The message that it answers.
-    pub reply_to: Option<MessageId>,
-}
-
-/// A post that is durable.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PostAccepted {
-    /// The number of its event.
-    pub seq: u64,
-    /// Its id.
-    pub message_id: MessageId,
-}
-
 /// All rooms of this process.
 #[derive(Debug, Clone)]
 pub struct Rooms(Arc<Shared>);
@@ -139,31 +123,31 @@ impl Rooms {
         opened.unwrap_or_else(|problem| ApiError(problem).into_response())
     }
 
-    /// Posts a message and waits until it is durable.
+    /// Carries out a user's command and waits until it is durable.
     ///
     /// # Errors
     /// The group's or the Orchestrator's problem; [`Code::Forbidden`] for a user without access;
-    /// [`Code::Unavailable`] when there was no answer in time, in which case the message may still
-    /// arrive and may be sent again with the same `message_id`.
-    pub async fn post(
+    /// [`Code::Unavailable`] when there was no answer in time, in which case the command may still
+    /// arrive and may be sent again.
+    pub async fn command(
         &self,
         group: GroupId,
         user: UserId,
-        request: PostRequest,
-    ) -> Result<PostAccepted, Problem> {
+        command: GroupCommand,
+    ) -> Result<Carried, Problem> {
         // Held until the answer is there, so that the room stays.
         let room = self.0.room(&group)?;
         let (reply, answer) = oneshot::channel();
         let unavailable = |why: &str| Problem::new(Code::Unavailable).detail(why);
         let asked = async {
-            let command = Command::Post { user, request, reply };
+            let command = Command::Ask { user, command, reply };
             room.commands
                 .send(command)
                 .await
                 .map_err(|_| unavailable("the service is stopping"))?;
             answer.await.map_err(|_| unavailable("the group's answer was lost"))?
         };
-        match tokio::time::timeout(self.0.tuning.post_timeout, asked).await {
+        match tokio::time::timeout(self.0.tuning.answer_timeout, asked).await {
             Ok(answer) => answer,
             Err(_) => Err(unavailable("the group did not answer in time")),
         }
@@ -180,32 +164,77 @@ impl Rooms {
         user: UserId,
         query: HistoryQuery,
     ) -> Result<RawHistoryPage, Problem> {
-        let mut answer = self.try_history(&group, &user, &query).await;
+        match self.read_as(&group, &user, &Reading::History(query)).await {
+            Err(problem) if problem.code == Code::GroupNotFound => Ok(empty_page()),
+            answer => parse(&group, &answer?),
+        }
+    }
+
+    /// One message and its former versions.
+    ///
+    /// # Errors
+    /// [`Code::MessageNotFound`]; [`Code::Forbidden`] for a user without access; the Orchestrator's
+    /// problem.
+    pub async fn message(
+        &self,
+        group: GroupId,
+        user: UserId,
+        message: MessageId,
+    ) -> Result<RawMessageDetail, Problem> {
+        match self.read_as(&group, &user, &Reading::Message(message)).await {
+            // A group that was never activated has no messages.
+            Err(problem) if problem.code == Code::GroupNotFound => {
+                Err(Code::MessageNotFound.into())
+            }
+            answer => parse(&group, &answer?),
+        }
+    }
+
+    /// What a search in a group finds. A group that was never activated has nothing to find.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for a user without access; the Orchestrator's problem.
+    pub async fn search(
+        &self,
+        group: GroupId,
+        user: UserId,
+        request: SearchRequest,
+    ) -> Result<RawSearchPage, Problem> {
+        match self.read_as(&group, &user, &Reading::Search(request)).await {
+            Err(problem) if problem.code == Code::GroupNotFound => Ok(RawSearchPage::default()),
+            answer => parse(&group, &answer?),
+        }
+    }
+
+    /// Reads something with a user's routing token, once more with a new one if it is refused.
+    async fn read_as(
+        &self,
+        group: &GroupId,
+        user: &UserId,
+        reading: &Reading,
+    ) -> Result<Bytes, Problem> {
+        let answer = self.try_read_as(group, user, reading).await;
         if answer.as_ref().is_err_and(|problem| is_about_the_user(problem.code)) {
-            self.0.withdraw_token(&group, &user);
-            answer = self.try_history(&group, &user, &query).await;
+            self.0.withdraw_token(group, user);
+            return self.try_read_as(group, user, reading).await;
         }
         answer
     }
 
-    async fn try_history(
+    async fn try_read_as(
         &self,
         group: &GroupId,
         user: &UserId,
-        query: &HistoryQuery,
-    ) -> Result<RawHistoryPage, Problem> {
-        let token = match self.0.token(group, user).await {
-            Ok(token) => token.ok_or(Code::Forbidden)?,
-            Err(problem) if problem.code == Code::GroupNotFound => return Ok(empty_page()),
-            Err(problem) => return Err(problem),
-        };
+        reading: &Reading,
+    ) -> Result<Bytes, Problem> {
+        let token = self.0.token(group, user).await?.ok_or(Code::Forbidden)?.routing_token;
         let org = self.0.org(group).await?;
         let client = &self.0.config.orchestrator;
-        let page = client.history(group, &org, &token.routing_token, query).await?;
-        serde_json::from_slice(&page).map_err(|error| {
-            tracing::error!(%group, %error, "a page of history is not what it should be");
-            Problem::new(Code::Internal)
-        })
+        match reading {
+            Reading::History(query) => client.history(group, &org, &token, query).await,
+            Reading::Message(message) => client.message(group, &org, &token, message).await,
+            Reading::Search(request) => client.search(group, &org, &token, request).await,
+        }
     }
 
     /// Tells the group's controller that its description changed. Runs beside the caller; a group
@@ -246,7 +275,7 @@ impl Rooms {
         });
     }
 
-    /// Closes all sockets with 1001 and waits for the posts that are under way. Nothing is opened
+    /// Closes all sockets with 1001 and waits for the commands that are under way. Nothing is opened
     /// afterwards.
     pub async fn shutdown(&self) {
         let rooms = self.0.stop();
@@ -263,6 +292,13 @@ impl Rooms {
             tracing::warn!("some rooms did not end in time");
         }
     }
+}
+
+/// What is read of a group.
+enum Reading {
+    History(HistoryQuery),
+    Message(MessageId),
+    Search(SearchRequest),
 }
 
 async fn revoke_until_done(shared: &Shared, group: &GroupId, user: &UserId) {
@@ -285,6 +321,13 @@ async fn revoke_until_done(shared: &Shared, group: &GroupId, user: &UserId) {
         pause = (pause * 2).min(RECONNECT_MAX);
     }
     tracing::error!(%group, %user, "a revocation was given up");
+}
+
+fn parse<T: DeserializeOwned>(group: &GroupId, answer: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(answer).map_err(|error| {
+        tracing::error!(%group, %error, "what was read of a group is not what it should be");
+        Problem::new(Code::Internal)
+    })
 }
 
 fn empty_page() -> RawHistoryPage {

@@ -22,7 +22,9 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{
     RoomsConfig,
     room::{Command, Room},
-    tuning::{MAX_CACHED_TOKENS, RENEW_BEFORE, ROOM_QUEUE, TOKENS_AT_ONCE, Tuning},
+    tuning::{
+        MAX_CACHED_TOKENS, MAX_REVOKED_TRIES, RENEW_BEFORE, ROOM_QUEUE, TOKENS_AT_ONCE, Tuning,
+    },
 };
 
 /// What the rooms of this process share.
@@ -247,6 +249,13 @@ pub(crate) fn is_about_the_user(code: Code) -> bool {
             | Code::TokenExpired
             | Code::Unauthorized
     )
+}
+
+/// Whether an attach that was refused this often before, and now with this code, is tried again with
+/// a new token.
+pub(crate) fn may_try_again(refusals: u32, code: Code) -> bool {
+    let tries = if code == Code::AccessRevoked { MAX_REVOKED_TRIES } else { 1 };
+    refusals < tries
 }
 
 /// `pause` between half and one and a half times its length, so that what broke at the same time

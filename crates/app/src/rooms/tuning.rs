@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use convene_model::limits::MAX_CONNS_PER_UPSTREAM;
 
-/// Posts over HTTP that wait in one room; beyond it they are refused as overloaded.
-pub const MAX_WAITING_POSTS: usize = 500;
+/// Commands over HTTP that wait in one room; beyond it they are refused as overloaded.
+pub const MAX_WAITING_COMMANDS: usize = 500;
 /// Sockets of one room in this process; beyond it an upgrade is refused as overloaded.
-pub const MAX_SOCKETS_PER_ROOM: usize = MAX_CONNS_PER_UPSTREAM - MAX_WAITING_POSTS;
+pub const MAX_SOCKETS_PER_ROOM: usize = MAX_CONNS_PER_UPSTREAM - MAX_WAITING_COMMANDS;
 /// Bytes that may wait for one slow client; beyond it the socket is closed with 4008. More than a
 /// replay of the usual length, since a replay is written at once.
 pub const MAX_BACKLOG_BYTES: usize = 1024 * 1024;
@@ -35,6 +35,9 @@ pub const RENEW_BEFORE: Duration = Duration::from_secs(60);
 /// Tokens count in whole seconds: one that was issued in the second of a revocation is refused, so
 /// the next attempt waits until that second has passed.
 pub const AFTER_REVOCATION: Duration = Duration::from_millis(1100);
+/// How often an attach is tried with a new token after a withdrawal: for longer than the clocks of
+/// two Orchestrators may differ, since one may have recorded the instant and the other mint.
+pub const MAX_REVOKED_TRIES: u32 = 6;
 /// How long a room without sockets keeps its upstream.
 pub const IDLE_AFTER: Duration = Duration::from_secs(30);
 /// How often a room looks for connections to renew.
@@ -49,9 +52,9 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(5);
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause between attempts to open a lost upstream.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
-/// How long a post over HTTP waits for the group's answer.
-pub const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a shutdown waits for posts that are under way.
+/// How long a command over HTTP waits for the group's answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for commands that are under way.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a revocation is tried before it is given up; the role is asked for again at each
 /// renewal, so that a token's lifetime bounds what a lost revocation can do.
@@ -61,7 +64,7 @@ pub const REVOKE_ATTEMPTS: u32 = 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Tuning {
     pub(crate) max_sockets: usize,
-    pub(crate) max_posts: usize,
+    pub(crate) max_waiting: usize,
     pub(crate) max_backlog_bytes: usize,
     pub(crate) max_backlog_frames: usize,
     pub(crate) idle_after: Duration,
@@ -70,14 +73,14 @@ pub(crate) struct Tuning {
     pub(crate) silent_for: Duration,
     pub(crate) reconnect_first: Duration,
     pub(crate) after_revocation: Duration,
-    pub(crate) post_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
         Self {
             max_sockets: MAX_SOCKETS_PER_ROOM,
-            max_posts: MAX_WAITING_POSTS,
+            max_waiting: MAX_WAITING_COMMANDS,
             max_backlog_bytes: MAX_BACKLOG_BYTES,
             max_backlog_frames: MAX_BACKLOG_FRAMES,
             idle_after: IDLE_AFTER,
@@ -86,7 +89,7 @@ impl Default for Tuning {
             silent_for: SILENT_FOR,
             reconnect_first: RECONNECT_FIRST,
             after_revocation: AFTER_REVOCATION,
-            post_timeout: POST_TIMEOUT,
+            answer_timeout: ANSWER_TIMEOUT,
         }
     }
 }

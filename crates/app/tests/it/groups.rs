@@ -259,7 +259,7 @@ async fn the_controller_is_told_of_each_change_with_a_higher_version() {
     let told = |version: u64, name: &str, paused: bool| {
         let agents = json!([{"agent_id": critic, "name": name, "trigger": "auto"}]);
         format!(
-            "PUT /infra/groups/{group}/config {{\"version\":{version},\"agents\":{agents},\"paused\":{paused}}}"
+            "PUT /infra/groups/{group}/config {{\"version\":{version},\"agents\":{agents},\"paused\":{paused},\"revisions\":\"keep\"}}"
         )
     };
     let reply = owner.put(&agents, &json!({"paused": true})).await;
@@ -273,7 +273,7 @@ async fn the_controller_is_told_of_each_change_with_a_higher_version() {
     assert_eq!(world.calls(1).await, [told(5, "Judge", false)]);
     owner.delete(&one).await;
     let none = format!(
-        "PUT /infra/groups/{group}/config {{\"version\":6,\"agents\":[],\"paused\":false}}"
+        "PUT /infra/groups/{group}/config {{\"version\":6,\"agents\":[],\"paused\":false,\"revisions\":\"keep\"}}"
     );
     assert_eq!(world.calls(1).await, [none]);
 }

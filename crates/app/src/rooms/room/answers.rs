@@ -9,6 +9,7 @@ use convene_model::{
 use super::{
     Room,
     conn::{Attach, Purpose, Replay},
+    error_frame,
 };
 use crate::rooms::{
     fanout::{Action, Batch},
@@ -24,7 +25,7 @@ impl Room {
         for (at, action) in batch.take_actions() {
             match action {
                 Action::Directed(conn, frame) => self.directed(&batch, at, &conn, &frame),
-                Action::UserDetached(user, frame) => self.user_detached(&batch, at, &user, &frame),
+                Action::UserDetached(user) => self.user_detached(&batch, at, &user),
                 Action::AllDetached => self.all_detached(&batch, at),
             }
         }
@@ -35,8 +36,8 @@ impl Room {
     }
 
     fn directed(&mut self, batch: &Batch, at: usize, conn: &ConnId, frame: &Bytes) {
-        if self.posts.contains_key(conn) {
-            return self.post_answer(conn, frame);
+        if self.waiting.contains_key(conn) {
+            return self.waiting_answer(conn, frame);
         }
         let Some(state) = self.conns.get_mut(conn) else { return };
         if let Some(seq) = event_seq(frame) {
@@ -135,8 +136,12 @@ impl Room {
         code: Code,
     ) {
         let Some(attach) = self.take_sent(conn, r#ref) else {
-            if let Some(state) = self.conns.get_mut(conn) {
-                state.answered(r#ref);
+            let Some(state) = self.conns.get_mut(conn) else { return };
+            state.answered(r#ref);
+            if code == Code::NotAttached && state.is_resuming() {
+                // The client has not left: we bring it back, and it may send the command again.
+                let error = error_frame(Some(r#ref.clone()), Code::Unavailable, None);
+                return self.fanout.direct(batch, at, conn, &error);
             }
             return self.fanout.direct(batch, at, conn, frame);
         };
@@ -178,25 +183,33 @@ impl Room {
         }
     }
 
-    /// A user's access was withdrawn: the sockets get what came before, and nothing after.
-    fn user_detached(&mut self, batch: &Batch, at: usize, user: &UserId, frame: &Bytes) {
+    /// What a user was allowed until now was withdrawn: the sockets get what came before, and
+    /// nothing after. Who has lost access is closed; who has another role comes back with it.
+    fn user_detached(&mut self, batch: &Batch, at: usize, user: &UserId) {
         self.shared.withdraw_token(&self.group, user);
         for conn in self.fanout.of_user(user) {
-            self.fanout.direct(batch, at, &conn, frame);
-            self.close(&conn, CloseCode::Revoked);
+            self.fall_out_and_resume(batch, at, &conn);
         }
+        self.all_waiting_detached(Some(user));
     }
 
+    /// The epoch was raised: every token is void, and whoever still has access comes back with a
+    /// new one.
     fn all_detached(&mut self, batch: &Batch, at: usize) {
-        let attached = self.conns.iter().filter(|(_, state)| state.attached);
-        let attached: Vec<ConnId> = attached.map(|(conn, _)| conn.clone()).collect();
-        for conn in attached {
-            self.fanout.detach(batch, at, &conn);
-            if let Some(state) = self.conns.get_mut(&conn) {
-                state.fall_out(batch.seq_at(at));
-                self.shared.withdraw_token(&self.group, &state.user);
-            }
-            self.resume(&conn);
+        for conn in self.conns.keys().cloned().collect::<Vec<_>>() {
+            self.fall_out_and_resume(batch, at, &conn);
+        }
+        self.all_waiting_detached(None);
+    }
+
+    fn fall_out_and_resume(&mut self, batch: &Batch, at: usize, conn: &ConnId) {
+        self.fanout.detach(batch, at, conn);
+        let Some(state) = self.conns.get_mut(conn) else { return };
+        self.shared.withdraw_token(&self.group, &state.user);
+        // One whose attach is on its way gets the answer to it: a refusal, which is tried again.
+        if state.attached {
+            state.fall_out(batch.seq_at(at));
+            self.resume(conn);
         }
     }
 }

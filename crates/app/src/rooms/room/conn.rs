@@ -7,6 +7,7 @@ use convene_model::{
     Code, ConnId, HistoryId, Problem, Ref, Timestamp, UserId,
     frame::{ClientFrame, DetachReason, GroupFrame, UpstreamFrame, with_conn},
     infra::RoutingToken,
+    limits::TYPING_PAUSE,
 };
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use super::{Done, Room, Upstream, error_frame, wants_html};
 use crate::rooms::{
     NO_HISTORY,
     outbound::Outbound,
-    shared::is_about_the_user,
+    shared::{is_about_the_user, may_try_again},
     tuning::{MAX_QUEUED_FRAMES, MAX_UNANSWERED, RECONNECT_FIRST, RENEW_BEFORE},
     ws::CloseCode,
 };
@@ -41,6 +42,8 @@ pub(super) struct Conn {
     /// What of a replay is still to come.
     pub(super) replay: Option<Replay>,
     renew_at: Timestamp,
+    /// When the client last said that its user is writing.
+    typing_at: Option<Timestamp>,
     /// Whether it has the texts of running replies already, so that their repetition is kept back.
     pub(super) has_deltas: bool,
 }
@@ -52,8 +55,8 @@ pub(super) struct Attach {
     pub(super) r#ref: Ref,
     pub(super) after: Option<u64>,
     pub(super) history: Option<HistoryId>,
-    /// Whether it was refused before for its token.
-    pub(super) retried: bool,
+    /// How often it was refused for its token.
+    pub(super) refusals: u32,
 }
 
 /// Who wants an attach.
@@ -101,6 +104,12 @@ impl Conn {
         self.want.as_ref().is_some_and(|attach| attach.purpose != Purpose::Renew)
     }
 
+    /// Whether it fell out of the stream and is on its way back.
+    pub(super) fn is_resuming(&self) -> bool {
+        let resumes = |attach: &Attach| attach.purpose == Purpose::Resume;
+        self.want.as_ref().is_some_and(resumes) || self.sent.iter().any(resumes)
+    }
+
     pub(super) fn answered(&mut self, r#ref: &Ref) {
         if let Some(place) = self.unanswered.iter().position(|open| open == r#ref) {
             self.unanswered.remove(place);
@@ -112,7 +121,7 @@ impl Attach {
     pub(super) fn ours(purpose: Purpose, after: Option<u64>, history: Option<HistoryId>) -> Self {
         let r#ref = Ref::new(format!("app-{}", Uuid::new_v4().simple()))
             .expect("letters, digits and a hyphen are a ref");
-        Self { purpose, r#ref, after, history, retried: false }
+        Self { purpose, r#ref, after, history, refusals: 0 }
     }
 }
 
@@ -132,6 +141,7 @@ impl Room {
             base: 0,
             replay: None,
             renew_at: Timestamp::ZERO,
+            typing_at: None,
             has_deltas: false,
         };
         self.conns.insert(conn, state);
@@ -180,8 +190,8 @@ impl Room {
                 self.fanout.set_html(conn, wants_html(render));
                 // The page of a group that was never activated names no numbering.
                 let history = history.filter(|history| history.as_str() != NO_HISTORY);
-                let (purpose, retried) = (Purpose::Client, false);
-                Queued::Attach(Attach { purpose, r#ref, after, history, retried })
+                let (purpose, refusals) = (Purpose::Client, 0);
+                Queued::Attach(Attach { purpose, r#ref, after, history, refusals })
             }
             ClientFrame::Detach { r#ref }
             | ClientFrame::Post { r#ref, .. }
@@ -190,7 +200,8 @@ impl Room {
             | ClientFrame::Delete { r#ref, .. }
             | ClientFrame::React { r#ref, .. }
             | ClientFrame::Pin { r#ref, .. } => Queued::Command(r#ref, raw),
-            ClientFrame::Read { .. } | ClientFrame::Typing {} => return,
+            ClientFrame::Read { .. } => return,
+            ClientFrame::Typing {} => return self.typing(conn, &raw),
         };
         let Some(state) = self.conns.get_mut(conn) else { return };
         if state.waits_for_attach() && state.queue.len() >= MAX_QUEUED_FRAMES {
@@ -235,6 +246,20 @@ impl Room {
                 state.outbound.send_text(&error_frame(Some(r#ref), code, None));
             }
         }
+    }
+
+    /// Passes on that the user is writing, unless that was said a moment ago. It is no command: it
+    /// is not answered, and it waits for nothing.
+    fn typing(&mut self, conn: &ConnId, raw: &Bytes) {
+        let now = self.shared.now();
+        let Some(state) = self.conns.get_mut(conn) else { return };
+        let just_said = state.typing_at.is_some_and(|said| now.since(said) < TYPING_PAUSE);
+        if !state.attached || just_said {
+            return;
+        }
+        state.typing_at = Some(now);
+        // What does not fit now is said again in a moment.
+        let _ = self.send_up(with_conn(conn, raw));
     }
 
     fn attach_now_if_free(&mut self, conn: &ConnId) {
@@ -369,13 +394,13 @@ impl Room {
         }
     }
 
-    /// Tries an attach again that was refused for its token, once and with a new token.
+    /// Tries an attach again that was refused for its token, with a new token.
     pub(super) fn retry(&mut self, conn: &ConnId, mut attach: Attach, code: Code) -> bool {
-        if attach.retried || !is_about_the_user(code) {
+        if !is_about_the_user(code) || !may_try_again(attach.refusals, code) {
             return false;
         }
         let Some(state) = self.conns.get_mut(conn) else { return true };
-        attach.retried = true;
+        attach.refusals += 1;
         self.shared.withdraw_token(&self.group, &state.user);
         // A later attach of the client comes after this one, as it was sent.
         if let Some(later) = state.want.replace(attach).filter(|l| l.purpose == Purpose::Client) {

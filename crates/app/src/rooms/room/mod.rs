@@ -5,8 +5,8 @@
 
 mod answers;
 mod conn;
-mod posts;
 mod upstream;
+mod waiting;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,14 +18,17 @@ use convene_model::{
     infra::RoutingToken,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{JoinError, JoinSet},
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-use self::{conn::Conn, posts::WaitingPost};
+use self::{
+    conn::Conn,
+    waiting::{Reply, Waiting},
+};
 use super::{
-    PostAccepted, PostRequest,
+    GroupCommand,
     fanout::Fanout,
     outbound::Outbound,
     shared::Shared,
@@ -42,12 +45,8 @@ pub(crate) enum Command {
     Frame { conn: ConnId, frame: ClientFrame, raw: Bytes },
     /// A socket ended.
     Leave { conn: ConnId },
-    /// A post over HTTP.
-    Post {
-        user: UserId,
-        request: PostRequest,
-        reply: oneshot::Sender<Result<PostAccepted, Problem>>,
-    },
+    /// A command over HTTP.
+    Ask { user: UserId, command: GroupCommand, reply: Reply },
     /// A user lost access.
     DropUser { user: UserId },
     /// The process stops.
@@ -66,8 +65,8 @@ pub(crate) struct Room {
     history: Option<HistoryId>,
     fanout: Fanout,
     conns: HashMap<ConnId, Conn>,
-    posts: HashMap<ConnId, WaitingPost>,
-    next_post: u64,
+    waiting: HashMap<ConnId, Waiting>,
+    next_waiting: u64,
     tasks: JoinSet<Done>,
     ticker: Interval,
     idle_since: Option<Instant>,
@@ -115,8 +114,8 @@ impl Room {
             history: None,
             fanout: Fanout::new(shared.config.render),
             conns: HashMap::new(),
-            posts: HashMap::new(),
-            next_post: 1,
+            waiting: HashMap::new(),
+            next_waiting: 1,
             tasks: JoinSet::new(),
             ticker,
             idle_since: None,
@@ -159,7 +158,7 @@ impl Room {
             Command::Join { conn, user, outbound } => self.join(conn, user, outbound),
             Command::Frame { conn, frame, raw } => self.client_frame(&conn, frame, raw),
             Command::Leave { conn } => self.remove(&conn),
-            Command::Post { user, request, reply } => self.post(user, request, reply),
+            Command::Ask { user, command, reply } => self.ask(user, command, reply),
             Command::DropUser { user } => self.drop_user(&user),
             Command::Stop => self.stop(),
         }
@@ -173,8 +172,8 @@ impl Room {
                 self.upstream = Upstream::Closed;
                 self.open_if_needed();
             }
-            Done::Token { conn, result } if self.posts.contains_key(&conn) => {
-                self.post_token(&conn, result);
+            Done::Token { conn, result } if self.waiting.contains_key(&conn) => {
+                self.waiting_token(&conn, result);
             }
             Done::Token { conn, result } => self.attach_token(&conn, result),
             Done::AttachNow { conn } => self.attach_now(&conn),
@@ -186,7 +185,7 @@ impl Room {
         tracing::error!(group = %self.group, %error, "a room's task failed");
         self.close_all(CloseCode::Restart);
         self.upstream = Upstream::Closed;
-        self.posts.clear();
+        self.waiting.clear();
     }
 
     fn tick(&mut self) {
@@ -194,14 +193,14 @@ impl Room {
             self.attempts = 0;
         }
         self.renew_due();
-        self.forget_abandoned_posts();
+        self.forget_abandoned();
     }
 
     fn is_over(&mut self) -> bool {
         if let Some(stop_at) = self.stop_at {
-            return self.posts.is_empty() || Instant::now() >= stop_at;
+            return self.waiting.is_empty() || Instant::now() >= stop_at;
         }
-        if !self.conns.is_empty() || !self.posts.is_empty() {
+        if !self.conns.is_empty() || !self.waiting.is_empty() {
             self.idle_since = None;
             return false;
         }

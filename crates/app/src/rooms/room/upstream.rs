@@ -23,8 +23,8 @@ impl Room {
             Upstream::Opening | Upstream::Open(_) => return,
         }
         let waiting = self.conns.values().filter(|conn| conn.want.is_some());
-        let posting = self.posts.values().map(|post| &post.user);
-        let users: HashSet<&UserId> = waiting.map(|conn| &conn.user).chain(posting).collect();
+        let asking = self.waiting.values().map(|waiting| &waiting.user);
+        let users: HashSet<&UserId> = waiting.map(|conn| &conn.user).chain(asking).collect();
         if users.is_empty() {
             return;
         }
@@ -47,7 +47,7 @@ impl Room {
         for conn in waiting {
             self.attach_now(&conn);
         }
-        self.start_posts();
+        self.start_waiting();
     }
 
     pub(super) fn not_opened(&mut self, problem: &Problem) {
@@ -56,7 +56,7 @@ impl Room {
             group = %self.group, code = problem.code.as_str(), detail = problem.detail,
             attempts = self.attempts, "the upstream could not be opened"
         );
-        self.fail_posts(problem);
+        self.fail_waiting(problem);
         let conns: Vec<ConnId> = self.conns.keys().cloned().collect();
         let mut resuming = false;
         for conn in conns {
@@ -102,7 +102,7 @@ impl Room {
         tracing::info!(group = %self.group, sockets = self.conns.len(), "the upstream is lost");
         self.upstream = Upstream::Closed;
         self.fanout.detach_all();
-        self.restart_posts();
+        self.restart_waiting();
         let fanned_out = self.fanout.last_seq();
         let conns: Vec<ConnId> = self.conns.keys().cloned().collect();
         for conn in &conns {
@@ -110,7 +110,7 @@ impl Room {
         }
         if self.attempts == 0 {
             self.open_if_needed();
-        } else if self.conns.values().any(|conn| conn.want.is_some()) || !self.posts.is_empty() {
+        } else if self.conns.values().any(|conn| conn.want.is_some()) || !self.waiting.is_empty() {
             // It was lost soon after it was opened.
             self.reopen_later();
         }

@@ -12,7 +12,7 @@ use super::{
     client::{Client, Seen},
     world::World,
 };
-use crate::rooms::tuning::{MAX_QUEUED_FRAMES, RENEW_BEFORE};
+use crate::rooms::tuning::{MAX_QUEUED_FRAMES, MAX_REVOKED_TRIES, RENEW_BEFORE};
 
 #[tokio::test]
 async fn the_first_attach_activates_and_configures_the_group_and_an_open_socket_does_not() {
@@ -133,14 +133,16 @@ async fn a_user_without_a_role_is_not_renewed_but_dropped() {
 }
 
 #[tokio::test]
-async fn an_attach_that_is_refused_for_its_token_is_tried_once_more_with_a_new_one() {
+async fn an_attach_that_is_refused_for_its_token_is_tried_again_with_a_new_one() {
     let world = World::new().await;
-    for code in [Code::AccessRevoked, Code::StaleEpoch, Code::TokenExpired] {
-        world.group.refuse_attaches(&[code]);
+    for (code, tries) in
+        [(Code::AccessRevoked, MAX_REVOKED_TRIES), (Code::StaleEpoch, 1), (Code::TokenExpired, 1)]
+    {
+        world.group.refuse_attaches(&vec![code; tries as usize]);
         let before = world.group.counts().tokens;
-        world.attached("u1").await;
+        assert_eq!(world.attached("u1").await.attach().await["type"], "attached");
         assert!(world.group.counts().tokens > before, "{code:?} asks for a new token");
-        world.group.refuse_attaches(&[code, code]);
+        world.group.refuse_attaches(&vec![code; tries as usize + 1]);
         let mut client = world.client("u1").await;
         assert_eq!(client.attach().await["code"], code.as_str());
         assert_eq!(client.attach().await["type"], "attached");

@@ -5,29 +5,18 @@ use std::{
     sync::Arc,
 };
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::{IntoResponse, Response},
-    routing::{get, post, put},
-};
 use bytes::Bytes;
-use convene_hop::{ApiError, Clock, GroupLink, LinkUpgrade, RawRequest, Signer, json};
+use convene_hop::{Clock, GroupLink, Signer};
 use convene_model::{
-    Code, ConnId, GroupId, HistoryId, MessageId, Problem, Ref, Timestamp, UserId,
-    claims::{AppClaims, RoutingClaims, service},
+    Code, ConnId, HistoryId, MessageId, Problem, Ref, Timestamp, UserId,
+    claims::service,
     event::{Author, Event, EventKind, GroupConfig, Posted},
     frame::{
         self, DetachReason, GroupFrame, GroupState, RunPhase, RunView, UpstreamFrame, with_conn,
     },
-    infra::{
-        ActivateRequest, Activation, GroupStatus, RevokeRequest, RoutingToken, RoutingTokenRequest,
-    },
     keys::{SigningKey, TrustedKeys},
-    limits::ROUTING_TOKEN_TTL,
     record::Record,
     replay::ReplayGuard,
-    token::{authorize, verify_routing},
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -40,35 +29,38 @@ pub(super) const REPLAYED: u64 = 1000;
 /// A scripted group and the Orchestrator before it.
 #[derive(Clone)]
 pub(super) struct FakeGroup {
-    inner: Arc<Mutex<Inner>>,
-    app_keys: TrustedKeys,
-    own_keys: TrustedKeys,
-    signer: Signer,
-    replay: Arc<ReplayGuard>,
+    pub(super) inner: Arc<Mutex<Inner>>,
+    pub(super) app_keys: TrustedKeys,
+    pub(super) own_keys: TrustedKeys,
+    pub(super) signer: Signer,
+    pub(super) replay: Arc<ReplayGuard>,
     changed: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Default)]
-struct Inner {
-    events: Vec<Bytes>,
-    message_ids: HashMap<MessageId, u64>,
-    upstreams: BTreeMap<u64, mpsc::Sender<Bytes>>,
-    conns: HashMap<(u64, ConnId), UserId>,
-    next_upstream: u64,
-    activated: bool,
-    config: Option<GroupConfig>,
-    revoked: HashMap<UserId, Timestamp>,
+pub(super) struct Inner {
+    pub(super) events: Vec<Bytes>,
+    pub(super) message_ids: HashMap<MessageId, u64>,
+    pub(super) upstreams: BTreeMap<u64, mpsc::Sender<Bytes>>,
+    pub(super) conns: HashMap<(u64, ConnId), UserId>,
+    pub(super) next_upstream: u64,
+    pub(super) activated: bool,
+    pub(super) config: Option<GroupConfig>,
+    pub(super) revoked: HashMap<UserId, Timestamp>,
     /// What is called instead of being carried out.
-    refuse_activation: Option<Code>,
-    refuse_connect: Option<Code>,
-    refuse_attaches: Vec<Code>,
-    hold_answers: bool,
-    forget_before: u64,
-    running: Option<String>,
-    busy: bool,
-    cut_replay_after: Option<usize>,
-    counts: Counts,
-    roles: HashSet<String>,
+    pub(super) refuse_activation: Option<Code>,
+    pub(super) refuse_connect: Option<Code>,
+    pub(super) refuse_attaches: Vec<Code>,
+    pub(super) hold_answers: bool,
+    pub(super) forget_before: u64,
+    pub(super) running: Option<String>,
+    pub(super) busy: bool,
+    pub(super) cut_replay_after: Option<usize>,
+    pub(super) counts: Counts,
+    pub(super) roles: HashSet<String>,
+    /// The frames that are neither attaches nor posts, as they came.
+    pub(super) heard: Vec<serde_json::Value>,
+    pub(super) epoch: u64,
 }
 
 /// How often what was asked.
@@ -87,24 +79,13 @@ impl FakeGroup {
     pub(super) fn new(app: &SigningKey, clock: Clock) -> Self {
         let own = SigningKey::from_seed(service::ORCHESTRATOR, &[2; 32]);
         Self {
-            inner: Arc::default(),
+            inner: Arc::new(Mutex::new(Inner { epoch: 1, ..Inner::default() })),
             app_keys: TrustedKeys::of(service::APP, &app.jwks()).unwrap(),
             own_keys: TrustedKeys::of(service::ORCHESTRATOR, &own.jwks()).unwrap(),
             signer: Signer::new(own, clock),
             replay: Arc::new(ReplayGuard::new(100_000)),
             changed: Arc::new(watch::Sender::new(0)),
         }
-    }
-
-    pub(super) fn router(&self) -> Router {
-        Router::new()
-            .route("/infra/groups", post(activate))
-            .route("/infra/groups/{id}/config", put(configure))
-            .route("/infra/groups/{id}/revoke", post(revoke))
-            .route("/infra/routing-token", post(routing_token))
-            .route("/groups/{id}/history", get(history))
-            .route("/groups/{id}/ws", get(connect))
-            .with_state(self.clone())
     }
 
     /// Writes a message into the group, as if by another app's user.
@@ -131,6 +112,15 @@ impl FakeGroup {
     pub(super) fn detach(&self, user: &str, reason: DetachReason) {
         self.send_to(user, &GroupFrame::Detached { reason, user_id: None });
         self.inner.lock().conns.retain(|_, owner| owner.as_str() != user);
+    }
+
+    /// Raises the epoch, as an operator does: every connection is detached, every token void.
+    pub(super) fn raise_epoch(&self, epoch: u64) {
+        let mut inner = self.inner.lock();
+        inner.epoch = epoch;
+        inner.conns.clear();
+        let (reason, user_id) = (DetachReason::EpochRaised, None);
+        inner.broadcast(&GroupFrame::Detached { reason, user_id }.encode());
     }
 
     /// Loses all upstreams.
@@ -200,6 +190,17 @@ impl FakeGroup {
         self.inner.lock().config.clone()
     }
 
+    /// The frames that were neither attaches nor posts, without their `conn` and `ref`.
+    pub(super) fn heard(&self) -> Vec<serde_json::Value> {
+        let mut heard = self.inner.lock().heard.clone();
+        for frame in &mut heard {
+            let frame = frame.as_object_mut().unwrap();
+            frame.remove("conn");
+            frame.remove("ref");
+        }
+        heard
+    }
+
     /// The roles that tokens were asked for with.
     pub(super) fn roles(&self) -> HashSet<String> {
         self.inner.lock().roles.clone()
@@ -217,37 +218,15 @@ impl FakeGroup {
         assert!(waited.is_ok(), "waited for {what} in vain");
     }
 
-    fn touch(&self) {
+    pub(super) fn touch(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.signer.now()
     }
 
-    fn check(&self, request: &RawRequest) -> Result<(), Problem> {
-        let (line, now) = (request.line(), self.now());
-        let guard = Some(&*self.replay);
-        let token =
-            authorize::<AppClaims>(&self.app_keys, service::ORCHESTRATOR, line, now, guard)?;
-        assert_eq!(token.claims.org_id.unwrap().as_str(), "o1");
-        if request.method != http::Method::GET {
-            assert!(request.header("idempotency-key").is_some(), "a mutation has its key");
-        }
-        Ok(())
-    }
-
-    fn check_routing(&self, token: Option<&str>) -> Result<UserId, Problem> {
-        let token = token.ok_or(Code::Unauthorized)?;
-        let access = verify_routing(&self.own_keys, token, self.now())?;
-        let revoked = self.inner.lock().revoked.get(&access.claims.user_id).copied();
-        if revoked.is_some_and(|at| access.issued_at <= at) {
-            return Err(Code::AccessRevoked.into());
-        }
-        Ok(access.claims.user_id)
-    }
-
-    fn link(&self, link: GroupLink) {
+    pub(super) fn link(&self, link: GroupLink) {
         let upstream = {
             let mut inner = self.inner.lock();
             inner.next_upstream += 1;
@@ -272,6 +251,7 @@ impl FakeGroup {
     }
 
     fn frame(&self, upstream: u64, frame: &Bytes) {
+        let heard: serde_json::Value = serde_json::from_slice(frame).unwrap();
         let frame = frame::parse::<UpstreamFrame>(frame).expect("an app sends what is understood");
         match frame {
             UpstreamFrame::Attach { conn, r#ref, token, after, history, render: _ } => {
@@ -307,13 +287,22 @@ impl FakeGroup {
             UpstreamFrame::Cancel { conn, r#ref, .. } => {
                 self.inner.lock().refuse(upstream, &conn, r#ref, Code::RunNotFound);
             }
-            UpstreamFrame::Edit { conn, r#ref, .. }
-            | UpstreamFrame::Delete { conn, r#ref, .. }
-            | UpstreamFrame::React { conn, r#ref, .. }
-            | UpstreamFrame::Pin { conn, r#ref, .. } => {
-                self.inner.lock().refuse(upstream, &conn, r#ref, Code::MessageNotFound);
+            UpstreamFrame::Edit { conn, r#ref, message_id, .. }
+            | UpstreamFrame::Delete { conn, r#ref, message_id }
+            | UpstreamFrame::React { conn, r#ref, message_id, .. }
+            | UpstreamFrame::Pin { conn, r#ref, message_id, .. } => {
+                let mut inner = self.inner.lock();
+                if !inner.conns.contains_key(&(upstream, conn.clone())) {
+                    return inner.refuse(upstream, &conn, r#ref, Code::NotAttached);
+                }
+                if !inner.message_ids.contains_key(&message_id) {
+                    return inner.refuse(upstream, &conn, r#ref, Code::MessageNotFound);
+                }
+                inner.heard.push(heard);
+                let ok = GroupFrame::Ok { r#ref, seq: None, message_id: Some(message_id) };
+                inner.send(upstream, &ok.encode_for(&conn));
             }
-            UpstreamFrame::Typing { .. } => {}
+            UpstreamFrame::Typing { .. } => self.inner.lock().heard.push(heard),
         }
     }
 }
@@ -357,7 +346,8 @@ impl Inner {
             phase: RunPhase::Writing,
         });
         let state = GroupState { runs: runs.collect(), ..GroupState::default() };
-        let attached = GroupFrame::Attached { r#ref, seq, epoch: 1, history: numbering(), state };
+        let attached =
+            GroupFrame::Attached { r#ref, seq, epoch: self.epoch, history: numbering(), state };
         self.send(upstream, &attached.encode_for(&conn));
         let replay = &self.events[after.unwrap_or(seq) as usize..];
         let whole = replay.len();
@@ -412,7 +402,7 @@ impl Inner {
         self.send(upstream, &error.encode_for(conn));
     }
 
-    fn broadcast(&self, frame: &Bytes) {
+    pub(super) fn broadcast(&self, frame: &Bytes) {
         for upstream in self.upstreams.keys() {
             self.send(*upstream, frame);
         }
@@ -427,111 +417,4 @@ impl Inner {
 
 pub(super) fn numbering() -> HistoryId {
     HistoryId::new("h1").unwrap()
-}
-
-type Answer = Result<Response, ApiError>;
-
-async fn activate(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
-    group.check(&request)?;
-    let body: ActivateRequest = json(&request.body)?;
-    let mut inner = group.inner.lock();
-    inner.counts.activations += 1;
-    if let Some(code) = inner.refuse_activation {
-        return Err(code.into());
-    }
-    inner.activated = true;
-    Ok(axum::Json(Activation {
-        group_controller_id: body.group_id.controller_id(),
-        group_id: body.group_id,
-        status: GroupStatus::Active,
-        history_mode: body.history_mode,
-        epoch: 1,
-    })
-    .into_response())
-}
-
-async fn configure(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
-    group.check(&request)?;
-    let config: GroupConfig = json(&request.body)?;
-    let mut inner = group.inner.lock();
-    if !inner.activated {
-        return Err(Code::GroupNotFound.into());
-    }
-    inner.counts.configurations += 1;
-    inner.config = Some(config);
-    drop(inner);
-    group.touch();
-    Ok(axum::Json(serde_json::json!({})).into_response())
-}
-
-async fn revoke(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
-    group.check(&request)?;
-    let RevokeRequest { user_id } = json(&request.body)?;
-    let now = group.now();
-    let mut inner = group.inner.lock();
-    if !inner.activated {
-        return Err(Code::GroupNotFound.into());
-    }
-    inner.counts.revocations += 1;
-    inner.revoked.insert(user_id.clone(), now);
-    inner.conns.retain(|_, owner| *owner != user_id);
-    let reason = DetachReason::Revoked;
-    inner.broadcast(&GroupFrame::Detached { reason, user_id: Some(user_id) }.encode());
-    drop(inner);
-    group.touch();
-    Ok(axum::Json(serde_json::json!({})).into_response())
-}
-
-async fn routing_token(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
-    group.check(&request)?;
-    let RoutingTokenRequest { group_id, user_id, role } = json(&request.body)?;
-    let mut inner = group.inner.lock();
-    if !inner.activated {
-        return Err(Code::GroupNotFound.into());
-    }
-    inner.counts.tokens += 1;
-    inner.roles.insert(role.as_str().to_owned());
-    drop(inner);
-    group.touch();
-    let org_id = convene_model::OrgId::new("o1").unwrap();
-    let claims = RoutingClaims { user_id, org_id, group_id, role, epoch: 1 };
-    let routing_token = group.signer.mint(service::CONTROLLERS, claims);
-    let expires_at = group.now() + ROUTING_TOKEN_TTL;
-    Ok(axum::Json(RoutingToken { routing_token, expires_at }).into_response())
-}
-
-async fn history(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
-    group.check(&request)?;
-    group.check_routing(request.header("x-routing-token"))?;
-    let inner = group.inner.lock();
-    let events = inner.events.iter().map(|event| String::from_utf8_lossy(event).into_owned());
-    let page = format!(
-        r#"{{"messages":[{}],"runs":[],"more_before":false,"head":{},"history":"h1"}}"#,
-        events.collect::<Vec<_>>().join(","),
-        inner.events.len()
-    );
-    Ok(page.into_response())
-}
-
-async fn connect(
-    State(group): State<FakeGroup>,
-    Path(id): Path<GroupId>,
-    upgrade: LinkUpgrade,
-    request: RawRequest,
-) -> Answer {
-    group.check(&request)?;
-    group.check_routing(request.header("x-routing-token"))?;
-    assert_eq!(id.as_str(), GROUP);
-    let refusal = {
-        let mut inner = group.inner.lock();
-        inner.counts.connects += 1;
-        inner.refuse_connect
-    };
-    if let Some(code) = refusal {
-        group.touch();
-        return Err(code.into());
-    }
-    let (theirs, ours) = GroupLink::pair();
-    group.link(ours);
-    Ok(upgrade.accept(theirs))
 }

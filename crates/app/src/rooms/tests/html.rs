@@ -1,6 +1,9 @@
 //! Where `html` goes and where it does not.
 
+use convene_model::history::RawHistoryPage;
+
 use super::*;
+use crate::rooms::WithHtml;
 
 fn shout(text: &str) -> String {
     format!("<b>{}</b>", text.to_uppercase())
@@ -85,7 +88,8 @@ fn only_so_many_fragments_and_bytes_are_kept() {
 fn a_deleted_message_of_a_page_gets_no_fragment() {
     let page = r#"{"messages":[{"seq":1,"text":"a"},{"seq":2,"text":"","deleted":true}],"runs":[],
         "more_before":false,"head":2,"history":"h"}"#;
-    let page = add_html(serde_json::from_str(page).unwrap(), shout);
+    let page: RawHistoryPage = serde_json::from_str(page).unwrap();
+    let page = page.with_html(shout);
     assert_eq!(page.messages[0].get(), r#"{"seq":1,"text":"a","html":"<b>A</b>"}"#);
     assert_eq!(page.messages[1].get(), r#"{"seq":2,"text":"","deleted":true}"#);
 }

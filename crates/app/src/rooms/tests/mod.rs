@@ -2,10 +2,12 @@
 
 mod attach;
 mod client;
+mod commands;
 mod fan;
 mod faults;
 mod group;
 mod life;
+mod orchestrator;
 mod posts;
 mod resume;
 mod revoke;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use convene_model::{Code, UserId, history::HistoryQuery};
 
 use super::world::{World, group_id};
-use crate::rooms::{NO_HISTORY, add_html, tuning::Tuning};
+use crate::rooms::{NO_HISTORY, WithHtml, tuning::Tuning};
 
 #[tokio::test]
 async fn a_post_without_a_socket_activates_the_group_and_is_answered_when_durable() {
     let world = World::new().await;
     let accepted = world.post("u1", "m1", "hello").await.unwrap();
-    assert_eq!((accepted.seq, accepted.message_id.as_str()), (1, "m1"));
+    assert_eq!((accepted.seq, accepted.message_id.as_str()), (Some(1), "m1"));
     let again = world.post("u1", "m1", "hello").await.unwrap();
     assert_eq!(again, accepted, "a repeat is the same post");
     assert_eq!(world.group.head(), 1);
@@ -62,13 +62,13 @@ async fn a_post_survives_the_loss_of_the_upstream() {
         world.group.cut();
     };
     let (accepted, ()) = tokio::join!(posting, cutting);
-    assert_eq!(accepted.unwrap().seq, 2);
+    assert_eq!(accepted.unwrap().seq, Some(2));
     assert_eq!(world.group.head(), 2, "and is there once");
 }
 
 #[tokio::test]
 async fn a_post_without_an_answer_ends_in_time_and_leaves_nothing_behind() {
-    let tuning = Tuning { post_timeout: Duration::from_millis(200), ..World::quick() };
+    let tuning = Tuning { answer_timeout: Duration::from_millis(200), ..World::quick() };
     let world = World::tuned(tuning).await;
     world.group.hold_answers(true);
     let problem = world.post("u1", "m1", "hello").await.unwrap_err();
@@ -78,7 +78,7 @@ async fn a_post_without_an_answer_ends_in_time_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn as_many_posts_wait_as_the_limit_says() {
-    let world = World::tuned(Tuning { max_posts: 2, ..World::quick() }).await;
+    let world = World::tuned(Tuning { max_waiting: 2, ..World::quick() }).await;
     world.group.hold_answers(true);
     let (first, second) = (world.post("u1", "m1", "x"), world.post("u1", "m2", "x"));
     let third = async {
@@ -105,7 +105,7 @@ async fn history_of_a_group_that_was_never_activated_is_empty_and_activates_noth
     world.post("u1", "m1", "*hi*").await.unwrap();
     let page = world.rooms.history(group_id(), user, query).await.unwrap();
     assert_eq!((page.messages.len(), page.head, page.history.as_str()), (1, 1, "h1"));
-    let page = add_html(page, |text| format!("<{text}>"));
+    let page = page.with_html(|text| format!("<{text}>"));
     assert!(page.messages[0].get().ends_with(r#""text":"*hi*","html":"<*hi*>"}"#));
     let nobody = UserId::new("nobody").unwrap();
     let refused = world.rooms.history(group_id(), nobody, query).await.unwrap_err();

@@ -32,7 +32,8 @@ use super::{
 use crate::{
     orchestrator::OrchestratorClient,
     rooms::{
-        GroupDescription, Groups, PostAccepted, PostRequest, Rooms, RoomsConfig, tuning::Tuning,
+        Carried, GroupCommand, GroupDescription, Groups, PostRequest, Rooms, RoomsConfig,
+        tuning::Tuning,
     },
 };
 
@@ -142,19 +143,22 @@ impl World {
         self.now.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
     }
 
-    pub(super) async fn post(
-        &self,
-        user: &str,
-        id: &str,
-        text: &str,
-    ) -> Result<PostAccepted, Problem> {
+    pub(super) async fn post(&self, user: &str, id: &str, text: &str) -> Result<Carried, Problem> {
         let request = PostRequest {
             message_id: MessageId::new(id).unwrap(),
             text: text.to_owned(),
             mentions: None,
             reply_to: None,
         };
-        self.rooms.post(group_id(), UserId::new(user).unwrap(), request).await
+        self.command(user, GroupCommand::Post(request)).await
+    }
+
+    pub(super) async fn command(
+        &self,
+        user: &str,
+        command: GroupCommand,
+    ) -> Result<Carried, Problem> {
+        self.rooms.command(group_id(), UserId::new(user).unwrap(), command).await
     }
 }
 
