@@ -18,5 +18,8 @@ pub use store::{
     GroupStore,
     error::{CommitFailed, Overloaded, StoreError},
     options::{self, StoreOptions},
-    types::{Batch, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats},
+    types::{
+        Batch, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats,
+        StoredMessage, StoredReaction,
+    },
 };

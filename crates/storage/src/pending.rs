@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use convene_model::{
     GroupId, GroupKey, Timestamp,
-    event::EventKind,
+    event::{Author, EventKind, Reaction, RevisionPolicy},
     record::{Chain, Record, RecordError},
 };
 
@@ -21,6 +21,10 @@ pub(crate) struct Pending {
     pub(crate) posts: Vec<PostIndex>,
     /// Edits and deletions among the records.
     pub(crate) changes: Vec<Change>,
+    /// Reactions among them, put on or taken off.
+    pub(crate) reactions: Vec<ReactionChange>,
+    /// What becomes of former texts, from each of these events on.
+    pub(crate) policies: Vec<(u64, RevisionPolicy)>,
     pub(crate) chain: Chain,
     pub(crate) wake_at: Option<Timestamp>,
     pub(crate) snapshot: Option<Snapshot>,
@@ -39,6 +43,27 @@ pub(crate) struct Change {
     pub(crate) message_seq: u64,
     /// Whether the message was taken back, rather than edited.
     pub(crate) deleted: bool,
+}
+
+/// A reaction that was put on a message, or taken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReactionChange {
+    /// The number of the event.
+    pub(crate) seq: u64,
+    /// The number of the event that posted the message.
+    pub(crate) message_seq: u64,
+    pub(crate) emoji: String,
+    pub(crate) author: Author,
+    /// Whether it was put there, rather than taken off.
+    pub(crate) on: bool,
+}
+
+/// What a group's records say about earlier ones and about the group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Derived {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) reactions: Vec<ReactionChange>,
+    pub(crate) policies: Vec<(u64, RevisionPolicy)>,
 }
 
 /// Why a batch is put aside with its group.
@@ -60,9 +85,11 @@ pub(crate) struct Committed {
 impl Pending {
     pub(crate) fn new(batch: Batch) -> Self {
         let bytes = batch.records.iter().map(|record| record.body.len() as u64 + RECORD_COST).sum();
-        let (changes, fault) = match changes_of(&batch.records) {
-            Ok(changes) => (changes, None),
-            Err(error) => (Vec::new(), Some(Fault { detail: error.to_string(), raw: None })),
+        let (derived, fault) = match derive(&batch.records) {
+            Ok(derived) => (derived, None),
+            Err(error) => {
+                (Derived::default(), Some(Fault { detail: error.to_string(), raw: None }))
+            }
         };
         Self {
             group_id: batch.group_id,
@@ -70,7 +97,9 @@ impl Pending {
             first_seq: batch.first_seq,
             records: batch.records,
             posts: batch.posts,
-            changes,
+            changes: derived.changes,
+            reactions: derived.reactions,
+            policies: derived.policies,
             chain: batch.chain,
             wake_at: batch.wake_at,
             snapshot: batch.snapshot,
@@ -93,36 +122,58 @@ impl Pending {
 /// What a record costs in memory beside its body.
 const RECORD_COST: u64 = 64;
 
-/// The edits and deletions among records.
-pub(crate) fn changes_of(records: &[Record]) -> Result<Vec<Change>, RecordError> {
-    let mut changes = Vec::new();
+/// What records say about earlier ones and about the group. Only those are parsed that can.
+pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
+    let mut derived = Derived::default();
     for record in records {
-        let (message_seq, deleted) = match kind(&record.body) {
-            b"message.edited" | b"message.deleted" => match record.decode()?.kind {
-                EventKind::MessageEdited(edited) => (edited.message_seq, false),
-                EventKind::MessageDeleted(deleted) => (deleted.message_seq, true),
-                EventKind::GroupActivated(_)
-                | EventKind::GroupConfigured(_)
-                | EventKind::EpochRaised { .. }
-                | EventKind::AccessRevoked { .. }
-                | EventKind::MessagePosted(_)
-                | EventKind::MessagePinned(_)
-                | EventKind::MessageUnpinned(_)
-                | EventKind::ReactionAdded(_)
-                | EventKind::ReactionRemoved(_)
-                | EventKind::TriggerDecided(_)
-                | EventKind::RunStarted(_)
-                | EventKind::RunStreaming { .. }
-                | EventKind::RunFinished(_)
-                | EventKind::ApprovalRequested(_)
-                | EventKind::ApprovalResolved(_)
-                | EventKind::ApprovalExpired(_) => continue,
-            },
-            _ => continue,
+        let says_something = matches!(
+            kind(&record.body),
+            b"message.edited"
+                | b"message.deleted"
+                | b"reaction.added"
+                | b"reaction.removed"
+                | b"group.configured"
+        );
+        if !says_something {
+            continue;
+        }
+        let seq = record.seq;
+        let mut change = |message_seq, deleted| {
+            derived.changes.push(Change { seq, message_seq, deleted });
         };
-        changes.push(Change { seq: record.seq, message_seq, deleted });
+        match record.decode()?.kind {
+            EventKind::MessageEdited(edited) => change(edited.message_seq, false),
+            EventKind::MessageDeleted(deleted) => change(deleted.message_seq, true),
+            EventKind::ReactionAdded(reaction) => {
+                derived.reactions.push(ReactionChange::new(seq, reaction, true));
+            }
+            EventKind::ReactionRemoved(reaction) => {
+                derived.reactions.push(ReactionChange::new(seq, reaction, false));
+            }
+            EventKind::GroupConfigured(config) => derived.policies.push((seq, config.revisions)),
+            EventKind::GroupActivated(_)
+            | EventKind::EpochRaised { .. }
+            | EventKind::AccessRevoked { .. }
+            | EventKind::MessagePosted(_)
+            | EventKind::MessagePinned(_)
+            | EventKind::MessageUnpinned(_)
+            | EventKind::TriggerDecided(_)
+            | EventKind::RunStarted(_)
+            | EventKind::RunStreaming { .. }
+            | EventKind::RunFinished(_)
+            | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalResolved(_)
+            | EventKind::ApprovalExpired(_) => {}
+        }
     }
-    Ok(changes)
+    Ok(derived)
+}
+
+impl ReactionChange {
+    fn new(seq: u64, reaction: Reaction, on: bool) -> Self {
+        let Reaction { message_seq, emoji, author, .. } = reaction;
+        Self { seq, message_seq, emoji, author, on }
+    }
 }
 
 /// Whether history lists the event: a posted message or the end of a run.
@@ -185,7 +236,7 @@ mod tests {
         assert_eq!(kind(&records[0].body), b"group.epoch_raised");
         assert_eq!(kind(&records[1].body), b"message.edited");
         assert_eq!(
-            changes_of(&records).unwrap(),
+            derive(&records).unwrap().changes,
             [
                 Change { seq: 12, message_seq: 7, deleted: false },
                 Change { seq: 13, message_seq: 8, deleted: true },

@@ -4,21 +4,23 @@
 //! other way: those in the overlay from memory, those in `rooms.db` a few chunks at a time,
 //! passing over chunks that hold nothing to list.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use convene_model::{
     GroupKey,
-    event::{Event, EventKind},
-    history::{FinishedRun, HistoryQuery, Message},
+    event::EventKind,
+    history::{FinishedRun, HistoryQuery},
     record::Record,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::{
-    pending::{Change, Pending, is_shown},
+    pending::is_shown,
     rooms::{
         chunks::{self, Chunk, ChunkError},
+        reactions,
         reader::Reader,
+        view::View,
     },
     store::{error::StoreError, types::PageParts},
 };
@@ -34,8 +36,7 @@ pub(crate) fn page(
     upto: u64,
 ) -> Result<PageParts, StoreError> {
     let limit = query.page_size().map_err(StoreError::PageSize)?;
-    reader.quarantine.check(key)?;
-    let view = View { reader, key, waiting: reader.overlay.batches(key), upto };
+    let view = View::new(reader, key, upto)?;
     let after = query.after.unwrap_or(0);
     let last = query.before.map_or(upto, |before| before.saturating_sub(1).min(upto));
     let (messages, mut runs, before) = if query.before.is_none() && query.after.is_some() {
@@ -47,21 +48,22 @@ pub(crate) fn page(
         let begin = messages.first().map_or(before.max(after), |(seq, _)| *seq);
         runs.retain(|run| run.seq > begin);
     }
-    let messages = messages.into_iter().map(|(_, record)| view.current(&record));
+    let mut reactions = match (messages.first(), messages.last()) {
+        (Some((first, _)), Some((last, _))) => reactions::of_messages(&view, *first, *last)?,
+        _ => Default::default(),
+    };
+    let messages = messages.into_iter().map(|(seq, record)| {
+        let mut message = view.current(&record)?;
+        if !message.deleted {
+            message.reactions = reactions::listed(reactions.remove(&seq).unwrap_or_default());
+        }
+        Ok(message)
+    });
     Ok(PageParts {
-        messages: messages.collect::<Result<_, _>>()?,
+        messages: messages.collect::<Result<_, StoreError>>()?,
         runs,
         more_before: before.is_some(),
     })
-}
-
-/// A group's events as one read sees them: what was in the overlay when it began, and the rest.
-struct View<'a> {
-    reader: &'a Reader,
-    key: &'a GroupKey,
-    waiting: Vec<Arc<Pending>>,
-    /// No event after this one exists for this read.
-    upto: u64,
 }
 
 /// Messages by number, runs, and the number of the nearest message before them.
@@ -180,65 +182,6 @@ impl View<'_> {
         }
         Ok(())
     }
-
-    /// A posted message as it is now.
-    fn current(&self, record: &Record) -> Result<Message, StoreError> {
-        let event = self.decode(record)?;
-        let EventKind::MessagePosted(mut posted) = event.kind else {
-            let detail = format!("event {} is no message", record.seq);
-            return Err(self.reader.quarantine.add(*self.key, detail));
-        };
-        let mut edited_at = None;
-        // A text that is gone belongs to a message that was taken back, even if the event that did
-        // so comes after `upto`.
-        let mut deleted = record.erased.is_some();
-        if let Some(change) = self.last_change(record.seq)? {
-            let edit = if change.deleted { None } else { Some(self.record(change.seq)?) };
-            match edit.filter(|edit| edit.erased.is_none()) {
-                None => deleted = true,
-                Some(edit) => {
-                    let edit = self.decode(&edit)?;
-                    if let EventKind::MessageEdited(edited) = edit.kind {
-                        posted.text = edited.text;
-                        edited_at = Some(edit.at);
-                    }
-                }
-            }
-        }
-        if deleted {
-            posted.text.clear();
-            edited_at = None;
-        }
-        Ok(Message {
-            seq: event.seq,
-            at: event.at,
-            posted,
-            edited_at,
-            deleted,
-            reactions: Vec::new(),
-        })
-    }
-
-    /// The last change of a message that this read sees.
-    fn last_change(&self, message_seq: u64) -> Result<Option<Change>, StoreError> {
-        let waiting = self.waiting.iter().rev().flat_map(|batch| batch.changes.iter().rev());
-        let seen = |change: &&Change| change.message_seq == message_seq && change.seq <= self.upto;
-        if let Some(change) = waiting.copied().find(|change| seen(&change)) {
-            return Ok(Some(change));
-        }
-        self.reader.checked(self.key, |connection, key| {
-            Ok(read_last_change(connection, key, message_seq, self.upto)?)
-        })
-    }
-
-    fn record(&self, seq: u64) -> Result<Record, StoreError> {
-        let mut found = self.reader.events(self.key, seq, seq)?;
-        found.pop().ok_or(StoreError::Missing { from: seq, to: seq, missing: seq })
-    }
-
-    fn decode(&self, record: &Record) -> Result<Event, StoreError> {
-        record.decode().map_err(|error| self.reader.quarantine.add(*self.key, error.to_string()))
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -323,24 +266,4 @@ fn read_shown(
         chunks.push(Chunk::read(key, row)?);
     }
     Ok(chunks)
-}
-
-fn read_last_change(
-    connection: &Connection,
-    key: &GroupKey,
-    message_seq: u64,
-    upto: u64,
-) -> Result<Option<Change>, rusqlite::Error> {
-    connection
-        .prepare_cached(
-            "SELECT seq, deleted FROM message_changes
-             WHERE group_key = ?1 AND message_seq = ?2 AND seq <= ?3 ORDER BY seq DESC LIMIT 1",
-        )?
-        .query_row(
-            params![&key.0[..], message_seq as i64, i64::try_from(upto).unwrap_or(i64::MAX)],
-            |row| {
-                Ok(Change { seq: row.get::<_, i64>(0)? as u64, message_seq, deleted: row.get(1)? })
-            },
-        )
-        .optional()
 }

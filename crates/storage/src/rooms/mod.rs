@@ -12,6 +12,8 @@ pub(crate) mod lookup;
 pub(crate) mod overlay;
 pub(crate) mod projector;
 pub(crate) mod quarantine;
+pub(crate) mod reactions;
 pub(crate) mod reader;
 pub(crate) mod schema;
+pub(crate) mod view;
 pub(crate) mod write;

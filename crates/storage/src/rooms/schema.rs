@@ -13,10 +13,11 @@ use crate::{
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.
+/// `reactions` has the newest of each author and emoji: put there by `seq`, taken off by `removed`.
 /// `quarantined_rows` keeps what could not be projected, as the journal had it.
 const SCHEMA: &str = "
     CREATE TABLE position (
@@ -30,7 +31,8 @@ const SCHEMA: &str = "
         head INTEGER NOT NULL,
         chain BLOB NOT NULL,
         wake_at INTEGER,
-        quarantined TEXT
+        quarantined TEXT,
+        discard INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID;
     CREATE INDEX groups_by_wake_at ON groups (group_key) WHERE wake_at IS NOT NULL;
     CREATE TABLE chunks (
@@ -76,6 +78,22 @@ const SCHEMA: &str = "
         body BLOB NOT NULL
     );";
 
+/// What format 2 has beyond format 1.
+const SINCE_1: &str = "
+    CREATE TABLE reactions (
+        group_key BLOB NOT NULL,
+        message_seq INTEGER NOT NULL,
+        emoji TEXT NOT NULL,
+        author TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        removed INTEGER,
+        PRIMARY KEY (group_key, message_seq, emoji, author)
+    ) WITHOUT ROWID;";
+
+/// Columns that tables of format 1 do not have; in format 2 they are there from the beginning.
+const COLUMNS_SINCE_1: &str = "
+    ALTER TABLE groups ADD COLUMN discard INTEGER NOT NULL DEFAULT 0;";
+
 /// Settings that must precede the first write, and those of every connection that writes.
 const SETTINGS: &str = "
     PRAGMA auto_vacuum = INCREMENTAL;
@@ -100,20 +118,30 @@ pub(crate) fn open(
         .map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if format == 0 {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
-        transaction.execute(
-            "INSERT INTO position (id, journal_id, pos) VALUES (1, ?1, 0)",
-            [&journal_id[..]],
-        )?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
-        transaction.commit()?;
-    } else if format != FORMAT {
-        return Err(StoreError::Refused(format!(
-            "{} has format {format}, this version knows {FORMAT}",
-            path.display()
-        )));
+    match format {
+        FORMAT => {}
+        0 | 1 => {
+            let transaction = connection.transaction()?;
+            if format == 0 {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.execute(
+                    "INSERT INTO position (id, journal_id, pos) VALUES (1, ?1, 0)",
+                    [&journal_id[..]],
+                )?;
+            } else {
+                tracing::info!("{} is brought from format 1 to {FORMAT}", path.display());
+                transaction.execute_batch(COLUMNS_SINCE_1)?;
+            }
+            transaction.execute_batch(SINCE_1)?;
+            transaction.pragma_update(None, "user_version", FORMAT)?;
+            transaction.commit()?;
+        }
+        _ => {
+            return Err(StoreError::Refused(format!(
+                "{} has format {format}, this version knows {FORMAT}",
+                path.display()
+            )));
+        }
     }
     let found: JournalId =
         connection.query_row("SELECT journal_id FROM position", [], |row| row.get(0))?;
@@ -141,6 +169,15 @@ pub(crate) fn head(connection: &Connection, key: &GroupKey) -> Result<Head, rusq
         })
         .optional()?;
     Ok(found.unwrap_or(Head::START))
+}
+
+/// Whether a group discards texts that an edit replaced.
+pub(crate) fn discards(connection: &Connection, key: &GroupKey) -> Result<bool, rusqlite::Error> {
+    let found = connection
+        .prepare_cached("SELECT discard FROM groups WHERE group_key = ?1")?
+        .query_row(params![&key.0[..]], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or(false))
 }
 
 /// The groups that are in quarantine.

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::HashSet};
 
-use convene_model::GroupKey;
+use convene_model::{GroupKey, event::RevisionPolicy, record::Record};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     rooms::{
         chunks::{self, Chunk, ChunkBuilder, ChunkError},
         quarantine::Quarantine,
-        schema,
+        reactions, schema,
     },
     store::{options::CHUNK_BYTES, types::Snapshot},
 };
@@ -104,8 +104,9 @@ fn carry_over(connection: &Connection, key: GroupKey, group: &[&Committed]) -> R
     }
     chunk.insert(connection, &key)?;
     insert_ids(connection, key, group)?;
-    for change in group.iter().flat_map(|committed| &committed.pending.changes) {
-        apply(connection, key, *change)?;
+    let policy = apply_changes(connection, key, group)?;
+    for change in group.iter().flat_map(|committed| &committed.pending.reactions) {
+        reactions::apply(connection, &key, change)?;
     }
     let last = &group[group.len() - 1].pending;
     let snapshot = group.iter().rev().find_map(|committed| committed.pending.snapshot.as_ref());
@@ -123,6 +124,11 @@ fn carry_over(connection: &Connection, key: GroupKey, group: &[&Committed]) -> R
             ])?;
     }
     save_group(connection, last, head, None)?;
+    if let Some(policy) = policy {
+        connection
+            .prepare_cached("UPDATE groups SET discard = ?2 WHERE group_key = ?1")?
+            .execute(params![&key.0[..], policy == RevisionPolicy::Discard])?;
+    }
     Ok(())
 }
 
@@ -174,38 +180,63 @@ fn insert_ids(connection: &Connection, key: GroupKey, group: &[&Committed]) -> R
     Ok(())
 }
 
-/// Notes that a message was changed. When it was taken back, its text goes out of the event that
-/// posted it and out of each that edited it; the chain stays as it is.
-fn apply(connection: &Connection, key: GroupKey, change: Change) -> Result<(), Failure> {
-    let contradiction = |detail: String| Failure::Contradiction { key, detail };
-    let mut changed = vec![change.message_seq];
-    if change.deleted {
-        let mut edits = connection.prepare_cached(
-            "SELECT seq FROM message_changes WHERE group_key = ?1 AND message_seq = ?2",
-        )?;
-        let mut rows = edits.query(params![&key.0[..], change.message_seq as i64])?;
-        while let Some(row) = rows.next()? {
-            changed.push(row.get::<_, i64>(0)? as u64);
+/// Applies edits and deletions, each under the policy that was in force at its place. Returns the
+/// policy that is in force afterwards, if it was set.
+fn apply_changes(
+    connection: &Connection,
+    key: GroupKey,
+    group: &[&Committed],
+) -> Result<Option<RevisionPolicy>, Failure> {
+    let pending = || group.iter().map(|committed| &committed.pending);
+    let mut policies = pending().flat_map(|pending| pending.policies.iter().copied()).peekable();
+    let mut changes = pending().flat_map(|pending| pending.changes.iter().copied()).peekable();
+    if policies.peek().is_none() && changes.peek().is_none() {
+        return Ok(None);
+    }
+    let mut discard = schema::discards(connection, &key)?;
+    let mut set = None;
+    loop {
+        let next_change = changes.peek().map_or(u64::MAX, |change| change.seq);
+        if let Some((_, policy)) = policies.next_if(|(seq, _)| *seq < next_change) {
+            let before = std::mem::replace(&mut discard, policy == RevisionPolicy::Discard);
+            if discard && !before {
+                erase_superseded(connection, key)?;
+            }
+            set = Some(policy);
+        } else if let Some(change) = changes.next() {
+            apply(connection, key, change, discard)?;
+        } else {
+            return Ok(set);
         }
     }
-    for (index, seq) in changed.into_iter().enumerate() {
-        let chunk = chunk_with(connection, &key, seq);
-        let mut chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(ChunkError::Damaged(detail)) => return Err(contradiction(detail)),
-            Err(ChunkError::Sqlite(error)) => return Err(error.into()),
-        };
-        let record = chunk.as_mut().and_then(|chunk| chunk.record_mut(seq));
-        let Some(record) = record.filter(|record| index > 0 || is_message(record)) else {
-            let (by, of) = (change.seq, change.message_seq);
-            return Err(contradiction(format!("event {by} changes event {of}, no message")));
-        };
-        if change.deleted {
-            *record = record.erase();
-            if let Some(chunk) = &chunk {
-                chunk.update(connection, &key)?;
-            }
-        }
+}
+
+/// Notes that a message was changed. When it was taken back, its text goes out of the event that
+/// posted it and out of each that edited it; where former texts are discarded, an edit erases the
+/// text before it. The chain stays as it is.
+fn apply(
+    connection: &Connection,
+    key: GroupKey,
+    change: Change,
+    discard: bool,
+) -> Result<(), Failure> {
+    let texts = texts_of(connection, &key, change.message_seq)?;
+    let superseded = match (change.deleted, discard) {
+        (true, _) => &texts[..],
+        (false, true) => &texts[texts.len() - 1..],
+        (false, false) => &[],
+    };
+    let message = read_record(connection, key, change.message_seq)?;
+    if !message.as_ref().is_some_and(is_message) {
+        let (by, of) = (change.seq, change.message_seq);
+        let detail = format!("event {by} changes event {of}, no message");
+        return Err(Failure::Contradiction { key, detail });
+    }
+    for seq in superseded {
+        erase(connection, key, *seq)?;
+    }
+    if change.deleted {
+        reactions::remove_all(connection, &key, change.message_seq)?;
     }
     connection
         .prepare_cached(
@@ -221,11 +252,63 @@ fn apply(connection: &Connection, key: GroupKey, change: Change) -> Result<(), F
     Ok(())
 }
 
-fn chunk_with(
+/// The events that gave a message its texts, in order; never empty.
+fn texts_of(
     connection: &Connection,
     key: &GroupKey,
+    message_seq: u64,
+) -> Result<Vec<u64>, rusqlite::Error> {
+    let mut texts = vec![message_seq];
+    let mut edits = connection.prepare_cached(
+        "SELECT seq FROM message_changes
+         WHERE group_key = ?1 AND message_seq = ?2 AND NOT deleted ORDER BY seq",
+    )?;
+    let mut rows = edits.query(params![&key.0[..], message_seq as i64])?;
+    while let Some(row) = rows.next()? {
+        texts.push(row.get::<_, i64>(0)? as u64);
+    }
+    Ok(texts)
+}
+
+/// Erases each text of a group that an edit replaced.
+fn erase_superseded(connection: &Connection, key: GroupKey) -> Result<(), Failure> {
+    let edited: Vec<u64> = connection
+        .prepare_cached(
+            "SELECT DISTINCT message_seq FROM message_changes
+             WHERE group_key = ?1 AND NOT deleted",
+        )?
+        .query_map(params![&key.0[..]], |row| Ok(row.get::<_, i64>(0)? as u64))?
+        .collect::<Result<_, _>>()?;
+    for message_seq in edited {
+        let texts = texts_of(connection, &key, message_seq)?;
+        for seq in &texts[..texts.len() - 1] {
+            erase(connection, key, *seq)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the text out of an event.
+fn erase(connection: &Connection, key: GroupKey, seq: u64) -> Result<(), Failure> {
+    let Some(mut chunk) = chunk_with(connection, key, seq)? else { return Ok(()) };
+    let Some(record) = chunk.record_mut(seq) else { return Ok(()) };
+    if record.erased.is_none() {
+        *record = record.erase();
+        chunk.update(connection, &key)?;
+    }
+    Ok(())
+}
+
+fn read_record(
+    connection: &Connection,
+    key: GroupKey,
     seq: u64,
-) -> Result<Option<Chunk>, ChunkError> {
+) -> Result<Option<Record>, Failure> {
+    let mut chunk = chunk_with(connection, key, seq)?;
+    Ok(chunk.as_mut().and_then(|chunk| chunk.record_mut(seq)).cloned())
+}
+
+fn chunk_with(connection: &Connection, key: GroupKey, seq: u64) -> Result<Option<Chunk>, Failure> {
     let sql = format!(
         "SELECT {} FROM chunks WHERE group_key = ?1 AND first_seq <= ?2
          ORDER BY first_seq DESC LIMIT 1",
@@ -233,7 +316,11 @@ fn chunk_with(
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![&key.0[..], seq as i64])?;
-    rows.next()?.map(|row| Chunk::read(key, row)).transpose()
+    let chunk = rows.next()?.map(|row| Chunk::read(&key, row)).transpose();
+    chunk.map_err(|error| match error {
+        ChunkError::Damaged(detail) => Failure::Contradiction { key, detail },
+        ChunkError::Sqlite(error) => Failure::Sqlite(error),
+    })
 }
 
 /// Keeps a group's rows as they are, for an operator to look at.

@@ -35,13 +35,15 @@ use crate::{
         projector::{Projector, ProjectorCounters, SinceCheckpoint},
         quarantine::Quarantine,
         reader::Reader,
-        schema,
+        schema, view,
     },
 };
 
 use error::{CommitFailed, Overloaded, StoreError};
 use options::{LAG_RETRY_MS, StoreOptions};
-use types::{Batch, FoundMessage, LoadedGroup, PageParts, StoreStats};
+use types::{
+    Batch, FoundMessage, LoadedGroup, PageParts, StoreStats, StoredMessage, StoredReaction,
+};
 
 /// The file with the tables that are read.
 const ROOMS_FILE: &str = "rooms.db";
@@ -278,6 +280,33 @@ impl GroupStore {
             return Ok(Some(found));
         }
         Ok(self.inner.lookup.find(&group, message_id)?)
+    }
+
+    /// A message as it is now, committed or merely submitted. Blocks, for a look-up and two chunks
+    /// at most.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn message(
+        &self,
+        group: GroupKey,
+        message_id: &MessageId,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        let found = self.find_message(group, message_id)?;
+        found.map(|found| view::message(&self.inner.reader, &group, found.seq)).transpose()
+    }
+
+    /// The reactions to the message that the event `message_seq` posted, committed or merely
+    /// submitted, in the order in which each emoji came; none when it was deleted. Blocks.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn reactions(
+        &self,
+        group: GroupKey,
+        message_seq: u64,
+    ) -> Result<Vec<StoredReaction>, StoreError> {
+        view::reactions(&self.inner.reader, &group, message_seq)
     }
 
     /// The groups that want to be woken, and when; those in quarantine are left out. Blocks.

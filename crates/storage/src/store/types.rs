@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use convene_model::{
     GroupId, GroupKey, MessageId, Timestamp,
+    event::Author,
     history::{FinishedRun, Message},
     record::{Chain, Record},
 };
@@ -71,6 +72,28 @@ pub struct FoundMessage {
     pub seq: u64,
     /// `Posted::digest` of it.
     pub digest: [u8; 16],
+}
+
+/// A message as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// The number of the event that posted it.
+    pub seq: u64,
+    /// Who wrote it.
+    pub author: Author,
+    /// Whether it was taken back.
+    pub deleted: bool,
+    /// Its current text; empty when it was deleted.
+    pub text: String,
+}
+
+/// One emoji on one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReaction {
+    /// The emoji.
+    pub emoji: String,
+    /// All who put it there, the earliest first; never empty.
+    pub authors: Vec<Author>,
 }
 
 /// A page of history, without what only the controller knows (head and history id).

@@ -1,21 +1,11 @@
 //! What is read is what was submitted, wherever it lies at the moment.
 
 use convene_model::{GroupId, MessageId, Timestamp, record::CHAIN_START};
-use convene_storage::{FoundMessage, GroupStore, StoreError};
+use convene_storage::{FoundMessage, StoreError};
 
-use crate::support::{Group, commit, delete, edit, message, open, query, run_finished, unlisted};
-
-/// Runs the same check on what is only in the overlay, on what is projected, and after reopening.
-fn wherever_it_lies(write: impl FnOnce(&GroupStore), check: impl Fn(&GroupStore)) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir);
-    write(&store);
-    check(&store);
-    store.settle();
-    check(&store);
-    drop(store);
-    check(&open(&dir));
-}
+use crate::support::{
+    Group, commit, delete, edit, message, open, query, run_finished, unlisted, wherever_it_lies,
+};
 
 #[test]
 fn a_group_that_nobody_wrote_to_is_not_there() {

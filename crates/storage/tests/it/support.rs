@@ -14,8 +14,11 @@ use std::{
 
 use convene_model::{
     AgentId, GroupId, GroupKey, MessageId, RunId, Timestamp, UserId,
-    event::{Author, Deleted, Edited, Event, EventKind, Posted, RunFinished, RunStatus},
-    history::{FinishedRun, HistoryQuery, Message},
+    event::{
+        Author, Deleted, Edited, Event, EventKind, GroupConfig, Posted, Reaction, RevisionPolicy,
+        RunFinished, RunStatus,
+    },
+    history::{FinishedRun, HistoryQuery, Message, Reactions},
     record::{CHAIN_START, Chain, Record},
 };
 
@@ -142,7 +145,7 @@ impl Group {
             posted: posted.clone(),
             edited_at: None,
             deleted: false,
-            reactions: Vec::new(),
+            reactions: self.reactions(event.seq, upto),
         };
         for change in &self.events {
             match &change.kind {
@@ -160,11 +163,45 @@ impl Group {
                     message.posted.text = String::new();
                     message.edited_at = None;
                     message.deleted = true;
+                    message.reactions.clear();
                 }
                 _ => {}
             }
         }
         Some(message)
+    }
+
+    /// The reactions to a message: who put each emoji there last, in the order of doing so.
+    pub(crate) fn reactions(&self, message_seq: u64, upto: u64) -> Vec<Reactions> {
+        let mut standing: Vec<(String, Author)> = Vec::new();
+        for event in self.events.iter().filter(|event| event.seq <= upto) {
+            let (EventKind::ReactionAdded(reaction) | EventKind::ReactionRemoved(reaction)) =
+                &event.kind
+            else {
+                continue;
+            };
+            if reaction.message_seq == message_seq {
+                let place = (reaction.emoji.clone(), reaction.author.clone());
+                match &event.kind {
+                    EventKind::ReactionAdded(_) if !standing.contains(&place) => {
+                        standing.push(place);
+                    }
+                    EventKind::ReactionRemoved(_) => standing.retain(|other| *other != place),
+                    _ => {}
+                }
+            }
+        }
+        let mut found: Vec<Reactions> = Vec::new();
+        for (emoji, author) in standing {
+            match found.iter_mut().find(|reactions| reactions.emoji == emoji) {
+                Some(reactions) => {
+                    reactions.count += 1;
+                    reactions.authors.push(author);
+                }
+                None => found.push(Reactions { emoji, count: 1, authors: vec![author] }),
+            }
+        }
+        found
     }
 }
 
@@ -200,6 +237,22 @@ pub(crate) fn edit(message_seq: u64, text: &str) -> EventKind {
 pub(crate) fn delete(message_seq: u64) -> EventKind {
     let message_id = MessageId::new(format!("m{message_seq}")).unwrap();
     EventKind::MessageDeleted(Deleted { message_id, message_seq, author: author() })
+}
+
+/// A reaction of the user `by`, put there or taken off.
+pub(crate) fn react(message_seq: u64, by: &str, emoji: &str, on: bool) -> EventKind {
+    let reaction = Reaction {
+        message_id: MessageId::new(format!("m{message_seq}")).unwrap(),
+        message_seq,
+        author: Author::User(UserId::new(by).unwrap()),
+        emoji: emoji.into(),
+    };
+    if on { EventKind::ReactionAdded(reaction) } else { EventKind::ReactionRemoved(reaction) }
+}
+
+/// A configuration with this policy for former texts.
+pub(crate) fn policy(revisions: RevisionPolicy) -> EventKind {
+    EventKind::GroupConfigured(GroupConfig { revisions, ..GroupConfig::default() })
 }
 
 pub(crate) fn run_finished(id: &str) -> EventKind {
@@ -242,6 +295,18 @@ pub(crate) fn commit(store: &GroupStore, batch: Batch) -> Result<(), CommitFaile
     let (told, hear) = mpsc::channel();
     store.submit(batch, move |result| told.send(result).unwrap()).unwrap();
     hear.recv().unwrap()
+}
+
+/// Runs the same check on what is only in the overlay, on what is projected, and after reopening.
+pub(crate) fn wherever_it_lies(write: impl FnOnce(&GroupStore), check: impl Fn(&GroupStore)) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    write(&store);
+    check(&store);
+    store.settle();
+    check(&store);
+    drop(store);
+    check(&open(&dir));
 }
 
 /// Copies the files of a directory as they are at the moment.

@@ -1,14 +1,18 @@
 //! Reads compared with a naive model, at every stage of the projection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use convene_model::{MessageId, event::EventKind, record::Record};
+use convene_model::{
+    MessageId,
+    event::{EventKind, RevisionPolicy},
+    record::Record,
+};
 use proptest::prelude::*;
 
 use super::{
     super::{GroupStore, StoreOptions},
     open_held_with,
-    support::{Group, commit, delete, edit, message, query, run_finished, unlisted},
+    support::{Group, commit, delete, edit, message, policy, query, react, run_finished, unlisted},
 };
 
 /// One thing that happens to the store.
@@ -47,15 +51,25 @@ enum Kind {
     Post(usize),
     Edit(usize),
     Delete(usize),
+    React { message: usize, by: usize, emoji: usize, on: bool },
+    Policy(RevisionPolicy),
     Run,
     Unlisted,
 }
+
+const EMOJIS: [&str; 3] = ["👍", "🎉", "👩‍🚀"];
+const PEOPLE: [&str; 3] = ["u1", "u2", "u3"];
 
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         5 => (0..3000_usize).prop_map(Kind::Post),
         2 => (0..100_usize).prop_map(Kind::Edit),
         1 => (0..100_usize).prop_map(Kind::Delete),
+        4 => (0..100_usize, 0..PEOPLE.len(), 0..EMOJIS.len(), any::<bool>())
+            .prop_map(|(message, by, emoji, on)| Kind::React { message, by, emoji, on }),
+        1 => any::<bool>().prop_map(|keep| {
+            Kind::Policy(if keep { RevisionPolicy::Keep } else { RevisionPolicy::Discard })
+        }),
         1 => Just(Kind::Run),
         2 => Just(Kind::Unlisted),
     ]
@@ -90,6 +104,9 @@ struct Member {
     alive: Vec<u64>,
     /// Events whose text may be gone.
     erasable: BTreeSet<u64>,
+    /// Whether former texts were ever to be discarded.
+    discarded: bool,
+    deleted: BTreeSet<u64>,
     snapshot: u64,
 }
 
@@ -101,6 +118,8 @@ impl World {
             group: Group::new(id),
             alive: Vec::new(),
             erasable: BTreeSet::new(),
+            discarded: false,
+            deleted: BTreeSet::new(),
             snapshot: 0,
         });
         Self { dir, store, groups: groups.into() }
@@ -181,20 +200,34 @@ impl Member {
                     Some(index) => {
                         let message_seq = self.alive.remove(index);
                         self.erasable.insert(message_seq);
+                        self.deleted.insert(message_seq);
                         delete(message_seq)
                     }
                     None => unlisted(),
                 },
+                Kind::React { message, by, emoji, on } => match target(message) {
+                    Some(index) => react(self.alive[index], PEOPLE[by], EMOJIS[emoji], on),
+                    None => unlisted(),
+                },
+                Kind::Policy(revisions) => {
+                    self.discarded |= revisions == RevisionPolicy::Discard;
+                    policy(revisions)
+                }
                 Kind::Run => run_finished(&format!("r{seq}")),
                 Kind::Unlisted => unlisted(),
             });
         }
         let mut batch = self.group.batch(events);
+        let mut texts: BTreeMap<u64, u64> = BTreeMap::new();
         for event in &self.group.events {
-            if let EventKind::MessageEdited(edited) = &event.kind
-                && self.erasable.contains(&edited.message_seq)
-            {
-                self.erasable.insert(event.seq);
+            if let EventKind::MessageEdited(edited) = &event.kind {
+                let former = texts.insert(edited.message_seq, event.seq);
+                if self.discarded {
+                    self.erasable.insert(former.unwrap_or(edited.message_seq));
+                }
+                if self.deleted.contains(&edited.message_seq) {
+                    self.erasable.insert(event.seq);
+                }
             }
         }
         if snapshot {
@@ -248,6 +281,16 @@ proptest! {
                     let id = MessageId::new(format!("m{post}")).unwrap();
                     let found = world.store.find_message(member.group.key, &id).unwrap();
                     prop_assert_eq!(found.unwrap().seq, *post);
+                    let message = world.store.message(member.group.key, &id).unwrap().unwrap();
+                    let expected = &member.group.page(query(Some(post + 1), None, 1), head).messages[0];
+                    prop_assert_eq!(
+                        (message.seq, message.deleted, &message.text),
+                        (expected.seq, expected.deleted, &expected.posted.text)
+                    );
+                    let reactions = world.store.reactions(member.group.key, *post).unwrap();
+                    let listed = reactions.into_iter().map(|one| (one.emoji, one.authors));
+                    let expected = expected.reactions.iter().cloned();
+                    prop_assert!(listed.eq(expected.map(|one| (one.emoji, one.authors))));
                 }
             }
         }
