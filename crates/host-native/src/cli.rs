@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, config,
+    bench,
+    commands::users,
+    config,
     config::{Config, Overrides},
     serve,
 };
@@ -28,6 +30,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Accounts, for an operator at the machine.
+    Users {
+        #[command(subcommand)]
+        command: users::UsersCommand,
     },
     /// Measure posts and fan-out against the raw limits of this machine.
     Bench(bench::BenchArgs),
@@ -57,6 +64,25 @@ struct ServeArgs {
     orchestrator_listen: Option<SocketAddr>,
 }
 
+/// Which data directory a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// The configuration file [default: convene.toml, where it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory [default: convene-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataArgs {
+    /// The configuration that `serve` would use with the same file and data directory.
+    pub(crate) fn load(self) -> Result<Config, config::ConfigError> {
+        let overrides = Overrides { data_dir: self.data_dir, ..Overrides::default() };
+        Config::load(self.config.as_deref(), overrides)
+    }
+}
+
 impl ServeArgs {
     fn load(self) -> Result<Config, config::ConfigError> {
         let overrides = Overrides {
@@ -80,6 +106,7 @@ pub fn run() -> ExitCode {
             print!("{}", config::EXAMPLE);
             Ok(())
         }
+        Some(Command::Users { command }) => users::run(command),
         Some(Command::Bench(args)) => bench::run(&args),
     };
     match done {

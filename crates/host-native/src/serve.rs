@@ -28,7 +28,7 @@ use crate::{
     controllers::{Controllers, ControllersConfig},
     jwks, keys,
     lock::DataDirLock,
-    log,
+    log, open_files,
     resolver::AppResolver,
 };
 
@@ -45,6 +45,7 @@ pub const EXIT_OUTCOME_UNKNOWN: i32 = 70;
 /// What keeps the process from starting, in words for the person at the terminal.
 pub async fn serve(config: Config) -> Result<(), CliError> {
     log::start(&config.log);
+    open_files::raise_limit();
     // A second installation happens only where a process embeds the host; the first holds.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let node = Node::start(config).await?;

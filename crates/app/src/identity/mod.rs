@@ -11,6 +11,7 @@ pub(crate) mod csrf;
 pub mod limiter;
 mod pages;
 pub mod passwords;
+pub mod recovery;
 pub mod sessions;
 mod signing_in;
 pub(crate) mod tokens;

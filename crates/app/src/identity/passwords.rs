@@ -94,7 +94,8 @@ fn argon2() -> Result<Argon2<'static>, String> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-fn compute(password: &[u8]) -> Result<String, String> {
+/// The hash of a password, computed right here: for programs that do nothing else meanwhile.
+pub(crate) fn compute(password: &[u8]) -> Result<String, String> {
     let hash: PasswordHash =
         argon2()?.hash_password(password).map_err(|error| error.to_string())?;
     Ok(hash.to_string())

@@ -22,6 +22,7 @@ pub(crate) enum Action {
     MemberRemoved,
     ProviderSecretSet,
     ProviderSecretRemoved,
+    PasswordReset,
 }
 
 impl Action {
@@ -33,6 +34,7 @@ impl Action {
             Self::MemberRemoved => "member.removed",
             Self::ProviderSecretSet => "provider.secret_set",
             Self::ProviderSecretRemoved => "provider.secret_removed",
+            Self::PasswordReset => "member.password_reset",
         }
     }
 }

@@ -6,6 +6,7 @@ mod groups;
 mod identity;
 mod pages;
 mod providers;
+mod recovery;
 mod resolve;
 mod support;
 mod workspaces;

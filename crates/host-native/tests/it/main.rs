@@ -8,6 +8,7 @@ mod crash;
 mod examples;
 mod providers;
 mod story;
+mod users;
 
 use std::path::Path;
 

@@ -1,0 +1,3 @@
+//! One file for each command beside `serve`, `config` and `bench`: its arguments and what it does.
+
+pub(crate) mod users;
