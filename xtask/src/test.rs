@@ -6,6 +6,7 @@
 //! | `CONVENE_BIN` | the binary `convene`, built with the dev profile |
 //! | `CONVENE_CHROMIUM`, `CONVENE_CHROMEDRIVER` | the browser that tests drive |
 //! | `CONVENE_TEST_PYTHON` | a Python with the packages of the examples |
+//! | `CONVENE_TEST_FAKETIME` | the library that shifts a process' clock |
 
 use crate::process::{self, Context, Failure, Result};
 use crate::steps::Steps;
@@ -23,6 +24,7 @@ pub(crate) struct Surroundings {
     pub(crate) binary: PathBuf,
     browser: tools::Browser,
     python: PathBuf,
+    faketime: PathBuf,
 }
 
 /// All tests; with arguments, only `cargo nextest run` with these.
@@ -57,8 +59,9 @@ pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Surrou
     let path = steps.step("tool: cargo-nextest", || tools::nextest(workspace))?;
     let browser = steps.step("tool: browser", tools::browser)?;
     let python = steps.step("tool: python", || tools::python(workspace))?;
+    let faketime = steps.step("tool: faketime", tools::faketime)?;
     let binary = steps.step("build", || build(workspace))?;
-    Ok(Surroundings { path, binary, browser, python })
+    Ok(Surroundings { path, binary, browser, python, faketime })
 }
 
 /// The whole suite, after [`prepare`].
@@ -104,6 +107,7 @@ fn nextest(workspace: &Workspace, surroundings: &Surroundings, arguments: &[Stri
         .env("CONVENE_CHROMIUM", &surroundings.browser.chromium)
         .env("CONVENE_CHROMEDRIVER", &surroundings.browser.chromedriver)
         .env("CONVENE_TEST_PYTHON", &surroundings.python)
+        .env("CONVENE_TEST_FAKETIME", &surroundings.faketime)
         .args(["nextest", "run"]);
     if !arguments.iter().any(|argument| chooses_packages(argument)) {
         tests.arg("--workspace");

@@ -116,6 +116,25 @@ fn named(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// The library that shifts a process' clock, for tests of clocks that disagree:
+/// `CONVENE_TEST_FAKETIME` where it is set, else Debian's package.
+pub(crate) fn faketime() -> Result<PathBuf> {
+    let find = || {
+        named("CONVENE_TEST_FAKETIME").or_else(|| {
+            let architecture = std::env::consts::ARCH;
+            let library = PathBuf::from(format!(
+                "/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1"
+            ));
+            library.exists().then_some(library)
+        })
+    };
+    if let Some(library) = find() {
+        return Ok(library);
+    }
+    debian(&["libfaketime"])?;
+    find().ok_or_else(|| Failure::new("libfaketimeMT.so.1 is not where Debian puts it"))
+}
+
 /// A Python with the packages of the examples, in a virtual environment below the target folder.
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.tools().join("python");

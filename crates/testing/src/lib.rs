@@ -5,5 +5,6 @@ pub mod browser;
 pub mod client;
 pub mod fault_proxy;
 pub mod forge;
+pub mod load;
 pub mod model_server;
 pub mod process;

@@ -56,6 +56,21 @@ impl Launch {
         self
     }
 
+    /// Lets the process' clock differ from everybody else's by so many seconds; its timers run as
+    /// ever. The library that does it is named by `CONVENE_TEST_FAKETIME`, or is where Debian's
+    /// package `libfaketime` puts it.
+    #[must_use]
+    pub fn clock_off_by(self, seconds: i64) -> Self {
+        let library = std::env::var("CONVENE_TEST_FAKETIME").unwrap_or_else(|_| {
+            let architecture = std::env::consts::ARCH;
+            format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1")
+        });
+        self.env("LD_PRELOAD", library)
+            .env("FAKETIME", format!("{seconds:+}s"))
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1")
+    }
+
     /// Listens on a fixed address, so that a restart is found where the process was before.
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {
