@@ -109,8 +109,20 @@ async fn posts(
     let free = Arc::new(Semaphore::new(in_flight));
     let started = Instant::now();
     let mut posters = JoinSet::new();
-    for (index, link) in links.into_iter().enumerate() {
-        posters.spawn(post_until(link, index, Arc::clone(&free), deadline));
+    if groups == 1 {
+        for link in links {
+            posters.spawn(post_until(link, Arc::clone(&free), deadline));
+        }
+    } else {
+        // So many clients, each with groups of its own that it posts in by turns.
+        let mut shares: Vec<Vec<(usize, GroupLink)>> = Vec::new();
+        shares.resize_with(in_flight, Vec::new);
+        for (index, link) in links.into_iter().enumerate() {
+            shares[index % in_flight].push((index, link));
+        }
+        for share in shares {
+            posters.spawn(post_in_turn(share, deadline));
+        }
     }
     let mut latency = Histogram::<u64>::new(3)?;
     let mut posted = 0;
@@ -175,10 +187,53 @@ async fn attach(
     Ok(link)
 }
 
-/// Posts on one link until `deadline`, each post in one of the `free` places that all links share.
+/// Posts on some links in turn until `deadline`, one post at a time.
+async fn post_in_turn(
+    mut links: Vec<(usize, GroupLink)>,
+    deadline: Instant,
+) -> Result<(u64, Histogram<u64>), CliError> {
+    let text = "y".repeat(TEXT_BYTES);
+    let mut latency = Histogram::<u64>::new(3)?;
+    for round in 0_u64.. {
+        for (index, link) in &mut links {
+            let sent_at = Instant::now();
+            if sent_at >= deadline {
+                return Ok((latency.len(), latency));
+            }
+            link.tx.send(post(*index, round, &text)).await?;
+            loop {
+                let frame = link.rx.recv().await.ok_or("the upstream ended")?;
+                if is_ok(&frame)? {
+                    break;
+                }
+            }
+            latency.record(sent_at.elapsed().as_micros() as u64)?;
+        }
+    }
+    Ok((latency.len(), latency))
+}
+
+/// The frame of one post.
+fn post(index: usize, count: u64, text: &str) -> Bytes {
+    Bytes::from(format!(
+        "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
+    ))
+}
+
+/// Whether a frame is the durable answer to a post, rather than its event.
+fn is_ok(frame: &Bytes) -> Result<bool, CliError> {
+    if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
+        return Ok(true);
+    }
+    if frame.starts_with(b"{\"type\":\"event\"") {
+        return Ok(false);
+    }
+    Err(String::from_utf8_lossy(frame).into_owned().into())
+}
+
+/// Posts on one link until `deadline`, each post in one of the `free` places.
 async fn post_until(
     link: GroupLink,
-    index: usize,
     free: Arc<Semaphore>,
     deadline: Instant,
 ) -> Result<(u64, Histogram<u64>), CliError> {
@@ -195,11 +250,8 @@ async fn post_until(
             }
             place.forget();
             count += 1;
-            let frame = format!(
-                "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
-            );
             let sent = sent_at.send(Instant::now()).is_ok();
-            if !sent || tx.send(Bytes::from(frame)).await.is_err() {
+            if !sent || tx.send(post(0, count, &text)).await.is_err() {
                 break;
             }
         }
@@ -221,14 +273,12 @@ async fn post_until(
             return Err("the upstream ended".into());
         }
         for frame in waiting.drain(..) {
-            if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
+            if is_ok(&frame)? {
                 answered += 1;
                 free.add_permits(1);
                 if let Some(at) = sent_times.recv().await {
                     latency.record(at.elapsed().as_micros() as u64)?;
                 }
-            } else if !frame.starts_with(b"{\"type\":\"event\"") {
-                return Err(String::from_utf8_lossy(&frame).into_owned().into());
             }
         }
     }

@@ -1,15 +1,24 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use convene_group_controller::{Address, Controller, Effect, Found, Input, Post, SnapshotError};
+use convene_hop::GroupLink;
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
     claims::Access,
     event::EventKind,
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
+    limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
 };
 use convene_storage::{Batch, CommitFailed, LoadedGroup, PostIndex, Snapshot};
@@ -26,37 +35,28 @@ use super::{
     invoke,
     output::{Gate, Output},
     store_problem,
+    upstreams::{Arrival, Upstreams},
 };
 
 /// What comes into a group's mailbox.
 pub(super) enum Mail {
-    Init {
-        request: InitRequest,
-        reply: oneshot::Sender<Result<Head, Problem>>,
-    },
-    Call {
-        input: Input,
-        reply: oneshot::Sender<Result<(), Problem>>,
-    },
-    Head {
-        access: Option<Access>,
-        reply: oneshot::Sender<Result<Head, Problem>>,
-    },
-    Open {
-        upstream: UpstreamId,
-        frames: mpsc::Sender<Bytes>,
-        reply: oneshot::Sender<Result<(), Problem>>,
-    },
-    Frames {
-        upstream: UpstreamId,
-        frames: Vec<Inbound>,
-    },
-    Closed {
-        upstream: UpstreamId,
-    },
-    Run {
-        input: Input,
-    },
+    Init { request: InitRequest, reply: oneshot::Sender<Result<Head, Problem>> },
+    Call { input: Input, reply: oneshot::Sender<Result<(), Problem>> },
+    Head { access: Option<Access>, reply: oneshot::Sender<Result<Head, Problem>> },
+    Open { upstream: UpstreamId, link: GroupLink, reply: oneshot::Sender<Result<(), Problem>> },
+    Run { input: Input },
+}
+
+/// What a group's task goes on with.
+enum Happening {
+    /// A commit is done, or has failed.
+    Opened(Result<Vec<Output>, CommitFailed>),
+    /// Something came in.
+    Inputs,
+    /// A deadline has come.
+    Due,
+    /// Nobody can send anything to the mailbox any more.
+    Unreachable,
 }
 
 /// The task of one awake group.
@@ -68,7 +68,7 @@ pub(super) struct Actor {
     inbox: mpsc::Receiver<Mail>,
     mailbox: mpsc::WeakSender<Mail>,
     gate: Gate,
-    upstreams: HashMap<UpstreamId, mpsc::Sender<Bytes>>,
+    upstreams: Upstreams,
     runs: HashMap<(RunId, u32), AbortHandle>,
     chain: Chain,
     last_snapshot: u64,
@@ -103,7 +103,7 @@ impl Actor {
             inbox,
             mailbox,
             gate: Gate::default(),
-            upstreams: HashMap::new(),
+            upstreams: Upstreams::default(),
             runs: HashMap::new(),
             chain: CHAIN_START,
             last_snapshot: 0,
@@ -125,60 +125,75 @@ impl Actor {
         Ok(actor)
     }
 
-    /// Serves the group until the node stops or a commit fails.
+    /// Serves the group until nobody can reach it any more or a commit fails.
     pub(super) async fn run(mut self) {
-        // A token of its own and one timer for all turns: a turn takes microseconds, and what is
-        // shared by all groups would be a lock between them.
-        let mut stopping = pin!(self.shared.stopping.child_token().cancelled_owned());
+        // One timer for all turns: a turn takes microseconds, and what is shared by all groups
+        // would be a lock between them.
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let mut timer_at = None;
-        let mut waiting = Vec::with_capacity(MAX_BATCH);
+        let (mut mails, mut arrivals) = (Vec::new(), Vec::new());
         loop {
-            let has_room = self.gate.len() < MAX_UNCOMMITTED_BATCHES;
             if timer_at != self.wake_at {
                 timer_at = self.wake_at;
                 if let Some(at) = timer_at {
                     timer.as_mut().reset(Instant::now() + at.since((self.shared.clock)()));
                 }
             }
-            tokio::select! {
-                biased;
-                opened = self.gate.opened() => match opened {
-                    Ok(outputs) => {
-                        self.release(outputs);
-                        self.commit();
+            let happening = poll_fn(|cx| {
+                if let Poll::Ready(opened) = self.gate.poll_opened(cx) {
+                    return Poll::Ready(Happening::Opened(opened));
+                }
+                if self.gate.len() >= MAX_UNCOMMITTED_BATCHES {
+                    return Poll::Pending;
+                }
+                if let Poll::Ready(0) = self.inbox.poll_recv_many(cx, &mut mails, MAX_BATCH) {
+                    return Poll::Ready(Happening::Unreachable);
+                }
+                self.upstreams.poll(&self.shared, cx, &mut arrivals);
+                if !mails.is_empty() || !arrivals.is_empty() {
+                    return Poll::Ready(Happening::Inputs);
+                }
+                if timer_at.is_some() && timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Happening::Due);
+                }
+                Poll::Pending
+            });
+            match happening.await {
+                Happening::Opened(Ok(outputs)) => self.release(outputs),
+                Happening::Opened(Err(error)) => {
+                    self.lost(&error);
+                    break;
+                }
+                Happening::Inputs => {
+                    for mail in mails.drain(..) {
+                        self.take(mail);
+                        self.commit_if_idle();
                     }
-                    Err(error) => {
-                        self.lost(&error);
-                        break;
+                    for (upstream, arrival) in arrivals.drain(..) {
+                        self.arrived(upstream, arrival);
+                        self.commit_if_idle();
                     }
-                },
-                () = &mut stopping => {
+                }
+                Happening::Due => {
+                    timer_at = None;
+                    let _ = self.step(Input::Tick);
+                }
+                Happening::Unreachable => {
                     self.drain().await;
                     break;
                 }
-                received = self.inbox.recv_many(&mut waiting, MAX_BATCH), if has_room => {
-                    if received == 0 {
-                        break;
-                    }
-                    for mail in waiting.drain(..) {
-                        self.take(mail);
-                        // With nothing under way the journal would only wait for the rest.
-                        if self.gate.len() == 0 {
-                            self.commit();
-                        }
-                    }
-                    self.commit();
-                }
-                () = &mut timer, if has_room && timer_at.is_some() => {
-                    timer_at = None;
-                    let _ = self.step(Input::Tick);
-                    self.commit();
-                }
             }
+            self.commit();
         }
         for run in self.runs.into_values() {
             run.abort();
+        }
+    }
+
+    /// With nothing under way the journal would only wait for the rest of the turn.
+    fn commit_if_idle(&mut self) {
+        if self.gate.len() == 0 {
+            self.commit();
         }
     }
 
@@ -219,24 +234,19 @@ impl Actor {
                 let result = self.admit(access.as_ref()).and_then(|()| self.head());
                 self.batch.outputs.push(Output::Head { result, reply });
             }
-            Mail::Open { upstream, frames, reply } => match self.controller.state() {
-                Some(_) => {
-                    self.batch.outputs.push(Output::Opened { upstream, frames, reply });
-                }
-                None => {
-                    let result = Err(Problem::new(Code::GroupNotFound));
-                    self.batch.outputs.push(Output::Answer { result, reply });
-                }
-            },
-            Mail::Frames { upstream, frames } => {
-                for frame in frames {
-                    self.frame(upstream, frame);
-                }
-            }
-            Mail::Closed { upstream } => {
-                // A group that was never activated has no connections to take away.
-                let _ = self.step(Input::Closed(upstream));
-                self.batch.outputs.push(Output::Closed { upstream });
+            Mail::Open { upstream, link, reply } => {
+                let refused = match self.controller.state() {
+                    None => Some(Code::GroupNotFound),
+                    // Each app has one, so these are links that nobody has noticed to be dead.
+                    Some(_) if self.upstreams.len() >= MAX_UPSTREAMS_PER_GROUP => {
+                        Some(Code::Overloaded)
+                    }
+                    Some(_) => None,
+                };
+                self.batch.outputs.push(match refused {
+                    None => Output::Opened { upstream, link, reply },
+                    Some(code) => Output::Answer { result: Err(Problem::new(code)), reply },
+                });
             }
             Mail::Run { input } => {
                 if let Input::RunEnded { run_id, attempt, .. } = &input {
@@ -244,6 +254,20 @@ impl Actor {
                 }
                 // Results of an attempt that is not the current one change nothing.
                 let _ = self.step(input);
+            }
+        }
+    }
+
+    fn arrived(&mut self, upstream: UpstreamId, arrival: Arrival) {
+        match arrival {
+            Arrival::Frames(frames) => {
+                for frame in frames {
+                    self.frame(upstream, frame);
+                }
+            }
+            Arrival::Ended => {
+                let _ = self.step(Input::Closed(upstream));
+                self.batch.outputs.push(Output::Closed { upstream });
             }
         }
     }
@@ -438,10 +462,7 @@ impl Actor {
         for output in outputs {
             match output {
                 Output::Broadcast(frame) => {
-                    let late = self.upstreams.iter().filter_map(|(upstream, frames)| {
-                        frames.try_send(frame.clone()).is_err().then_some(*upstream)
-                    });
-                    for upstream in late.collect::<Vec<_>>() {
+                    for upstream in self.upstreams.broadcast(&frame) {
                         self.drop_upstream(upstream);
                     }
                 }
@@ -453,12 +474,12 @@ impl Actor {
                         run.abort();
                     }
                 }
-                Output::Opened { upstream, frames, reply } => {
-                    self.upstreams.insert(upstream, frames);
+                Output::Opened { upstream, link, reply } => {
+                    self.upstreams.add(upstream, link);
                     let _ = reply.send(Ok(()));
                 }
                 Output::Closed { upstream } => {
-                    self.upstreams.remove(&upstream);
+                    self.upstreams.remove(upstream);
                 }
                 // Whoever asked may have given up.
                 Output::Answer { result, reply } => drop(reply.send(result)),
@@ -468,8 +489,7 @@ impl Actor {
     }
 
     fn pass(&mut self, upstream: UpstreamId, frame: Bytes) {
-        let Some(frames) = self.upstreams.get(&upstream) else { return };
-        if frames.try_send(frame).is_err() {
+        if !self.upstreams.send(upstream, frame) {
             self.drop_upstream(upstream);
         }
     }
@@ -477,7 +497,7 @@ impl Actor {
     /// Drops an upstream that ended or cannot keep up: its app reconnects and resumes, and no
     /// other upstream waits for it.
     fn drop_upstream(&mut self, upstream: UpstreamId) {
-        self.upstreams.remove(&upstream);
+        self.upstreams.remove(upstream);
         tracing::debug!(group = %self.group_id, upstream = upstream.0, "an upstream was dropped");
         let _ = self.step(Input::Closed(upstream));
     }

@@ -1,23 +1,15 @@
-//! Frames from an upstream on their way to its group: parsed and their tokens verified here, beside
-//! the group's own task, so that a burst of attaches does not hold the group up.
-
-use std::{pin::pin, sync::Arc};
+//! Frames from an upstream as the group takes them: parsed, and their tokens verified.
 
 use bytes::Bytes;
 use convene_model::{
-    Code, ConnId, MessageId, ParticipantId, Ref, RunId, UpstreamId,
+    Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId,
     claims::Access,
     frame::{self, BadFrame, UpstreamFrame},
     limits::MAX_FRAME_BYTES,
     token,
 };
-use tokio::sync::mpsc;
 
-use super::{Shared, actor::Mail};
-
-/// Frames that are read and passed on at a time: few enough that the group works on the first ones
-/// while the next are read.
-const AT_A_TIME: usize = 16;
+use super::Shared;
 
 /// A frame of a connection, read and checked as far as that is possible without the group.
 #[derive(Debug)]
@@ -27,7 +19,7 @@ pub(super) enum Inbound {
         r#ref: Ref,
         access: Result<Access, Code>,
         after: Option<u64>,
-        history: Option<convene_model::HistoryId>,
+        history: Option<HistoryId>,
     },
     Detach {
         conn: ConnId,
@@ -50,34 +42,44 @@ pub(super) enum Inbound {
     Bad(BadFrame),
 }
 
-/// Reads an upstream's frames into the group's mailbox until either ends. A full mailbox makes the
-/// upstream wait.
-pub(super) async fn read(
-    shared: Arc<Shared>,
-    upstream: UpstreamId,
-    mut frames: mpsc::Receiver<Bytes>,
-    mailbox: mpsc::Sender<Mail>,
-) {
-    let mut stopping = pin!(shared.stopping.child_token().cancelled_owned());
-    let mut waiting = Vec::with_capacity(AT_A_TIME);
-    loop {
-        let received = tokio::select! {
-            () = &mut stopping => 0,
-            received = frames.recv_many(&mut waiting, AT_A_TIME) => received,
-        };
-        if received == 0 {
-            break;
-        }
-        let frames = waiting.drain(..).map(|frame| inspect(&shared, &frame)).collect();
-        if mailbox.send(Mail::Frames { upstream, frames }).await.is_err() {
-            return;
-        }
-    }
-    // A group that is gone has forgotten the upstream already.
-    let _ = mailbox.send(Mail::Closed { upstream }).await;
+/// What a frame turns out to be.
+pub(super) enum Read {
+    /// It can be taken as it is.
+    Ready(Inbound),
+    /// Its token is still to be verified.
+    Attach(Box<Attach>),
 }
 
-fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
+/// An `attach` whose token is not verified yet. That takes fifty times as long as reading a frame,
+/// so it is done beside the group's task.
+pub(super) struct Attach {
+    conn: ConnId,
+    r#ref: Ref,
+    token: String,
+    after: Option<u64>,
+    history: Option<HistoryId>,
+}
+
+impl Attach {
+    pub(super) fn verify(self, shared: &Shared) -> Inbound {
+        let Self { conn, r#ref, token, after, history } = self;
+        let keys = &shared.config.orchestrator_keys;
+        let access = token::verify_routing(keys, &token, (shared.clock)())
+            .map_err(|error| convene_model::Problem::from(error).code);
+        Inbound::Attach { conn, r#ref, access, after, history }
+    }
+}
+
+/// Reads a frame and verifies its token, if it has one.
+pub(super) fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
+    match read(bytes) {
+        Read::Ready(inbound) => inbound,
+        Read::Attach(attach) => attach.verify(shared),
+    }
+}
+
+/// Reads a frame.
+pub(super) fn read(bytes: &Bytes) -> Read {
     let parsed = frame::parse::<UpstreamFrame>(bytes);
     if bytes.len() > MAX_FRAME_BYTES {
         let (conn, r#ref) = match parsed {
@@ -88,14 +90,11 @@ fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
             Err(bad) => (bad.conn, bad.r#ref),
         };
         let detail = format!("a frame has at most {MAX_FRAME_BYTES} bytes");
-        return Inbound::Bad(BadFrame { code: Code::TooLarge, detail, conn, r#ref });
+        return Read::Ready(Inbound::Bad(BadFrame { code: Code::TooLarge, detail, conn, r#ref }));
     }
-    match parsed {
+    Read::Ready(match parsed {
         Ok(UpstreamFrame::Attach { conn, r#ref, token, after, history, render: _ }) => {
-            let keys = &shared.config.orchestrator_keys;
-            let access = token::verify_routing(keys, &token, (shared.clock)())
-                .map_err(|error| convene_model::Problem::from(error).code);
-            Inbound::Attach { conn, r#ref, access, after, history }
+            return Read::Attach(Box::new(Attach { conn, r#ref, token, after, history }));
         }
         Ok(UpstreamFrame::Detach { conn, r#ref }) => Inbound::Detach { conn, r#ref },
         Ok(UpstreamFrame::Post { conn, r#ref, message_id, text, mentions, reply_to }) => {
@@ -117,5 +116,5 @@ fn inspect(shared: &Shared, bytes: &Bytes) -> Inbound {
             Inbound::Bad(BadFrame { code: Code::UnknownType, detail, conn, r#ref })
         }
         Err(bad) => Inbound::Bad(bad),
-    }
+    })
 }

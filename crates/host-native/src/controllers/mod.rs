@@ -8,6 +8,7 @@ mod inbound;
 mod invoke;
 mod output;
 mod routes;
+mod upstreams;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -191,10 +192,8 @@ impl Controllers {
         let (theirs, ours) = GroupLink::pair();
         let mailbox = self.mailbox(group_id).await?;
         let (reply, opened) = oneshot::channel();
-        let GroupLink { tx, rx } = ours;
-        send(&mailbox, Mail::Open { upstream, frames: tx, reply }).await?;
+        send(&mailbox, Mail::Open { upstream, link: ours, reply }).await?;
         opened.await.map_err(|_| gone())??;
-        self.shared.tasks.spawn(inbound::read(Arc::clone(&self.shared), upstream, rx, mailbox));
         Ok(theirs)
     }
 

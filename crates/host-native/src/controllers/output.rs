@@ -1,12 +1,18 @@
 //! What leaves a group, and the gate that it waits at until the events before it are durable.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use convene_group_controller::{Address, Invocation};
+use convene_hop::GroupLink;
 use convene_model::{Problem, RunId, UpstreamId};
 use convene_storage::CommitFailed;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Head;
 
@@ -22,12 +28,8 @@ pub(super) enum Output {
     Invoke(Box<Invocation>),
     /// Stop waiting for an attempt.
     Abort { run_id: RunId, attempt: u32 },
-    /// From here on the upstream gets broadcasts.
-    Opened {
-        upstream: UpstreamId,
-        frames: mpsc::Sender<Bytes>,
-        reply: oneshot::Sender<Result<(), Problem>>,
-    },
+    /// From here on the upstream gets broadcasts and is read.
+    Opened { upstream: UpstreamId, link: GroupLink, reply: oneshot::Sender<Result<(), Problem>> },
     /// From here on it does not.
     Closed { upstream: UpstreamId },
     /// The answer to a call.
@@ -68,18 +70,30 @@ impl Gate {
         self.waiting.len()
     }
 
-    /// Waits until the outputs in front may leave. Cancelling it loses nothing; with nothing held
-    /// it waits for ever.
+    /// The outputs in front, once they may leave. Asking in vain loses nothing.
     ///
     /// # Errors
     /// [`CommitFailed`] when the events before them did not become durable: nothing may leave then.
-    pub(super) async fn opened(&mut self) -> Result<Vec<Output>, CommitFailed> {
-        let Some(front) = self.waiting.front_mut() else {
-            return std::future::pending().await;
-        };
+    pub(super) fn poll_opened(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Vec<Output>, CommitFailed>> {
+        let Some(front) = self.waiting.front_mut() else { return Poll::Pending };
         if let Some(commit) = front.commit.as_mut() {
-            commit.await.map_err(|_| CommitFailed::OutcomeUnknown)??;
+            let Poll::Ready(committed) = Pin::new(commit).poll(cx) else { return Poll::Pending };
+            if let Err(failed) = committed.unwrap_or(Err(CommitFailed::OutcomeUnknown)) {
+                return Poll::Ready(Err(failed));
+            }
         }
-        Ok(self.waiting.pop_front().map(|held| held.outputs).unwrap_or_default())
+        let outputs = self.waiting.pop_front().map(|held| held.outputs);
+        Poll::Ready(Ok(outputs.unwrap_or_default()))
+    }
+
+    /// Waits until the outputs in front may leave; with nothing held it waits for ever.
+    ///
+    /// # Errors
+    /// As [`Self::poll_opened`] has it.
+    pub(super) async fn opened(&mut self) -> Result<Vec<Output>, CommitFailed> {
+        std::future::poll_fn(|cx| self.poll_opened(cx)).await
     }
 }

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -16,7 +17,10 @@ use crate::{
     },
     pending::{Committed, Pending},
     rooms::{inbox::Inbox, overlay::Overlay, quarantine::Quarantine},
-    store::{error::CommitFailed, options::StoreOptions},
+    store::{
+        error::CommitFailed,
+        options::{BUSY_TURN_GROUPS, MAX_LINGER, StoreOptions},
+    },
 };
 
 /// What the host is told when the journal failed; it exits without answering.
@@ -59,7 +63,10 @@ impl Committer {
     }
 
     fn work(mut self) {
-        while let Some(turn) = self.queue.next_turn() {
+        let mut linger = Duration::ZERO;
+        while let Some(turn) = self.queue.next_turn(linger) {
+            let began = Instant::now();
+            let busy = turn.len() >= BUSY_TURN_GROUPS;
             let turn = self.without_quarantined(turn);
             if turn.is_empty() {
                 continue;
@@ -72,6 +79,7 @@ impl Committer {
                 Ok(first_pos) => first_pos,
                 Err(error) => return self.fail(turn, &error),
             };
+            linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
             if self.file.bytes() >= self.options.journal_file_bytes {
                 match self.file.rotate() {

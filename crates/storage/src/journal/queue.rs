@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use convene_model::GroupKey;
@@ -16,8 +17,8 @@ use crate::{
     store::{
         error::{CommitFailed, Overloaded},
         options::{
-            MAX_BYTES_PER_TURN, MAX_EVENTS_PER_TURN, MAX_GROUP_EVENTS_PER_TURN, QUEUE_RETRY_MS,
-            StoreOptions,
+            FULL_TURN_GROUPS, MAX_BYTES_PER_TURN, MAX_EVENTS_PER_TURN, MAX_GROUP_EVENTS_PER_TURN,
+            QUEUE_RETRY_MS, StoreOptions,
         },
     },
 };
@@ -55,6 +56,8 @@ struct State {
     waiting: HashMap<GroupKey, VecDeque<Submission>>,
     /// Whether the committer works on a turn that it has taken.
     at_work: bool,
+    /// Whether the committer lets more come in before it takes its next turn.
+    lingers: bool,
     closed: bool,
 }
 
@@ -98,13 +101,18 @@ impl CommitQueue {
                 state.turns.push_back(key);
             }
         }
-        self.filled.notify_one();
+        // One that lingers is woken when it is worth it.
+        if !state.lingers || state.turns.len() >= FULL_TURN_GROUPS {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
     /// Waits until something waits and takes the committer's next turn: of each group in order up
     /// to [`MAX_GROUP_EVENTS_PER_TURN`] events. `None` when the queue is closed and empty.
-    pub(crate) fn next_turn(&self) -> Option<Vec<GroupTurn>> {
+    ///
+    /// With `linger` it lets more come in for so long, unless [`FULL_TURN_GROUPS`] groups wait.
+    pub(crate) fn next_turn(&self, linger: Duration) -> Option<Vec<GroupTurn>> {
         let mut state = self.state.lock();
         state.at_work = false;
         while state.turns.is_empty() {
@@ -115,6 +123,16 @@ impl CommitQueue {
             self.filled.wait(&mut state);
         }
         state.at_work = true;
+        if !linger.is_zero() {
+            let until = Instant::now() + linger;
+            state.lingers = true;
+            while state.turns.len() < FULL_TURN_GROUPS && !state.closed {
+                if self.filled.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+            state.lingers = false;
+        }
         let (mut events, mut bytes) = (0, 0);
         let mut turn = Vec::with_capacity(state.turns.len());
         for _ in 0..state.turns.len() {
@@ -210,7 +228,7 @@ mod tests {
 
     /// The next turn: each group's first number and count.
     fn turn(queue: &CommitQueue) -> Vec<(String, u64, usize)> {
-        let turn = queue.next_turn().unwrap();
+        let turn = queue.next_turn(Duration::ZERO).unwrap();
         let describe = |group: GroupTurn| {
             let first = &group[0].pending;
             let count = group.iter().map(|submission| submission.pending.records.len()).sum();
@@ -259,6 +277,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lingering_turn_ends_when_enough_groups_wait_or_the_queue_is_closed() {
+        let queue = Arc::new(CommitQueue::new(&StoreOptions::default()));
+        let lingering = || {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || {
+                queue.next_turn(Duration::from_secs(3600)).map(|turn| turn.len())
+            })
+        };
+        let taken = lingering();
+        for group in 0..FULL_TURN_GROUPS {
+            assert!(!taken.is_finished(), "{group} groups wait");
+            assert!(queue.push(submission(&format!("g{group}"), 1, 1)).is_ok());
+        }
+        assert_eq!(taken.join().unwrap(), Some(FULL_TURN_GROUPS));
+        assert!(queue.push(submission("last", 1, 1)).is_ok());
+        let taken = lingering();
+        queue.close();
+        assert_eq!(taken.join().unwrap(), Some(1));
+    }
+
+    #[test]
     fn a_closed_queue_takes_nothing_and_gives_out_the_rest() {
         let queue = CommitQueue::new(&StoreOptions::default());
         assert!(queue.push(submission("g", 1, 1)).is_ok());
@@ -266,6 +305,6 @@ mod tests {
         assert!(queue.push(submission("g", 2, 1)).is_err());
         assert!(queue.has_room().is_err());
         assert_eq!(turn(&queue).len(), 1);
-        assert!(queue.next_turn().is_none());
+        assert!(queue.next_turn(Duration::ZERO).is_none());
     }
 }

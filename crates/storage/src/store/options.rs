@@ -1,5 +1,7 @@
 //! The store's settings and bounds.
 
+use std::time::Duration;
+
 /// Bytes after which a journal file is closed and a new one begun.
 pub const JOURNAL_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Events that may wait for the projector (those not committed yet included) before posts are
@@ -17,6 +19,14 @@ pub const MAX_GROUP_EVENTS_PER_TURN: usize = 64;
 pub const MAX_EVENTS_PER_TURN: usize = 8192;
 /// Bytes in one turn of the committer.
 pub const MAX_BYTES_PER_TURN: usize = 16 * 1024 * 1024;
+/// Groups in a turn of the committer from which on the node counts as busy: the committer then
+/// lets more come in before the next turn, for as long as that commit took, since a commit costs
+/// nearly the same whatever is in it. A lone post never waits for others.
+pub const BUSY_TURN_GROUPS: usize = 4;
+/// How long it lets more come in at most.
+pub const MAX_LINGER: Duration = Duration::from_micros(500);
+/// Groups that wait from which on the committer does not let more come in.
+pub const FULL_TURN_GROUPS: usize = 64;
 /// Events that the projector carries over in one transaction.
 pub const PROJECTOR_BATCH_EVENTS: usize = 8192;
 /// How long the projector waits for more, in milliseconds: small transactions would make it fall
