@@ -117,9 +117,7 @@ impl EventKind {
             Self::MessagePosted(posted) => Some(&posted.message_id),
             Self::MessageEdited(edited) => Some(&edited.message_id),
             Self::MessageDeleted(deleted) => Some(&deleted.message_id),
-            Self::MessagePinned(pinned) | Self::MessageUnpinned(pinned) => {
-                Some(&pinned.message_id)
-            }
+            Self::MessagePinned(pinned) | Self::MessageUnpinned(pinned) => Some(&pinned.message_id),
             Self::ReactionAdded(reaction) | Self::ReactionRemoved(reaction) => {
                 Some(&reaction.message_id)
             }

@@ -4,12 +4,13 @@
 //! other way: those in the overlay from memory, those in `rooms.db` a few chunks at a time,
 //! passing over chunks that hold nothing to list.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use convene_model::{
-    GroupKey,
+    GroupKey, MessageId,
     event::EventKind,
-    history::{FinishedRun, HistoryQuery},
+    history::{Excerpt, FinishedRun, HistoryQuery, Message},
+    limits::EXCERPT_CHARS,
     record::Record,
 };
 use rusqlite::{Connection, params};
@@ -25,7 +26,8 @@ use crate::{
     store::{error::StoreError, types::PageParts},
 };
 
-/// Chunks that one read transaction of a walk fetches.
+/// Chunks that one read transaction of a walk fetches at most; the first fetches one, and each
+/// twice as many as the one before.
 const CHUNKS_PER_STEP: usize = 8;
 
 /// See `GroupStore::history`.
@@ -38,77 +40,150 @@ pub(crate) fn page(
     let limit = query.page_size().map_err(StoreError::PageSize)?;
     let view = View::new(reader, key, upto)?;
     let after = query.after.unwrap_or(0);
-    let last = query.before.map_or(upto, |before| before.saturating_sub(1).min(upto));
-    let (messages, mut runs, before) = if query.before.is_none() && query.after.is_some() {
-        view.oldest(after, limit)?
-    } else {
-        view.newest(after, last, limit)?
-    };
-    if let Some(before) = before {
-        let begin = messages.first().map_or(before.max(after), |(seq, _)| *seq);
-        runs.retain(|run| run.seq > begin);
-    }
-    let mut reactions = match (messages.first(), messages.last()) {
-        (Some((first, _)), Some((last, _))) => reactions::of_messages(&view, *first, *last)?,
-        _ => Default::default(),
-    };
-    let messages = messages.into_iter().map(|(seq, record)| {
-        let mut message = view.current(&record)?;
-        if !message.deleted {
-            message.reactions = reactions::listed(reactions.remove(&seq).unwrap_or_default());
+    let mut found = match (query.around, query.before) {
+        (Some(around), _) => view.around(around, limit)?,
+        (None, None) if query.after.is_some() => view.oldest(after, limit)?,
+        (None, before) => {
+            let last = before.map_or(upto, |before| before.saturating_sub(1).min(upto));
+            view.newest(after, last, limit)?
         }
-        Ok(message)
-    });
+    };
+    if let Some(before) = found.before {
+        let begin = found.messages.first().map_or(before.max(after), |(seq, _)| *seq);
+        found.runs.retain(|run| run.seq > begin);
+    }
+    let messages = view.in_full(&found.messages)?;
     Ok(PageParts {
-        messages: messages.collect::<Result<_, StoreError>>()?,
-        runs,
-        more_before: before.is_some(),
+        answered: view.answered(&messages)?,
+        messages,
+        runs: found.runs,
+        more_before: found.before.is_some(),
+        more_after: found.more_after,
     })
 }
 
-/// Messages by number, runs, and the number of the nearest message before them.
-type Found = (Vec<(u64, Record)>, Vec<FinishedRun>, Option<u64>);
+/// What a walk found.
+#[derive(Default)]
+struct Found {
+    /// Messages by number, oldest first.
+    messages: Vec<(u64, Record)>,
+    runs: Vec<FinishedRun>,
+    /// The number of the nearest message before them.
+    before: Option<u64>,
+    /// Whether a message follows them.
+    more_after: bool,
+}
 
 impl View<'_> {
+    /// Half of the page before the event `around`, the rest from there on.
+    fn around(&self, around: u64, limit: usize) -> Result<Found, StoreError> {
+        let last = around.saturating_sub(1).min(self.upto);
+        let mut found = self.back(0, last, limit / 2)?;
+        let rest = self.forth(last, limit - limit / 2)?;
+        found.messages.extend(rest.messages);
+        found.runs.extend(rest.runs);
+        found.more_after = rest.more_after;
+        Ok(found)
+    }
+
     /// The newest messages after `after` and up to `last`.
     fn newest(&self, after: u64, last: u64, limit: usize) -> Result<Found, StoreError> {
-        let (mut messages, mut runs, mut before) = (Vec::new(), Vec::new(), None);
+        let mut found = self.back(after, last, limit)?;
+        if last < self.upto {
+            found.more_after = self.any_message(last + 1, Direction::Forth)?.is_some();
+        }
+        Ok(found)
+    }
+
+    /// The oldest messages after `after`.
+    fn oldest(&self, after: u64, limit: usize) -> Result<Found, StoreError> {
+        let mut found = self.forth(after, limit)?;
+        found.before = self.any_message(after.min(self.upto), Direction::Back)?;
+        Ok(found)
+    }
+
+    fn back(&self, after: u64, last: u64, limit: usize) -> Result<Found, StoreError> {
+        let mut found = Found::default();
         self.walk(last, Direction::Back, |record, run| {
             match run {
-                Some(run) => runs.push(run),
-                None if messages.len() < limit && record.seq > after => {
-                    messages.push((record.seq, record));
+                Some(run) => found.runs.push(run),
+                None if found.messages.len() < limit && record.seq > after => {
+                    found.messages.push((record.seq, record));
                 }
                 None => {
-                    before = Some(record.seq);
+                    found.before = Some(record.seq);
                     return false;
                 }
             }
             true
         })?;
-        messages.reverse();
-        runs.reverse();
-        Ok((messages, runs, before))
+        found.messages.reverse();
+        found.runs.reverse();
+        Ok(found)
     }
 
-    /// The oldest messages after `after`.
-    fn oldest(&self, after: u64, limit: usize) -> Result<Found, StoreError> {
-        let (mut messages, mut runs, mut before) = (Vec::new(), Vec::new(), None);
-        self.walk(after + 1, Direction::Forth, |record, run| {
+    fn forth(&self, after: u64, limit: usize) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        self.walk(after.saturating_add(1), Direction::Forth, |record, run| {
             match run {
-                Some(run) => runs.push(run),
-                None if messages.len() < limit => messages.push((record.seq, record)),
-                None => return false,
+                Some(run) => found.runs.push(run),
+                None if found.messages.len() < limit => found.messages.push((record.seq, record)),
+                None => {
+                    found.more_after = true;
+                    return false;
+                }
             }
             true
         })?;
-        self.walk(after.min(self.upto), Direction::Back, |record, run| {
+        Ok(found)
+    }
+
+    /// The number of the nearest message from `start` on.
+    fn any_message(&self, start: u64, direction: Direction) -> Result<Option<u64>, StoreError> {
+        let mut found = None;
+        self.walk(start, direction, |record, run| {
             if run.is_none() {
-                before = Some(record.seq);
+                found = Some(record.seq);
             }
             run.is_some()
         })?;
-        Ok((messages, runs, before))
+        Ok(found)
+    }
+
+    /// Messages as they are now, with their reactions.
+    fn in_full(&self, found: &[(u64, Record)]) -> Result<Vec<Message>, StoreError> {
+        let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) else {
+            return Ok(Vec::new());
+        };
+        let mut reactions = reactions::of_messages(self, *first, *last)?;
+        let messages = found.iter().map(|(seq, record)| {
+            let mut message = self.current(record)?;
+            if !message.deleted {
+                message.reactions = reactions::listed(reactions.remove(seq).unwrap_or_default());
+            }
+            Ok(message)
+        });
+        messages.collect()
+    }
+
+    /// What messages of a page answer and is not in the page itself.
+    fn answered(&self, page: &[Message]) -> Result<Vec<Excerpt>, StoreError> {
+        let mut known: HashSet<&MessageId> =
+            page.iter().map(|message| &message.posted.message_id).collect();
+        let mut answered = Vec::new();
+        for message in page.iter().filter(|message| !message.deleted) {
+            let Some(id) = &message.posted.reply_to else { continue };
+            if !known.insert(id) {
+                continue;
+            }
+            // An answer refers to what was there before it; what is not there is left out.
+            let Some(seq) = self.reader.find(self.key, id)? else { continue };
+            let Message { seq, posted, deleted, .. } = self.current(&self.record(seq)?)?;
+            let text = posted.text.chars().take(EXCERPT_CHARS).collect();
+            let (message_id, author) = (posted.message_id, posted.author);
+            answered.push(Excerpt { message_id, seq, author, text, deleted });
+        }
+        Ok(answered)
     }
 
     /// Hands out each listed event from `start` on, until `each` says to stop.
@@ -196,6 +271,8 @@ struct Stored<'a> {
     /// The next event that may come.
     next: u64,
     direction: Direction,
+    /// Chunks that are fetched next.
+    step: usize,
     /// What was fetched.
     ready: VecDeque<Record>,
     exhausted: bool,
@@ -203,7 +280,7 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn new(view: &'a View<'a>, start: u64, direction: Direction) -> Self {
-        Self { view, next: start, direction, ready: VecDeque::new(), exhausted: false }
+        Self { view, next: start, direction, step: 1, ready: VecDeque::new(), exhausted: false }
     }
 
     fn next(&mut self) -> Result<Option<Record>, StoreError> {
@@ -214,11 +291,12 @@ impl<'a> Stored<'a> {
     }
 
     fn fetch(&mut self) -> Result<(), StoreError> {
-        let (next, direction) = (self.next, self.direction);
+        let (next, direction, step) = (self.next, self.direction, self.step);
         let chunks = self.view.reader.checked(self.view.key, |connection, key| {
-            read_shown(connection, key, next, direction)
+            read_shown(connection, key, next, direction, step)
         })?;
-        self.exhausted = chunks.len() < CHUNKS_PER_STEP;
+        self.exhausted = chunks.len() < step;
+        self.step = (step * 2).min(CHUNKS_PER_STEP);
         for chunk in chunks {
             let (first, last) = (chunk.first_seq, chunk.last_seq());
             let shown = chunk.records.into_iter().filter(is_shown);
@@ -244,6 +322,7 @@ fn read_shown(
     key: &GroupKey,
     next: u64,
     direction: Direction,
+    limit: usize,
 ) -> Result<Vec<Chunk>, ChunkError> {
     let columns = chunks::COLUMNS;
     let sql = match direction {
@@ -260,7 +339,7 @@ fn read_shown(
     };
     let next = i64::try_from(next).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![&key.0[..], next, CHUNKS_PER_STEP as i64])?;
+    let mut rows = statement.query(params![&key.0[..], next, limit as i64])?;
     let mut chunks = Vec::new();
     while let Some(row) = rows.next()? {
         chunks.push(Chunk::read(key, row)?);

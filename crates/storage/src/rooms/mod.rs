@@ -5,6 +5,7 @@
 //! acknowledgement.
 
 pub(crate) mod chunks;
+pub(crate) mod detail;
 pub(crate) mod history;
 pub(crate) mod inbox;
 pub(crate) mod keeper;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use convene_model::{
-    GroupId, GroupKey, Timestamp,
+    GroupId, GroupKey, MessageId, Timestamp,
     record::{Chain, Record},
 };
 use parking_lot::Mutex;
@@ -149,6 +149,26 @@ impl Reader {
             }
         }
         Ok(records)
+    }
+
+    /// The number of the event that posted a message.
+    pub(crate) fn find(
+        &self,
+        key: &GroupKey,
+        message_id: &MessageId,
+    ) -> Result<Option<u64>, StoreError> {
+        if let Some(found) = self.overlay.find(key, message_id) {
+            return Ok(Some(found.seq));
+        }
+        self.with_connection(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT seq FROM message_ids WHERE group_key = ?1 AND message_id = ?2",
+                )?
+                .query_row(params![&key.0[..], message_id.as_str()], |row| row.get::<_, i64>(0))
+                .optional()
+                .map(|seq| seq.map(|seq| seq as u64))
+        })
     }
 
     /// See `GroupStore::alarms`.

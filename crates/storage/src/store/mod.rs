@@ -14,7 +14,9 @@ use std::{
 };
 
 use convene_model::{
-    GroupId, GroupKey, MessageId, Timestamp, history::HistoryQuery, record::Record,
+    GroupId, GroupKey, MessageId, Timestamp,
+    history::{HistoryQuery, MessageDetail},
+    record::Record,
 };
 use parking_lot::Mutex;
 
@@ -27,7 +29,7 @@ use crate::{
     },
     pending::Pending,
     rooms::{
-        history,
+        detail, history,
         inbox::{Inbox, Stop},
         keeper::{self, Settled},
         lookup::Lookup,
@@ -307,6 +309,20 @@ impl GroupStore {
         message_seq: u64,
     ) -> Result<Vec<StoredReaction>, StoreError> {
         view::reactions(&self.inner.reader, &group, message_seq)
+    }
+
+    /// One message with its reactions and its former texts, as if nothing after the event `upto`
+    /// had happened; except that a text which was erased meanwhile is gone. Blocks.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn detail(
+        &self,
+        group: GroupKey,
+        message_id: &MessageId,
+        upto: u64,
+    ) -> Result<Option<MessageDetail>, StoreError> {
+        detail::detail(&self.inner.reader, &group, message_id, upto)
     }
 
     /// The groups that want to be woken, and when; those in quarantine are left out. Blocks.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use convene_model::{
     GroupId, GroupKey, MessageId, Timestamp,
     event::Author,
-    history::{FinishedRun, Message},
+    history::{Excerpt, FinishedRun, Message},
     record::{Chain, Record},
 };
 
@@ -103,8 +103,12 @@ pub struct PageParts {
     pub messages: Vec<Message>,
     /// The runs that ended within the page, oldest first.
     pub runs: Vec<FinishedRun>,
+    /// Messages outside the page that messages of the page answer.
+    pub answered: Vec<Excerpt>,
     /// Whether there are messages before the page.
     pub more_before: bool,
+    /// Whether there are messages after the page.
+    pub more_after: bool,
 }
 
 /// Figures for metrics and for the bench; the counters begin at 0 when the store is opened.

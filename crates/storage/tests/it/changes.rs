@@ -1,10 +1,15 @@
 //! Edits, deletions and reactions: what is read of a message, and what of it stays on disk.
 
-use convene_model::{MessageId, event::RevisionPolicy, limits::MAX_REACTORS_LISTED};
+use convene_model::{
+    MessageId,
+    event::RevisionPolicy,
+    limits::{EXCERPT_CHARS, MAX_REACTORS_LISTED, MAX_REVISIONS_LISTED},
+};
 use convene_storage::GroupStore;
 
 use crate::support::{
-    Group, author, commit, delete, edit, message, open, policy, query, react, wherever_it_lies,
+    Group, around, author, commit, delete, edit, message, open, policy, query, react, reply,
+    run_finished, wherever_it_lies,
 };
 
 fn id(id: &str) -> MessageId {
@@ -234,4 +239,110 @@ fn who_reads_at_an_older_head_gets_the_newer_text_where_the_older_is_gone() {
     let page = store.history(group.key, query(None, None, 10), 2).unwrap();
     assert_eq!(page.messages[0].posted.text, "two");
     assert!(!page.messages[0].deleted, "an erased text alone does not mean a deletion");
+}
+
+#[test]
+fn a_messages_detail_has_its_former_texts() {
+    let mut group = Group::new("g");
+    let batches = [
+        group.batch([message("m1", "one"), edit(1, "two"), react(1, "u1", "👍", true)]),
+        group.batch([edit(1, "three"), message("m5", "gone"), edit(5, "gone too"), delete(5)]),
+    ];
+    wherever_it_lies(
+        |store| batches.into_iter().for_each(|batch| commit(store, batch).unwrap()),
+        |store| {
+            let detail = store.detail(group.key, &id("m1"), group.head()).unwrap().unwrap();
+            assert_eq!(detail, group.detail(1, group.head()));
+            let texts: Vec<_> = detail.revisions.iter().map(|text| text.text.as_str()).collect();
+            assert_eq!(texts, ["one", "two"]);
+            assert_eq!(detail.message.reactions.len(), 1);
+            // As if nothing had happened after its head.
+            let earlier = store.detail(group.key, &id("m1"), 2).unwrap().unwrap();
+            assert_eq!(earlier, group.detail(1, 2));
+            assert_eq!(store.detail(group.key, &id("m5"), 4).unwrap(), None);
+            let gone = store.detail(group.key, &id("m5"), group.head()).unwrap().unwrap();
+            assert!(gone.message.deleted && gone.revisions.is_empty());
+            assert_eq!(store.detail(group.key, &id("m9"), group.head()).unwrap(), None);
+        },
+    );
+}
+
+#[test]
+fn a_messages_detail_has_no_former_texts_where_they_are_discarded() {
+    let mut group = Group::new("g");
+    let batch =
+        group.batch([message("m1", "one"), edit(1, "two"), policy(RevisionPolicy::Discard)]);
+    wherever_it_lies(
+        |store| commit(store, batch).unwrap(),
+        |store| {
+            let detail = store.detail(group.key, &id("m1"), group.head()).unwrap().unwrap();
+            assert_eq!(detail, group.detail(1, group.head()));
+            assert_eq!((detail.message.posted.text.as_str(), detail.revisions.len()), ("two", 0));
+        },
+    );
+}
+
+#[test]
+fn the_oldest_former_texts_are_left_out_beyond_the_limit() {
+    for edits in [MAX_REVISIONS_LISTED, MAX_REVISIONS_LISTED + 1] {
+        let mut group = Group::new("g");
+        let mut events = vec![message("m1", "text 0")];
+        events.extend((1..=edits).map(|i| edit(1, &format!("text {i}"))));
+        let batch = group.batch(events);
+        wherever_it_lies(
+            |store| commit(store, batch).unwrap(),
+            |store| {
+                let detail = store.detail(group.key, &id("m1"), group.head()).unwrap().unwrap();
+                assert_eq!(detail.revisions.len(), MAX_REVISIONS_LISTED);
+                let oldest = edits - MAX_REVISIONS_LISTED;
+                assert_eq!(detail.revisions[0].text, format!("text {oldest}"));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_page_brings_along_what_its_messages_answer() {
+    let mut group = Group::new("g");
+    let long = "ä".repeat(EXCERPT_CHARS + 1);
+    let batches = [
+        group.batch([message("m1", &long), message("m2", "taken back"), delete(2)]),
+        group.batch([reply("m4", "m1", "a"), reply("m5", "m1", "b"), reply("m6", "m2", "c")]),
+        group.batch([reply("m7", "m6", "d"), reply("m8", "nobody", "e")]),
+    ];
+    wherever_it_lies(
+        |store| batches.into_iter().for_each(|batch| commit(store, batch).unwrap()),
+        |store| {
+            let query = query(None, Some(3), 10);
+            let page = store.history(group.key, query, group.head()).unwrap();
+            assert_eq!(page, group.page(query, group.head()));
+            let [one, two] = &page.answered[..] else { panic!("{:?}", page.answered) };
+            assert_eq!((one.seq, one.text.chars().count()), (1, EXCERPT_CHARS));
+            assert_eq!((two.seq, two.deleted, two.text.as_str()), (2, true, ""));
+        },
+    );
+}
+
+#[test]
+fn a_page_around_a_message_has_both_sides_of_it() {
+    let mut group = Group::new("g");
+    let mut events: Vec<_> = (1..=20).map(|seq| message(&format!("m{seq}"), "text")).collect();
+    events.insert(10, run_finished("r1"));
+    let batch = group.batch(events);
+    wherever_it_lies(
+        |store| commit(store, batch).unwrap(),
+        |store| {
+            for seq in [0, 1, 2, 10, 11, 12, 20, 21, 22, 100, u64::MAX] {
+                for limit in [1, 2, 5, 6, 200] {
+                    let page = store.history(group.key, around(seq, limit), group.head()).unwrap();
+                    let expected = group.page(around(seq, limit), group.head());
+                    assert_eq!(page, expected, "around {seq}, limit {limit}");
+                }
+            }
+            let page = store.history(group.key, around(9, 6), group.head()).unwrap();
+            let seqs: Vec<_> = page.messages.iter().map(|message| message.seq).collect();
+            assert_eq!(seqs, [6, 7, 8, 9, 10, 12]);
+            assert!(page.more_before && page.more_after && page.runs.len() == 1);
+        },
+    );
 }

@@ -18,7 +18,8 @@ use convene_model::{
         Author, Deleted, Edited, Event, EventKind, GroupConfig, Posted, Reaction, RevisionPolicy,
         RunFinished, RunStatus,
     },
-    history::{FinishedRun, HistoryQuery, Message, Reactions},
+    history::{Excerpt, FinishedRun, HistoryQuery, Message, MessageDetail, Reactions, Revision},
+    limits::{EXCERPT_CHARS, MAX_REVISIONS_LISTED},
     record::{CHAIN_START, Chain, Record},
 };
 
@@ -96,34 +97,38 @@ impl Group {
         let limit = query.page_size().unwrap();
         let seen = || self.events.iter().filter(move |event| event.seq <= upto);
         let all: Vec<Message> = seen().filter_map(|event| self.message(event, upto)).collect();
-        let after = query.after.unwrap_or(0);
-        let before = query.before.unwrap_or(u64::MAX);
-        let mut messages: Vec<Message> =
-            all.iter().filter(|m| m.seq > after && m.seq < before).cloned().collect();
-        let forwards = query.before.is_none() && query.after.is_some();
-        let end = if forwards {
-            let end = messages.get(limit).map_or(u64::MAX, |next| next.seq);
-            messages.truncate(limit);
-            end
-        } else {
-            messages.drain(..messages.len().saturating_sub(limit));
-            before
+        // The page reaches over the messages `from..to` of all.
+        let not_before = |seq: u64| all.iter().filter(|message| message.seq < seq).count();
+        let (from, to) = match query {
+            HistoryQuery { around: Some(around), .. } => {
+                let middle = not_before(around);
+                let (from, to) = (middle.saturating_sub(limit / 2), middle + limit - limit / 2);
+                (from, to.min(all.len()))
+            }
+            HistoryQuery { before: None, after: Some(after), .. } => {
+                let from = not_before(after.saturating_add(1));
+                (from, (from + limit).min(all.len()))
+            }
+            HistoryQuery { before, after, .. } => {
+                let to = before.map_or(all.len(), not_before);
+                let from = after.map_or(0, |after| not_before(after.saturating_add(1)));
+                (from.max(to.saturating_sub(limit)), to)
+            }
         };
-        let first = messages.first().map(|message| message.seq);
-        let more_before = all.iter().any(|message| {
-            first.map_or(message.seq <= after || forwards, |first| message.seq < first)
-                && message.seq < before
-        });
-        let nearest = all.iter().rev().map(|message| message.seq);
-        let begin = match first {
-            _ if !more_before && forwards => after,
+        let (from, to) = (from.min(to), to);
+        let messages = all[from..to].to_vec();
+        let (more_before, more_after) = (from > 0, to < all.len());
+        let forwards = query.around.is_some() || (query.before.is_none() && query.after.is_some());
+        let begin = match messages.first() {
+            _ if !more_before && query.around.is_none() && forwards => query.after.unwrap_or(0),
             _ if !more_before => 0,
-            Some(first) => first,
-            None => nearest
-                .into_iter()
-                .find(|seq| *seq < before && *seq <= if forwards { after } else { u64::MAX })
-                .unwrap_or(0)
-                .max(after),
+            Some(first) => first.seq,
+            None if query.around.is_some() => all[from - 1].seq,
+            None => all[from - 1].seq.max(query.after.unwrap_or(0)),
+        };
+        let end = match query.before {
+            Some(before) if !forwards => before,
+            _ => all.get(to).map_or(u64::MAX, |next| next.seq),
         };
         let runs = seen()
             .filter(|event| event.seq > begin && event.seq < end)
@@ -134,7 +139,55 @@ impl Group {
                 _ => None,
             })
             .collect();
-        PageParts { messages, runs, more_before }
+        let mut answered: Vec<Excerpt> = Vec::new();
+        for id in messages.iter().filter(|m| !m.deleted).filter_map(|m| m.posted.reply_to.as_ref())
+        {
+            let listed = messages.iter().any(|message| message.posted.message_id == *id)
+                || answered.iter().any(|excerpt| excerpt.message_id == *id);
+            let found = all.iter().find(|message| message.posted.message_id == *id);
+            if let Some(found) = found.filter(|_| !listed) {
+                answered.push(Excerpt {
+                    message_id: id.clone(),
+                    seq: found.seq,
+                    author: found.posted.author.clone(),
+                    text: found.posted.text.chars().take(EXCERPT_CHARS).collect(),
+                    deleted: found.deleted,
+                });
+            }
+        }
+        PageParts { messages, runs, answered, more_before, more_after }
+    }
+
+    /// What is known of a message in detail, by the simplest means.
+    pub(crate) fn detail(&self, message_seq: u64, upto: u64) -> MessageDetail {
+        let message = self.message(&self.events[message_seq as usize - 1], upto).unwrap();
+        let (mut texts, mut discards) = (Vec::<Revision>::new(), false);
+        for event in self.events.iter().filter(|event| event.seq <= upto) {
+            let text = match &event.kind {
+                EventKind::GroupConfigured(config) => {
+                    discards = config.revisions == RevisionPolicy::Discard;
+                    if discards {
+                        texts.drain(..texts.len().saturating_sub(1));
+                    }
+                    continue;
+                }
+                EventKind::MessagePosted(posted) if event.seq == message_seq => &posted.text,
+                EventKind::MessageEdited(edited) if edited.message_seq == message_seq => {
+                    &edited.text
+                }
+                _ => continue,
+            };
+            if discards {
+                texts.clear();
+            }
+            texts.push(Revision { seq: event.seq, at: event.at, text: text.clone() });
+        }
+        texts.pop();
+        if message.deleted {
+            texts.clear();
+        }
+        texts.drain(..texts.len().saturating_sub(MAX_REVISIONS_LISTED));
+        MessageDetail { message, revisions: texts }
     }
 
     fn message(&self, event: &Event, upto: u64) -> Option<Message> {
@@ -224,6 +277,12 @@ pub(crate) fn message(id: &str, text: &str) -> EventKind {
     })
 }
 
+/// A message that answers another one.
+pub(crate) fn reply(id: &str, to: &str, text: &str) -> EventKind {
+    let EventKind::MessagePosted(posted) = message(id, text) else { unreachable!() };
+    EventKind::MessagePosted(Posted { reply_to: Some(MessageId::new(to).unwrap()), ..posted })
+}
+
 pub(crate) fn edit(message_seq: u64, text: &str) -> EventKind {
     let message_id = MessageId::new(format!("m{message_seq}")).unwrap();
     EventKind::MessageEdited(Edited {
@@ -276,6 +335,10 @@ pub(crate) fn unlisted() -> EventKind {
 
 pub(crate) fn query(before: Option<u64>, after: Option<u64>, limit: usize) -> HistoryQuery {
     HistoryQuery { before, after, limit: Some(limit), ..HistoryQuery::default() }
+}
+
+pub(crate) fn around(seq: u64, limit: usize) -> HistoryQuery {
+    HistoryQuery { around: Some(seq), ..query(None, None, limit) }
 }
 
 /// Opens a store that must not fail.

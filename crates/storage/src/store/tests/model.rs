@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use convene_model::{
     MessageId,
     event::{EventKind, RevisionPolicy},
+    history::HistoryQuery,
     record::Record,
 };
 use proptest::prelude::*;
@@ -12,7 +13,10 @@ use proptest::prelude::*;
 use super::{
     super::{GroupStore, StoreOptions},
     open_held_with,
-    support::{Group, commit, delete, edit, message, policy, query, react, run_finished, unlisted},
+    support::{
+        Group, around, commit, delete, edit, message, policy, query, react, reply, run_finished,
+        unlisted,
+    },
 };
 
 /// One thing that happens to the store.
@@ -28,6 +32,11 @@ enum Op {
     Settle,
     Reopen {
         close: bool,
+    },
+    Around {
+        group: usize,
+        around: u64,
+        limit: usize,
     },
     Page {
         group: usize,
@@ -49,6 +58,7 @@ enum Op {
 #[derive(Debug, Clone)]
 enum Kind {
     Post(usize),
+    Reply(usize),
     Edit(usize),
     Delete(usize),
     React { message: usize, by: usize, emoji: usize, on: bool },
@@ -63,6 +73,7 @@ const PEOPLE: [&str; 3] = ["u1", "u2", "u3"];
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         5 => (0..3000_usize).prop_map(Kind::Post),
+        2 => (0..100_usize).prop_map(Kind::Reply),
         2 => (0..100_usize).prop_map(Kind::Edit),
         1 => (0..100_usize).prop_map(Kind::Delete),
         4 => (0..100_usize, 0..PEOPLE.len(), 0..EMOJIS.len(), any::<bool>())
@@ -85,6 +96,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(|close| Op::Reopen { close }),
         4 => (0..2_usize, place(), place(), 1..12_usize)
             .prop_map(|(group, before, after, limit)| Op::Page { group, before, after, limit }),
+        2 => (0..2_usize, 0..60_u64, 1..12_usize)
+            .prop_map(|(group, around, limit)| Op::Around { group, around, limit }),
         2 => (0..2_usize, 1..40_u64, 0..20_u64)
             .prop_map(|(group, from, len)| Op::Events { group, from, len }),
         2 => (0..2_usize).prop_map(|group| Op::Load { group }),
@@ -148,14 +161,20 @@ impl World {
                 self.store = open(&self.dir);
             }
             Op::Page { group, before, after, limit } => {
-                let group = &self.groups[*group].group;
-                let query = query(*before, *after, *limit);
-                let page = self.store.history(group.key, query, group.head()).unwrap();
-                assert_eq!(page, group.page(query, group.head()), "{query:?}");
+                self.check_page(*group, query(*before, *after, *limit));
+            }
+            Op::Around { group, around: seq, limit } => {
+                self.check_page(*group, around(*seq, *limit));
             }
             Op::Events { group, from, len } => self.check_events(*group, *from, from + len),
             Op::Load { group } => self.check_load(*group),
         }
+    }
+
+    fn check_page(&self, group: usize, query: HistoryQuery) {
+        let group = &self.groups[group].group;
+        let page = self.store.history(group.key, query, group.head()).unwrap();
+        assert_eq!(page, group.page(query, group.head()), "{query:?}");
     }
 
     fn check_events(&self, group: usize, from: u64, to: u64) {
@@ -191,6 +210,11 @@ impl Member {
                 Kind::Post(size) => {
                     self.alive.push(seq);
                     message(&format!("m{seq}"), &"ä".repeat(size))
+                }
+                Kind::Reply(index) => {
+                    // What it answers may be there, or not, or be deleted.
+                    self.alive.push(seq);
+                    reply(&format!("m{seq}"), &format!("m{index}"), "reply")
                 }
                 Kind::Edit(index) => match target(index) {
                     Some(index) => edit(self.alive[index], &format!("edited by {seq}")),
@@ -287,6 +311,8 @@ proptest! {
                         (message.seq, message.deleted, &message.text),
                         (expected.seq, expected.deleted, &expected.posted.text)
                     );
+                    let detail = world.store.detail(member.group.key, &id, head).unwrap();
+                    prop_assert_eq!(detail, Some(member.group.detail(*post, head)));
                     let reactions = world.store.reactions(member.group.key, *post).unwrap();
                     let listed = reactions.into_iter().map(|one| (one.emoji, one.authors));
                     let expected = expected.reactions.iter().cloned();
