@@ -173,9 +173,9 @@ impl Controllers {
         Ok(HistoryPage {
             messages: parts.messages,
             runs: parts.runs,
-            answered: Vec::new(),
+            answered: parts.answered,
             more_before: parts.more_before,
-            more_after: false,
+            more_after: parts.more_after,
             head: head.seq,
             history: head.history,
         })
