@@ -1,21 +1,24 @@
-//! The upstream of a group: an in-memory pair within a process, a WebSocket to the outside.
+//! The upstream of a group: an in-memory pair within a process, a WebSocket between processes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::{
     extract::FromRequestParts,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use convene_model::{Code, limits::MAX_FRAME_BYTES};
-use futures_util::{SinkExt, StreamExt};
+use convene_model::Code;
 use http::{StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot};
-use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder};
+use tokio_websockets::{Limits, ServerBuilder};
 
-use crate::{ApiError, Handshake};
+use crate::{
+    ApiError, Handshake,
+    links::Links,
+    pump::{self, MAX_FRAME_TO_GROUP, Pace},
+};
 
 /// Frames that wait in one direction of a link; a full one makes the group drop its upstream.
 pub const LINK_QUEUE_FRAMES: usize = 4096;
@@ -27,6 +30,8 @@ pub struct GroupLink {
     pub tx: mpsc::Sender<Bytes>,
     /// Frames from the other end.
     pub rx: mpsc::Receiver<Bytes>,
+    /// Why either end closes.
+    pub close: LinkClose,
 }
 
 impl GroupLink {
@@ -35,7 +40,49 @@ impl GroupLink {
     pub fn pair() -> (Self, Self) {
         let (left_tx, right_rx) = mpsc::channel(LINK_QUEUE_FRAMES);
         let (right_tx, left_rx) = mpsc::channel(LINK_QUEUE_FRAMES);
-        (Self { tx: left_tx, rx: left_rx }, Self { tx: right_tx, rx: right_rx })
+        let left = LinkClose::default();
+        let right = LinkClose { ours: Arc::clone(&left.theirs), theirs: Arc::clone(&left.ours) };
+        (
+            Self { tx: left_tx, rx: left_rx, close: left },
+            Self { tx: right_tx, rx: right_rx, close: right },
+        )
+    }
+}
+
+/// Why a link was closed, as a WebSocket's close frame says it (RFC 6455, section 7.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The close code.
+    pub code: u16,
+    /// A few words for people, at most 123 bytes.
+    pub reason: String,
+}
+
+impl Close {
+    /// A close with a reason in a few words.
+    #[must_use]
+    pub fn new(code: u16, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+/// The reasons of both ends of a link; each end says its own once, before it drops its halves.
+#[derive(Debug, Clone, Default)]
+pub struct LinkClose {
+    ours: Arc<OnceLock<Close>>,
+    theirs: Arc<OnceLock<Close>>,
+}
+
+impl LinkClose {
+    /// Says why this end closes; the first word holds.
+    pub fn say(&self, close: Close) {
+        let _ = self.ours.set(close);
+    }
+
+    /// Why the other end closed, where it said so.
+    #[must_use]
+    pub fn heard(&self) -> Option<Close> {
+        self.theirs.get().cloned()
     }
 }
 
@@ -54,11 +101,13 @@ impl LinkOffer {
 }
 
 /// A request that asks for an upstream. Refused with 426 when it asks for something else.
+///
+/// A server that puts a [`Links`] into its requests' extensions can end the WebSockets in order.
 pub struct LinkUpgrade(Kind);
 
 enum Kind {
     InMemory(oneshot::Sender<GroupLink>),
-    WebSocket { handshake: Handshake, on_upgrade: OnUpgrade },
+    WebSocket { handshake: Handshake, on_upgrade: OnUpgrade, links: Links },
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for LinkUpgrade {
@@ -70,7 +119,8 @@ impl<S: Send + Sync> FromRequestParts<S> for LinkUpgrade {
         }
         let handshake = Handshake::read(&parts.headers)?;
         let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(Code::UpgradeRequired)?;
-        Ok(Self(Kind::WebSocket { handshake, on_upgrade }))
+        let links = parts.extensions.get::<Links>().cloned().unwrap_or_default();
+        Ok(Self(Kind::WebSocket { handshake, on_upgrade, links }))
     }
 }
 
@@ -83,64 +133,22 @@ impl LinkUpgrade {
                 Ok(()) => StatusCode::SWITCHING_PROTOCOLS.into_response(),
                 Err(_) => ApiError::from(Code::Unavailable).into_response(),
             },
-            Kind::WebSocket { handshake, on_upgrade } => {
-                tokio::spawn(async move {
+            Kind::WebSocket { handshake, on_upgrade, links } => {
+                let stop = links.stop();
+                links.spawn(async move {
                     match on_upgrade.await {
-                        Ok(upgraded) => pump(TokioIo::new(upgraded), link).await,
+                        Ok(upgraded) => {
+                            let limits =
+                                Limits::default().max_payload_len(Some(MAX_FRAME_TO_GROUP));
+                            let socket =
+                                ServerBuilder::new().limits(limits).serve(TokioIo::new(upgraded));
+                            pump::carry(socket, link, stop, Pace::default()).await;
+                        }
                         Err(error) => tracing::debug!(%error, "an upstream's upgrade failed"),
                     }
                 });
                 handshake.response()
             }
         }
-    }
-}
-
-/// Carries frames between a WebSocket and a link until either ends.
-async fn pump<S>(socket: S, link: GroupLink)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = Limits::default().max_payload_len(Some(MAX_FRAME_BYTES));
-    let (mut out, mut input) = ServerBuilder::new().limits(limits).serve(socket).split();
-    let GroupLink { tx, mut rx } = link;
-    let reader = async {
-        while let Some(Ok(message)) = input.next().await {
-            if message.is_text() {
-                if tx.send(Bytes::from(message.into_payload())).await.is_err() {
-                    return CloseCode::GOING_AWAY;
-                }
-            } else if message.is_binary() {
-                return CloseCode::UNSUPPORTED_DATA;
-            } else if message.is_close() {
-                return CloseCode::NORMAL_CLOSURE;
-            }
-        }
-        CloseCode::NORMAL_CLOSURE
-    };
-    let writer = async {
-        let mut waiting = Vec::new();
-        while rx.recv_many(&mut waiting, 64).await > 0 {
-            for frame in waiting.drain(..) {
-                // What a link carries is JSON made by a group, hence text; the library checks it.
-                let payload = tokio_websockets::Payload::from(frame);
-                let Ok(text) = std::str::from_utf8(&payload) else { continue };
-                if out.feed(Message::text(text.to_owned())).await.is_err() {
-                    return None;
-                }
-            }
-            if out.flush().await.is_err() {
-                return None;
-            }
-        }
-        Some(CloseCode::GOING_AWAY)
-    };
-    let code = tokio::select! {
-        code = reader => Some(code),
-        code = writer => code,
-    };
-    if let Some(code) = code {
-        let _ = out.send(Message::close(Some(code), "")).await;
-        let _ = out.close().await;
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     bench,
     commands::users,
     config,
-    config::{Config, Overrides},
+    config::{Config, Overrides, Role},
     serve,
 };
 
@@ -50,6 +50,9 @@ enum ConfigCommand {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
+    /// Serve one service only; the others are processes of their own
+    #[arg(long, value_name = "ROLE")]
+    role: Option<Role>,
     /// The configuration file [default: convene.toml, where it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -86,6 +89,7 @@ impl DataArgs {
 impl ServeArgs {
     fn load(self) -> Result<Config, config::ConfigError> {
         let overrides = Overrides {
+            role: self.role,
             data_dir: self.data_dir,
             listen: self.listen,
             orchestrator_listen: self.orchestrator_listen,
@@ -130,6 +134,9 @@ fn serve(args: ServeArgs) -> Result<(), CliError> {
 
 fn check(args: ServeArgs) -> Result<(), CliError> {
     let config = args.load()?;
-    println!("The configuration is valid. Serving would listen on {}.", config.listen);
+    match config.role {
+        None => println!("The configuration is valid. Serving would listen on {}.", config.listen),
+        Some(role) => println!("The configuration is valid for the role {}.", role.name()),
+    }
     Ok(())
 }

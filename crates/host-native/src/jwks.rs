@@ -1,50 +1,209 @@
-//! Public keys of outside apps that are published under a URL: read at the start, then every few
-//! minutes, so that their rotation needs no restart here.
+//! Public keys of others that are published under a URL: read at the start, then every few minutes,
+//! and when a token names a key that is not known yet.
+//!
+//! A start never waits for them: until a service's keys were read once, requests that name them are
+//! answered with 503. Keys that were read stay trusted while their URL cannot be reached.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use convene_model::keys::{Jwks, TrustedKeys};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use convene_hop::ApiError;
+use convene_model::{
+    Code, Problem,
+    keys::{Jwks, TrustedKeys},
+    token::{self, Named},
+};
+use http::{HeaderMap, header};
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 /// How often published keys are read again.
-const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
-/// How soon after a failure.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
+/// The pause after a first failure; it doubles with each further one.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause after a failure.
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A token that names an unknown key makes the keys be read again at most so often.
+pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The same while no key of the issuer is known at all.
+pub(crate) const FIRST_LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long one reading may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of a key set at most.
-const MAX_JWKS_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_JWKS_BYTES: usize = 64 * 1024;
 
-/// Keeps an issuer's keys up to date until the process stops. Keys that were read stay trusted
-/// while their URL cannot be reached.
-pub(crate) async fn keep_fresh(
+/// Issuers whose keys are published. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyRing {
+    sources: Arc<Vec<Arc<Source>>>,
+}
+
+/// One issuer's published keys.
+#[derive(Debug)]
+pub(crate) struct Source {
     issuer: String,
-    url: Url,
+    /// The same keys at each; one that answers is enough.
+    urls: Vec<Url>,
     keys: TrustedKeys,
-    stopping: CancellationToken,
-) {
-    loop {
-        let pause = match read(&url)
-            .await
-            .and_then(|jwks| keys.replace(&issuer, &jwks).map_err(|error| error.to_string()))
-        {
-            Ok(()) => REFRESH_EVERY,
-            Err(error) => {
-                tracing::warn!(issuer, %url, error, "an outside app's keys cannot be read");
-                RETRY_AFTER
+    known: AtomicBool,
+    next: AtomicUsize,
+    last_read: Mutex<Option<Instant>>,
+}
+
+impl Source {
+    /// Keys of `issuer` that are read into `keys`.
+    pub(crate) fn new(issuer: &str, urls: Vec<Url>, keys: TrustedKeys) -> Arc<Self> {
+        Arc::new(Self {
+            issuer: issuer.to_owned(),
+            urls,
+            keys,
+            known: AtomicBool::new(false),
+            next: AtomicUsize::new(0),
+            last_read: Mutex::new(None),
+        })
+    }
+
+    /// Whose keys they are.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether they were read at all.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    /// Reads the keys until the process stops.
+    pub(crate) async fn keep_fresh(self: Arc<Self>, stopping: CancellationToken) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let read = {
+                let mut last_read = self.last_read.lock().await;
+                *last_read = Some(Instant::now());
+                self.read().await
+            };
+            let wait = match read {
+                Ok(()) => {
+                    pause = RETRY_FIRST;
+                    REFRESH_EVERY
+                }
+                Err(error) => {
+                    tracing::warn!(issuer = self.issuer, error, "public keys cannot be read");
+                    let wait = pause;
+                    pause = (pause * 2).min(RETRY_MAX);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
             }
-        };
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
         }
     }
+
+    /// Reads the keys again unless that was done just now or `kid` has turned up meanwhile.
+    async fn look_again(&self, kid: &str) {
+        let mut last_read = self.last_read.lock().await;
+        if self.keys.has(&self.issuer, kid) {
+            return;
+        }
+        let after = if self.is_known() { LOOK_AGAIN_AFTER } else { FIRST_LOOK_AGAIN_AFTER };
+        if last_read.is_some_and(|at| at.elapsed() < after) {
+            return;
+        }
+        *last_read = Some(Instant::now());
+        if let Err(error) = self.read().await {
+            tracing::debug!(issuer = self.issuer, error, "public keys cannot be read");
+        }
+    }
+
+    async fn read(&self) -> Result<(), String> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut failed = "there is no URL".to_owned();
+        for index in 0..self.urls.len() {
+            let url = &self.urls[first.wrapping_add(index) % self.urls.len()];
+            let read = read(url).await.and_then(|jwks| {
+                self.keys.replace(&self.issuer, &jwks).map_err(|error| error.to_string())
+            });
+            match read {
+                Ok(()) => {
+                    self.known.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Err(error) => failed = format!("{url}: {error}"),
+            }
+        }
+        Err(failed)
+    }
+}
+
+impl KeyRing {
+    pub(crate) fn new(sources: Vec<Arc<Source>>) -> Self {
+        Self { sources: Arc::new(sources) }
+    }
+
+    /// The issuers.
+    pub(crate) fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// Looks up the key of a token, and of the one that it carries along.
+    async fn look_up(&self, token: &str) -> Result<(), Problem> {
+        let mut next = token::named(token);
+        while let Some(Named { issuer, kid, act }) = next {
+            if let Some(source) = self.sources.iter().find(|source| source.issuer == issuer)
+                && !source.keys.has(&issuer, &kid)
+            {
+                source.look_again(&kid).await;
+                if !source.is_known() {
+                    let detail = format!("the public keys of {issuer:?} are not known yet");
+                    let problem = Problem::new(Code::Unavailable).detail(detail);
+                    return Err(problem.with("retry_after_ms", 1000));
+                }
+            }
+            next = act.as_deref().and_then(token::named);
+        }
+        Ok(())
+    }
+}
+
+/// Before a request's tokens are verified: looks up the keys that they name. Verifies nothing.
+pub(crate) async fn look_up_keys(
+    State(ring): State<KeyRing>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let tokens: Vec<String> = tokens(request.headers()).map(str::to_owned).collect();
+    for token in tokens {
+        if let Err(problem) = ring.look_up(&token).await {
+            return ApiError(problem).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// The tokens that a request between services may have.
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = authorization.and_then(|value| token::bearer(Some(value)).ok());
+    let routing = headers.get("x-routing-token").and_then(|value| value.to_str().ok());
+    bearer.into_iter().chain(routing)
 }
 
 async fn read(url: &Url) -> Result<Jwks, String> {
     let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
+        .timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| error.to_string())?;

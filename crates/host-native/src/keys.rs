@@ -40,52 +40,72 @@ pub enum KeyFileError {
 /// # Errors
 /// [`KeyFileError`] when the file cannot be made or read, or is not a private key file.
 pub fn load_or_make(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-    match fs::File::open(path) {
-        Ok(file) => {
-            let mode = file.metadata().map_err(io)?.permissions().mode();
-            if mode & 0o077 != 0 {
-                return Err(KeyFileError::Exposed { path: path.to_owned() });
-            }
-            let mut bytes = Zeroizing::new(Vec::with_capacity(33));
-            file.take(33).read_to_end(&mut bytes).map_err(io)?;
-            let key: [u8; 32] = bytes
-                .as_slice()
-                .try_into()
-                .map_err(|_| KeyFileError::Malformed { path: path.to_owned() })?;
-            Ok(Zeroizing::new(key))
+    match load(path) {
+        Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            make(path).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
+            load(path)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(io),
-        Err(error) => Err(io(error)),
+        loaded => loaded,
     }
 }
 
-/// Writes a new key under another name first, so that a crash leaves no half a key.
-fn make(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
+/// Thirty-two secret bytes in a file that must be there.
+///
+/// # Errors
+/// [`KeyFileError`] when the file cannot be read or is not a private key file.
+pub fn load(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+    let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+    let file = fs::File::open(path).map_err(io)?;
+    let mode = file.metadata().map_err(io)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Exposed { path: path.to_owned() });
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(33));
+    file.take(33).read_to_end(&mut bytes).map_err(io)?;
+    let key: [u8; 32] = bytes
+        .as_slice()
+        .try_into()
+        .map_err(|_| KeyFileError::Malformed { path: path.to_owned() })?;
+    Ok(Zeroizing::new(key))
+}
+
+/// Writes a new key under another name first, so that a crash leaves no half a key, and gives it
+/// its name only if there is none: of several processes that start at once, one makes the key.
+fn make(path: &Path) -> io::Result<()> {
     let mut key = Zeroizing::new([0; 32]);
     getrandom::fill(key.as_mut()).map_err(io::Error::other)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     }
-    let fresh = path.with_extension("new");
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(key.as_ref())?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    let named = fs::hard_link(&fresh, path);
+    fs::remove_file(&fresh)?;
+    match named {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     if let Some(folder) = path.parent() {
         fs::File::open(folder)?.sync_all()?;
     }
-    Ok(key)
+    Ok(())
 }
 
-/// The signing key of a service, kept in `folder`.
+/// The signing key of `issuer` in a file; one that must be there is not made.
 ///
 /// # Errors
 /// See [`load_or_make`].
-pub fn signing_key(folder: &Path, issuer: &str) -> Result<SigningKey, KeyFileError> {
-    let seed = load_or_make(&folder.join(format!("{issuer}.key")))?;
+pub fn signing_key(
+    path: &Path,
+    must_exist: bool,
+    issuer: &str,
+) -> Result<SigningKey, KeyFileError> {
+    let seed = if must_exist { load(path)? } else { load_or_make(path)? };
     Ok(SigningKey::from_seed(issuer, &seed))
 }
 
@@ -96,12 +116,25 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_is_private() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("keys");
-        let first = signing_key(&folder, "app").unwrap();
-        assert_eq!(signing_key(&folder, "app").unwrap().kid(), first.kid());
-        assert_ne!(signing_key(&folder, "agents").unwrap().kid(), first.kid());
-        let mode = fs::metadata(folder.join("app.key")).unwrap().permissions().mode();
+        let path = dir.path().join("keys").join("app.key");
+        assert!(signing_key(&path, true, "app").is_err(), "a key that is named must be there");
+        let first = signing_key(&path, false, "app").unwrap();
+        assert_eq!(signing_key(&path, true, "app").unwrap().kid(), first.kid());
+        let other = signing_key(&path.with_file_name("agents.key"), false, "agents").unwrap();
+        assert_ne!(other.kid(), first.kid());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "nothing is left");
+    }
+
+    #[test]
+    fn a_key_that_another_process_has_just_made_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.key");
+        make(&path).unwrap();
+        let first = load(&path).unwrap();
+        make(&path).unwrap();
+        assert_eq!(load(&path).unwrap(), first);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The native host: the binary `convene` with all services in one process.
+//! The native host: the binary `convene`, with all services in one process or one in each.
 //!
 //! Owns configuration, keys, the data directory, the tasks of awake groups and the wiring of the
 //! hops. What a group does is decided by the controller, what people may do by the App.
@@ -10,6 +10,7 @@ pub mod clock;
 mod commands;
 pub mod config;
 pub mod controllers;
+mod doors;
 mod jwks;
 pub mod keys;
 pub mod lock;
@@ -17,3 +18,4 @@ mod log;
 mod open_files;
 mod resolver;
 pub mod serve;
+mod services;

@@ -1,17 +1,20 @@
-//! The lock on the data directory: one process at a time.
+//! The locks on a data directory: one process with everything, or several with a role each, of
+//! which one at most has the groups.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io,
     os::unix::fs::PermissionsExt,
     path::Path,
 };
+
+use crate::config::Role;
 
 /// Held as long as the process uses the directory; the operating system lets go of it when the
 /// process ends, however it ends.
 #[derive(Debug)]
 pub struct DataDirLock {
-    _file: File,
+    _files: Vec<File>,
 }
 
 /// Why the directory cannot be used.
@@ -22,38 +25,55 @@ pub enum LockError {
         "another process is using the data directory {0}; stop it, or choose another --data-dir"
     )]
     InUse(String),
+    /// Another process has the groups in it.
+    #[error(
+        "another controllers process has the groups of the data directory {0}; one at a time may"
+    )]
+    GroupsInUse(String),
     /// It cannot be made or opened.
     #[error("the data directory {0} cannot be used: {1}")]
     Unusable(String, io::Error),
 }
 
 impl DataDirLock {
-    /// Makes the directory where it is missing, readable by the owner only, and locks it.
+    /// Makes the directory where it is missing, readable by the owner only, and locks it: for one
+    /// process alone without a `role`, else beside other roles.
     ///
     /// # Errors
     /// [`LockError`] when another process has it or it cannot be used.
-    pub fn acquire(dir: &Path) -> Result<Self, LockError> {
+    pub fn acquire(dir: &Path, role: Option<Role>) -> Result<Self, LockError> {
         let shown = || dir.display().to_string();
         let unusable = |error| LockError::Unusable(shown(), error);
         if !dir.exists() {
             fs::create_dir_all(dir).map_err(unusable)?;
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
         }
-        let path = dir.join("lock");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(unusable)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::InUse(shown())),
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        let open = |name: &str| {
+            let path = dir.join(name);
+            OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unusable)
+        };
+        let file = open("lock")?;
+        let locked = if role.is_none() { file.try_lock() } else { file.try_lock_shared() };
+        held(locked, || LockError::InUse(shown()), unusable)?;
+        let mut files = vec![file];
+        if role.is_none_or(|role| role == Role::Controllers) {
+            let groups = open("groups.lock")?;
+            held(groups.try_lock(), || LockError::GroupsInUse(shown()), unusable)?;
+            files.push(groups);
         }
-        file.set_len(0).map_err(unusable)?;
-        writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-        Ok(Self { _file: file })
+        Ok(Self { _files: files })
+    }
+}
+
+fn held(
+    locked: Result<(), TryLockError>,
+    taken: impl FnOnce() -> LockError,
+    unusable: impl FnOnce(io::Error) -> LockError,
+) -> Result<(), LockError> {
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(taken()),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
 }
 
@@ -62,11 +82,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_used_by_one_at_a_time() {
+    fn a_directory_is_used_by_one_process_with_everything_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let held = DataDirLock::acquire(dir.path()).unwrap();
-        assert!(matches!(DataDirLock::acquire(dir.path()), Err(LockError::InUse(_))));
+        let held = DataDirLock::acquire(dir.path(), None).unwrap();
+        for role in [None, Some(Role::App), Some(Role::Controllers)] {
+            let refused = DataDirLock::acquire(dir.path(), role);
+            assert!(matches!(refused, Err(LockError::InUse(_))), "{role:?}");
+        }
         drop(held);
-        assert!(DataDirLock::acquire(dir.path()).is_ok());
+        assert!(DataDirLock::acquire(dir.path(), None).is_ok());
+    }
+
+    #[test]
+    fn roles_share_a_directory_but_the_groups_have_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let held: Vec<_> = [Role::App, Role::App, Role::Orchestrator, Role::Controllers]
+            .map(|role| DataDirLock::acquire(dir.path(), Some(role)).unwrap())
+            .into();
+        let second = DataDirLock::acquire(dir.path(), Some(Role::Controllers));
+        assert!(matches!(second, Err(LockError::GroupsInUse(_))));
+        assert!(matches!(DataDirLock::acquire(dir.path(), None), Err(LockError::InUse(_))));
+        drop(held);
+        assert!(DataDirLock::acquire(dir.path(), None).is_ok());
     }
 }

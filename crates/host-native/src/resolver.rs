@@ -1,4 +1,4 @@
-//! The Agents Worker's way to the App's resolver, in memory.
+//! The Agents Worker's way to the App's resolver.
 
 use std::sync::{Arc, OnceLock};
 

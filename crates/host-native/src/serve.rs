@@ -1,35 +1,28 @@
-//! All services in one process: the wiring of the chain, and its orderly end.
+//! A process of Convene, with all services or with one: what it starts, and its orderly end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
-use convene_agents_worker::{self as agents_worker, Limits};
 use convene_app::App;
-use convene_hop::{Clock, Hop, Signer};
-use convene_model::{
-    claims::service,
-    keys::{SigningKey, TrustedKeys},
-};
-use convene_orchestrator::{Orchestrator, TrustedApp};
-use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
+use convene_db::{Database, Statement};
+use convene_hop::Hop;
+use convene_storage::{GroupStore, SqliteDatabase};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
-    agents_transport::ReqwestTransport,
     cli::CliError,
     clock,
-    config::{AppScope, Config},
-    controllers::{Controllers, ControllersConfig},
-    jwks, keys,
+    config::{Config, Role},
+    controllers::Controllers,
+    doors::{Readiness, bind, door, spawn_server},
     lock::DataDirLock,
     log, open_files,
     resolver::AppResolver,
+    services::Host,
 };
 
 /// How long open requests may take to end when the process stops.
@@ -39,7 +32,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// and clients resend.
 pub const EXIT_OUTCOME_UNKNOWN: i32 = 70;
 
-/// Serves everything until SIGINT or SIGTERM, then drains.
+/// Serves until SIGINT or SIGTERM, then drains.
 ///
 /// # Errors
 /// What keeps the process from starting, in words for the person at the terminal.
@@ -48,8 +41,9 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
     open_files::raise_limit();
     // A second installation happens only where a process embeds the host; the first holds.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let service = config.role.map(|role| format!("'s {}", role.name())).unwrap_or_default();
     let node = Node::start(config).await?;
-    println!("Convene is ready at {}", node.url());
+    println!("Convene{service} is ready at {}", node.url());
     stop_signal().await?;
     tracing::info!("stopping");
     node.stop().await;
@@ -64,88 +58,47 @@ async fn stop_signal() -> std::io::Result<()> {
     }
 }
 
-/// A running process with all services.
+/// A running process.
 pub struct Node {
-    app: App,
-    controllers: Controllers,
-    store: GroupStore,
+    host: Host,
     url: String,
-    stopping: CancellationToken,
     servers: Vec<JoinHandle<()>>,
+    app: Option<App>,
+    controllers: Option<(Controllers, GroupStore)>,
     _lock: DataDirLock,
 }
 
-/// The services' keys; each service signs with its own and knows the others' public halves.
-struct Keys {
-    app: SigningKey,
-    orchestrator: SigningKey,
-    controllers: SigningKey,
-    agents: SigningKey,
+/// What was started, before it is a node.
+#[derive(Default)]
+struct Started {
+    /// Where the process is reached.
+    url: String,
+    servers: Vec<JoinHandle<()>>,
+    app: Option<App>,
+    controllers: Option<(Controllers, GroupStore)>,
 }
 
 impl Node {
-    /// Opens the data directory and starts all services.
+    /// Opens the data directory and starts the services of the configured role.
     ///
     /// # Errors
     /// What keeps them from starting.
     pub async fn start(config: Config) -> Result<Self, CliError> {
-        let lock = DataDirLock::acquire(&config.data_dir)?;
-        let clock = clock::system();
-        let stopping = CancellationToken::new();
-        let folder = config.data_dir.join("keys");
-        let keys = Keys {
-            app: keys::signing_key(&folder, service::APP)?,
-            orchestrator: keys::signing_key(&folder, service::ORCHESTRATOR)?,
-            controllers: keys::signing_key(&folder, service::CONTROLLERS)?,
-            agents: keys::signing_key(&folder, service::AGENTS)?,
+        let lock = DataDirLock::acquire(&config.data_dir, config.role)?;
+        let host = Host::new(config, clock::system());
+        let Started { url, servers, app, controllers } = match host.config.role {
+            None => host.start_all().await?,
+            Some(Role::App) => host.start_app().await?,
+            Some(Role::Orchestrator) => host.start_orchestrator().await?,
+            Some(Role::Controllers) => host.start_controllers().await?,
+            Some(Role::Agents) => host.start_agents().await?,
         };
-
-        let rooms = config.data_dir.join("groups");
-        let store = tokio::task::spawn_blocking(move || {
-            GroupStore::open(&rooms, StoreOptions::default(), |why| {
-                tracing::error!(why, "a commit failed with an unknown outcome; the process ends");
-                eprintln!("convene: {why}");
-                std::process::exit(EXIT_OUTCOME_UNKNOWN);
-            })
-        })
-        .await??;
-
-        let resolver = AppResolver::default();
-        let agents = agents_hop(&config, &keys, &clock, &resolver)?;
-        let controllers = Controllers::new(
-            store.clone(),
-            ControllersConfig {
-                signer: Signer::new(keys.controllers.clone(), Arc::clone(&clock)),
-                orchestrator_keys: trusted(&keys.orchestrator)?,
-                agents,
-            },
-        );
-        let orchestrator =
-            open_orchestrator(&config, &keys, &clock, &controllers, &stopping).await?;
-        let app = open_app(&config, &keys, &clock, &orchestrator, &folder).await?;
-        resolver.set(Hop::in_process(app.internal_router()));
-
-        let public = TcpListener::bind(config.listen)
-            .await
-            .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-        let url = match &config.app.public_url {
-            Some(url) => url.to_string(),
-            None => format!("http://{}/", public.local_addr()?),
-        };
-        let mut servers = vec![spawn_server(public, app.router(), stopping.clone())];
-        if let Some(address) = config.orchestrator.listen {
-            let infra = TcpListener::bind(address)
-                .await
-                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-            tracing::info!(address = %infra.local_addr()?, "serving the infra API");
-            servers.push(spawn_server(infra, orchestrator.router(), stopping.clone()));
-        }
-        let woken = controllers.wake_due().await?;
-        tracing::info!(url, woken, data_dir = %config.data_dir.display(), "ready");
-        Ok(Self { app, controllers, store, url, stopping, servers, _lock: lock })
+        let role = host.config.role.map_or("all", Role::name);
+        tracing::info!(url, role, data_dir = %host.config.data_dir.display(), "ready");
+        Ok(Self { host, url, servers, app, controllers, _lock: lock })
     }
 
-    /// The URL by which people reach the App.
+    /// The URL by which people reach the App, or others the service.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -153,126 +106,191 @@ impl Node {
 
     /// Stops taking requests, tells clients to come back later, commits what was accepted.
     pub async fn stop(self) {
-        self.stopping.cancel();
-        self.app.shutdown().await;
+        self.host.stopping.cancel();
+        if let Some(app) = self.app {
+            app.shutdown().await;
+        }
         for server in self.servers {
             let abort = server.abort_handle();
             if tokio::time::timeout(DRAIN_TIMEOUT, server).await.is_err() {
                 abort.abort();
             }
         }
-        self.controllers.shutdown().await;
-        let store = self.store;
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        if let Err(error) = closed {
-            tracing::error!(%error, "the journal did not close in order; it recovers at the next start");
-        }
-    }
-}
-
-fn trusted(key: &SigningKey) -> Result<TrustedKeys, CliError> {
-    Ok(TrustedKeys::of(key.issuer(), &key.jwks())?)
-}
-
-fn agents_hop(
-    config: &Config,
-    keys: &Keys,
-    clock: &Clock,
-    resolver: &AppResolver,
-) -> Result<Hop, CliError> {
-    let limits = Limits {
-        provider_silent: config.agents.silence(),
-        demo_pace: Duration::from_millis(config.agents.demo_word_pause_ms),
-        ..Limits::default()
-    };
-    Ok(Hop::in_process(agents_worker::router(agents_worker::Config {
-        signing: keys.agents.clone(),
-        controllers: trusted(&keys.controllers)?,
-        clock: Arc::clone(clock),
-        jti: Arc::new(|| Uuid::new_v4().simple().to_string()),
-        sleep: Arc::new(|duration| Box::pin(tokio::time::sleep(duration))),
-        resolver: Arc::new(resolver.clone()),
-        transport: Arc::new(ReqwestTransport::new(&config.agents.allow_hosts)?),
-        limits,
-    })))
-}
-
-async fn open_orchestrator(
-    config: &Config,
-    keys: &Keys,
-    clock: &Clock,
-    controllers: &Controllers,
-    stopping: &CancellationToken,
-) -> Result<Orchestrator, CliError> {
-    let app_keys = trusted(&keys.app)?;
-    let mut apps = vec![TrustedApp { issuer: service::APP.to_owned(), operator: true }];
-    for app in &config.orchestrator.apps {
-        if let Some(jwks) = app.inline_keys()? {
-            app_keys.replace(&app.issuer, &jwks)?;
-        }
-        if let Some(url) = app.jwks_url.clone() {
-            let (issuer, keys) = (app.issuer.clone(), app_keys.clone());
-            tokio::spawn(jwks::keep_fresh(issuer, url, keys, stopping.clone()));
-        }
-        let operator = app.scope == Some(AppScope::Operator);
-        apps.push(TrustedApp { issuer: app.issuer.clone(), operator });
-    }
-    let db = SqliteDatabase::open(config.data_dir.join("infra.db"))?;
-    let orchestrator = convene_orchestrator::open(convene_orchestrator::Config {
-        signer: Signer::new(keys.orchestrator.clone(), Arc::clone(clock)),
-        apps,
-        app_keys,
-        controller_keys: trusted(&keys.controllers)?,
-        controllers: Hop::in_process(controllers.router()),
-        db: Arc::new(db),
-        clock: Arc::clone(clock),
-        default_max_active_groups: config.orchestrator.max_active_groups,
-    })
-    .await?;
-    Ok(orchestrator)
-}
-
-async fn open_app(
-    config: &Config,
-    keys: &Keys,
-    clock: &Clock,
-    orchestrator: &Orchestrator,
-    key_folder: &std::path::Path,
-) -> Result<App, CliError> {
-    let db = SqliteDatabase::open(config.data_dir.join("workspace.db"))?;
-    let app = convene_app::open(convene_app::Config {
-        db: Arc::new(db),
-        orchestrator: Hop::in_process(orchestrator.router()),
-        signer: Signer::new(keys.app.clone(), Arc::clone(clock)),
-        agents_keys: trusted(&keys.agents)?,
-        controller_keys: trusted(&keys.controllers)?,
-        clock: Arc::clone(clock),
-        public_url: config.app.public_url.clone(),
-        trusted_proxies: config.app.proxies()?,
-        master_key: keys::load_or_make(&key_folder.join("master.key"))?,
-    })
-    .await?;
-    Ok(app)
-}
-
-fn spawn_server(
-    listener: TcpListener,
-    router: Router,
-    stopping: CancellationToken,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        use axum::serve::ListenerExt;
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection cannot be set to no-delay");
+        if let Some((controllers, store)) = self.controllers {
+            controllers.shutdown().await;
+            self.host.links.close().await;
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the journal did not close in order; it recovers at the next start");
             }
-        });
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(listener, service)
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "a server ended");
+        } else {
+            self.host.links.close().await;
         }
-    })
+    }
+}
+
+impl Host {
+    async fn start_all(&self) -> Result<Started, CliError> {
+        let store = self.open_store().await?;
+        let resolver = AppResolver::default();
+        let agents = Hop::in_process(self.agents_router(&resolver)?);
+        let controllers = self.open_controllers(store.clone(), agents)?;
+        let orchestrator = self.open_orchestrator(Hop::in_process(controllers.router())).await?;
+        let db = self.open_workspace()?;
+        let app = self.open_app(db.clone(), Hop::in_process(orchestrator.router())).await?;
+        resolver.set(Hop::in_process(app.internal_router()));
+
+        let readiness = Readiness::default().needs("database", database(&db)).needs_hop(
+            "orchestrator",
+            Hop::in_process(orchestrator.router()),
+            "/readyz",
+        );
+        let (url, mut servers) = self.open_public_door(&app, readiness).await?;
+        if let Some(address) = self.config.orchestrator.listen {
+            let listener = bind(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "serving the infra API");
+            servers.push(self.serve_infra(
+                listener,
+                orchestrator.router(),
+                Readiness::default(),
+            )?);
+        }
+        let woken = controllers.wake_due().await?;
+        tracing::info!(woken, "groups with a deadline are awake");
+        Ok(Started { url, servers, app: Some(app), controllers: Some((controllers, store)) })
+    }
+
+    async fn start_app(&self) -> Result<Started, CliError> {
+        let db = self.open_workspace()?;
+        let orchestrator = self.hop(Role::Orchestrator)?;
+        let app = self.open_app(db.clone(), orchestrator.clone()).await?;
+        let readiness = Readiness::default()
+            .needs("database", database(&db))
+            .needs_hop("orchestrator", orchestrator, "/healthz")
+            .needs_keys(&self.key_ring());
+        let (url, servers) = self.open_public_door(&app, readiness).await?;
+        Ok(Started { url, servers, app: Some(app), controllers: None })
+    }
+
+    async fn start_orchestrator(&self) -> Result<Started, CliError> {
+        let controllers = self.hop(Role::Controllers)?;
+        let router = self.open_orchestrator(controllers.clone()).await?.router();
+        let listener = self.listen(self.config.orchestrator.listen).await?;
+        let url = address_of(&listener)?;
+        let readiness = Readiness::default()
+            .needs_hop("controllers", controllers, "/healthz")
+            .needs_keys(&self.key_ring());
+        let servers = vec![self.serve_infra(listener, router, readiness)?];
+        Ok(Started { url, servers, ..Started::default() })
+    }
+
+    async fn start_controllers(&self) -> Result<Started, CliError> {
+        let listener = self.listen(self.config.controllers.listen).await?;
+        let store = self.open_store().await?;
+        let agents = self.hop(Role::Agents)?;
+        let controllers = self.open_controllers(store.clone(), agents.clone())?;
+        let readiness = Readiness::default()
+            .needs_hop("agents", agents, "/healthz")
+            .needs_hop("orchestrator", self.hop(Role::Orchestrator)?, "/healthz")
+            .needs_keys(&self.key_ring());
+        let url = address_of(&listener)?;
+        let servers =
+            vec![self.open_door(listener, Role::Controllers, controllers.router(), readiness)?];
+        let woken = controllers.wake_due().await?;
+        tracing::info!(woken, "groups with a deadline are awake");
+        Ok(Started { url, servers, app: None, controllers: Some((controllers, store)) })
+    }
+
+    async fn start_agents(&self) -> Result<Started, CliError> {
+        let resolver = AppResolver::default();
+        let app = self.hop(Role::App)?;
+        resolver.set(app.clone());
+        let router = self.agents_router(&resolver)?;
+        let listener = self.listen(self.config.agents.listen).await?;
+        let url = address_of(&listener)?;
+        let readiness =
+            Readiness::default().needs_hop("app", app, "/healthz").needs_keys(&self.key_ring());
+        let servers = vec![self.open_door(listener, Role::Agents, router, readiness)?];
+        Ok(Started { url, servers, ..Started::default() })
+    }
+
+    /// The door for people, and where it is configured the one for the Agents Worker.
+    async fn open_public_door(
+        &self,
+        app: &App,
+        readiness: Readiness,
+    ) -> Result<(String, Vec<JoinHandle<()>>), CliError> {
+        let listener = bind(self.config.listen).await?;
+        let url = match &self.config.app.public_url {
+            Some(url) => url.to_string(),
+            None => address_of(&listener)?,
+        };
+        let mut public = app.router();
+        let mut servers = Vec::new();
+        match self.config.app.internal_listen {
+            Some(address) if address == self.config.listen => {
+                public = with_internal(public, app.internal_router());
+            }
+            Some(address) => {
+                let listener = bind(address).await?;
+                tracing::info!(address = %listener.local_addr()?, "serving the agents worker");
+                let router = app.internal_router();
+                servers.push(self.open_door(listener, Role::App, router, readiness.clone())?);
+            }
+            None => {}
+        }
+        servers.push(self.open_door(listener, Role::App, public, readiness)?);
+        Ok((url, servers))
+    }
+
+    fn serve_infra(
+        &self,
+        listener: TcpListener,
+        router: Router,
+        readiness: Readiness,
+    ) -> Result<JoinHandle<()>, CliError> {
+        let directory = Hop::in_process(router.clone());
+        let readiness = readiness.needs_hop("database", directory, "/readyz");
+        self.open_door(listener, Role::Orchestrator, router, readiness)
+    }
+
+    fn open_door(
+        &self,
+        listener: TcpListener,
+        role: Role,
+        router: Router,
+        readiness: Readiness,
+    ) -> Result<JoinHandle<()>, CliError> {
+        let jwks = self.key(role)?.jwks();
+        let router = door(router, jwks, self.key_ring(), readiness, self.links.clone());
+        Ok(spawn_server(listener, router, self.stopping.clone()))
+    }
+
+    async fn listen(&self, address: Option<SocketAddr>) -> Result<TcpListener, CliError> {
+        let address = address.ok_or("the role's address is not set")?;
+        bind(address).await
+    }
+}
+
+/// The public door with the Agents Worker's route on it.
+fn with_internal(public: Router, internal: Router) -> Router {
+    use convene_agents_worker::RESOLVE_PATH;
+    Router::new().route_service(RESOLVE_PATH, internal).fallback_service(public)
+}
+
+fn address_of(listener: &TcpListener) -> Result<String, CliError> {
+    Ok(format!("http://{}/", listener.local_addr()?))
+}
+
+/// Whether a database answers.
+fn database(
+    db: &SqliteDatabase,
+) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync + 'static {
+    let db = db.clone();
+    move || {
+        let db = db.clone();
+        Box::pin(
+            async move { db.query(Statement::new("SELECT 1 AS one", Vec::new())).await.is_ok() },
+        )
+    }
 }

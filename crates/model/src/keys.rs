@@ -191,6 +191,12 @@ impl TrustedKeys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(issuer)
     }
 
+    /// Whether `issuer` has a key with this id.
+    #[must_use]
+    pub fn has(&self, issuer: &str, kid: &str) -> bool {
+        self.find(issuer, kid).is_some()
+    }
+
     pub(crate) fn find(&self, issuer: &str, kid: &str) -> Option<DecodingKey> {
         let all = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         all.get(issuer)?.get(kid).cloned()

@@ -1,8 +1,10 @@
-//! What tests from the outside stand on: the binary as a process, clients, a scripted model
-//! provider and a real browser.
+//! What tests from the outside stand on: the binary as a process or as a cluster of them, clients, a
+//! scripted model provider and a real browser.
 
+pub mod balancer;
 pub mod browser;
 pub mod client;
+pub mod cluster;
 pub mod fault_proxy;
 pub mod forge;
 pub mod load;

@@ -95,7 +95,7 @@ impl Launch {
         let mut lines = BufReader::new(stdout).lines();
         let ready = tokio::time::timeout(START_TIMEOUT, async {
             while let Ok(Some(line)) = lines.next_line().await {
-                if let Some(url) = line.strip_prefix("Convene is ready at ") {
+                if let Some((_, url)) = line.split_once(" is ready at ") {
                     return Some(url.trim_end_matches('/').to_owned());
                 }
             }
@@ -150,6 +150,15 @@ impl Convene {
     #[must_use]
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap_or(&self.url)
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process runs")
     }
 
     /// Kills it as `kill -9` does.

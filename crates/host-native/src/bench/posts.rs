@@ -237,7 +237,7 @@ async fn post_until(
     free: Arc<Semaphore>,
     deadline: Instant,
 ) -> Result<(u64, Histogram<u64>), CliError> {
-    let GroupLink { tx, mut rx } = link;
+    let GroupLink { tx, mut rx, .. } = link;
     let (sent_at, mut sent_times) = tokio::sync::mpsc::unbounded_channel::<Instant>();
     // A task of its own, so that posts leave while answers are read.
     let places = Arc::clone(&free);

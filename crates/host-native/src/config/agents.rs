@@ -1,8 +1,9 @@
 //! `[agents]`: the Agents Worker and what it may reach.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
+use url::Url;
 
 use super::ConfigError;
 
@@ -17,11 +18,30 @@ pub struct AgentsConfig {
     pub demo_word_pause_ms: u64,
     /// How long a provider may be silent before the run fails, in seconds.
     pub silence_secs: u64,
+    /// Where it listens in a process of its own.
+    pub listen: Option<SocketAddr>,
+    /// Where the controllers reach it: one address or several equal ones.
+    pub urls: Vec<Url>,
+    /// Its signing key; `keys/agents.key` in the data directory when not set.
+    pub key_file: Option<PathBuf>,
+    /// Its public keys, for other processes.
+    pub jwks: Option<String>,
+    /// Where they are published; below `urls` when neither is set.
+    pub jwks_url: Option<Url>,
 }
 
 impl Default for AgentsConfig {
     fn default() -> Self {
-        Self { allow_hosts: Vec::new(), demo_word_pause_ms: 30, silence_secs: 60 }
+        Self {
+            allow_hosts: Vec::new(),
+            demo_word_pause_ms: 30,
+            silence_secs: 60,
+            listen: None,
+            urls: Vec::new(),
+            key_file: None,
+            jwks: None,
+            jwks_url: None,
+        }
     }
 }
 

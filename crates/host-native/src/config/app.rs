@@ -1,4 +1,6 @@
-//! `[app]`: the public door.
+//! `[app]`: the public door, and the one for the Agents Worker.
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use convene_app::web::client::Network;
 use serde::Deserialize;
@@ -15,6 +17,19 @@ pub struct AppConfig {
     pub public_url: Option<Url>,
     /// Addresses or ranges of proxies whose `x-forwarded-for` and `x-forwarded-proto` are believed.
     pub trusted_proxies: Vec<String>,
+    /// The key behind secrets at rest; `keys/master.key` in the data directory when not set.
+    pub master_key_file: Option<PathBuf>,
+    /// Where the door for the Agents Worker is. The public door's own address puts it there; not
+    /// set, only a worker in the same process has one.
+    pub internal_listen: Option<SocketAddr>,
+    /// Where other processes reach that door.
+    pub internal_urls: Vec<Url>,
+    /// The App's signing key; `keys/app.key` in the data directory when not set.
+    pub key_file: Option<PathBuf>,
+    /// The App's public keys, for other processes.
+    pub jwks: Option<String>,
+    /// Where they are published; below `internal_urls` when neither is set.
+    pub jwks_url: Option<Url>,
 }
 
 impl AppConfig {

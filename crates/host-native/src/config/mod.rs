@@ -5,8 +5,10 @@
 
 mod agents;
 mod app;
+mod controllers;
 mod log;
 mod orchestrator;
+mod role;
 
 use std::{
     net::SocketAddr,
@@ -17,8 +19,10 @@ use serde::Deserialize;
 
 pub use agents::AgentsConfig;
 pub use app::AppConfig;
+pub use controllers::ControllersConfig;
 pub use log::{LogConfig, LogFormat};
 pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
+pub use role::{KeySource, Role, Service};
 
 /// The documented example with every key at its default; `convene config example` prints it.
 pub const EXAMPLE: &str = include_str!("../../../../docs/convene.example.toml");
@@ -30,7 +34,9 @@ pub const DEFAULT_FILE: &str = "convene.toml";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where everything durable is kept; one process at a time.
+    /// Which service this process is; all of them when not set.
+    pub role: Option<Role>,
+    /// Where everything durable is kept. One process with all services, or several with roles.
     pub data_dir: PathBuf,
     /// The address of the public door.
     pub listen: SocketAddr,
@@ -40,6 +46,8 @@ pub struct Config {
     pub app: AppConfig,
     /// The Orchestrator.
     pub orchestrator: OrchestratorConfig,
+    /// The Group Controllers.
+    pub controllers: ControllersConfig,
     /// The Agents Worker.
     pub agents: AgentsConfig,
 }
@@ -47,11 +55,13 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            role: None,
             data_dir: PathBuf::from("convene-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             log: LogConfig::default(),
             app: AppConfig::default(),
             orchestrator: OrchestratorConfig::default(),
+            controllers: ControllersConfig::default(),
             agents: AgentsConfig::default(),
         }
     }
@@ -82,6 +92,8 @@ impl ConfigError {
 /// What flags say; they win over file and environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
+    /// `--role`.
+    pub role: Option<Role>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
     /// `--listen`.
@@ -122,11 +134,17 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("app.trusted_proxies")
             .with_list_parse_key("agents.allow_hosts")
+            .with_list_parse_key("app.internal_urls")
+            .with_list_parse_key("orchestrator.urls")
+            .with_list_parse_key("agents.urls")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables));
         let read = config::Config::builder().add_source(source).add_source(environment).build()?;
         let mut config: Self = read.try_deserialize()?;
+        if let Some(role) = overrides.role {
+            config.role = Some(role);
+        }
         if let Some(data_dir) = overrides.data_dir {
             config.data_dir = data_dir;
         }
@@ -153,19 +171,41 @@ impl Config {
         self.log.check()?;
         self.app.check()?;
         self.orchestrator.check()?;
-        self.agents.check()
+        self.agents.check()?;
+        self.check_role()
     }
 }
 
 /// The environment variables that set a key.
 const KEYS: &[&str] = &[
+    "CONVENE_ROLE",
     "CONVENE_DATA_DIR",
     "CONVENE_LISTEN",
     "CONVENE_LOG__LEVEL",
     "CONVENE_LOG__FORMAT",
     "CONVENE_APP__PUBLIC_URL",
     "CONVENE_APP__TRUSTED_PROXIES",
+    "CONVENE_APP__MASTER_KEY_FILE",
+    "CONVENE_APP__INTERNAL_LISTEN",
+    "CONVENE_APP__INTERNAL_URLS",
+    "CONVENE_APP__KEY_FILE",
+    "CONVENE_APP__JWKS",
+    "CONVENE_APP__JWKS_URL",
     "CONVENE_ORCHESTRATOR__LISTEN",
+    "CONVENE_ORCHESTRATOR__URLS",
+    "CONVENE_ORCHESTRATOR__KEY_FILE",
+    "CONVENE_ORCHESTRATOR__JWKS",
+    "CONVENE_ORCHESTRATOR__JWKS_URL",
+    "CONVENE_CONTROLLERS__LISTEN",
+    "CONVENE_CONTROLLERS__URL",
+    "CONVENE_CONTROLLERS__KEY_FILE",
+    "CONVENE_CONTROLLERS__JWKS",
+    "CONVENE_CONTROLLERS__JWKS_URL",
+    "CONVENE_AGENTS__LISTEN",
+    "CONVENE_AGENTS__URLS",
+    "CONVENE_AGENTS__KEY_FILE",
+    "CONVENE_AGENTS__JWKS",
+    "CONVENE_AGENTS__JWKS_URL",
     "CONVENE_ORCHESTRATOR__MAX_ACTIVE_GROUPS",
     "CONVENE_AGENTS__ALLOW_HOSTS",
     "CONVENE_AGENTS__DEMO_WORD_PAUSE_MS",
@@ -242,6 +282,11 @@ mod tests {
             ),
             ("[[orchestrator.apps]]\nissuer = \"x\"", "orchestrator.apps"),
             ("[agents]\nallow_hosts = [\"http://x\"]", "agents.allow_hosts"),
+            ("[agents]\nurls = [\"http://x/path\"]", "agents.urls"),
+            ("[controllers]\nurl = \"ftp://x\"", "controllers.url"),
+            ("[app]\njwks = '{}'", "app.jwks"),
+            ("[app]\njwks = '{\"keys\":[]}'\njwks_url = \"http://x/\"", "app.jwks"),
+            ("role = \"agents\"", "agents.listen"),
         ] {
             let error = load(toml, &[]).unwrap_err();
             assert!(error.to_string().starts_with(key), "{toml}: {error}");

@@ -1,6 +1,6 @@
 //! `[orchestrator]`: limits, and who may call the infra API beside our own App.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use convene_model::{claims::service, keys::Jwks};
 use serde::Deserialize;
@@ -19,6 +19,14 @@ pub struct OrchestratorConfig {
     pub max_active_groups: u64,
     /// Outside apps that may call the infra API.
     pub apps: Vec<OutsideApp>,
+    /// Where the App and the controllers reach it: one address or several equal ones.
+    pub urls: Vec<Url>,
+    /// Its signing key; `keys/orchestrator.key` in the data directory when not set.
+    pub key_file: Option<PathBuf>,
+    /// Its public keys, for other processes.
+    pub jwks: Option<String>,
+    /// Where they are published; below `urls` when neither is set.
+    pub jwks_url: Option<Url>,
 }
 
 /// An outside app that may call the infra API.
@@ -48,7 +56,15 @@ pub enum AppScope {
 
 impl Default for OrchestratorConfig {
     fn default() -> Self {
-        Self { listen: None, max_active_groups: 1000, apps: Vec::new() }
+        Self {
+            listen: None,
+            max_active_groups: 1000,
+            apps: Vec::new(),
+            urls: Vec::new(),
+            key_file: None,
+            jwks: None,
+            jwks_url: None,
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Upstreams {
 
     /// From here on the upstream gets broadcasts and is read.
     pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink) {
-        let GroupLink { tx, rx } = link;
+        let GroupLink { tx, rx, .. } = link;
         self.open.push(Upstream { id, tx, rx: Some(rx), checked: None });
     }
 

@@ -1,0 +1,200 @@
+//! The four services, each opened from the configuration, whoever shares the process with it.
+//!
+//! Owns where a service's key comes from, whose keys it trusts, and the way to the next hop: in
+//! memory within a process, over HTTP between processes.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use convene_agents_worker::{self as agents_worker, Limits};
+use convene_app::App;
+use convene_hop::{Clock, Hop, Links, Signer};
+use convene_model::keys::{SigningKey, TrustedKeys};
+use convene_orchestrator::{Orchestrator, TrustedApp};
+use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    agents_transport::ReqwestTransport,
+    cli::CliError,
+    config::{AppScope, Config, KeySource, Role},
+    controllers::{Controllers, ControllersConfig},
+    jwks::{KeyRing, Source},
+    keys,
+    resolver::AppResolver,
+    serve::EXIT_OUTCOME_UNKNOWN,
+};
+
+/// What all services of a process share.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) stopping: CancellationToken,
+    /// The upstreams over WebSockets.
+    pub(crate) links: Links,
+    /// Keys that are read from their URLs.
+    sources: Mutex<Vec<Arc<Source>>>,
+}
+
+impl Host {
+    pub(crate) fn new(config: Config, clock: Clock) -> Self {
+        Self {
+            config,
+            clock,
+            stopping: CancellationToken::new(),
+            links: Links::new(),
+            sources: Mutex::default(),
+        }
+    }
+
+    /// The signing key of a service of this process.
+    pub(crate) fn key(&self, role: Role) -> Result<SigningKey, CliError> {
+        let (path, must_exist) = self.config.service(role).key_file(&self.config.data_dir);
+        Ok(keys::signing_key(&path, must_exist, role.name())?)
+    }
+
+    pub(crate) fn signer(&self, role: Role) -> Result<Signer, CliError> {
+        Ok(Signer::new(self.key(role)?, Arc::clone(&self.clock)))
+    }
+
+    /// A service's public keys: its own within a process, else what the configuration says.
+    fn trusted(&self, role: Role) -> Result<TrustedKeys, CliError> {
+        let keys = TrustedKeys::new();
+        if self.config.role.is_none() {
+            keys.replace(role.name(), &self.key(role)?.jwks())?;
+            return Ok(keys);
+        }
+        match self.config.service(role).key_source()? {
+            Some(KeySource::Inline(jwks)) => keys.replace(role.name(), &jwks)?,
+            Some(KeySource::Published(urls)) => self.watch(role.name(), urls, &keys),
+            // The configuration's check has refused that already.
+            None => return Err(format!("the public keys of {} are not set", role.name()).into()),
+        }
+        Ok(keys)
+    }
+
+    /// Keeps an issuer's published keys up to date.
+    fn watch(&self, issuer: &str, urls: Vec<url::Url>, keys: &TrustedKeys) {
+        let source = Source::new(issuer, urls, keys.clone());
+        self.sources.lock().push(Arc::clone(&source));
+        tokio::spawn(source.keep_fresh(self.stopping.clone()));
+    }
+
+    /// The issuers whose keys are read from their URLs.
+    pub(crate) fn key_ring(&self) -> KeyRing {
+        KeyRing::new(self.sources.lock().clone())
+    }
+
+    /// The way to a service in other processes.
+    pub(crate) fn hop(&self, role: Role) -> Result<Hop, CliError> {
+        let urls = self.config.service(role).urls();
+        Ok(Hop::http(&urls, self.links.clone())?)
+    }
+
+    /// The journal and its projection.
+    pub(crate) async fn open_store(&self) -> Result<GroupStore, CliError> {
+        let rooms = self.config.data_dir.join("groups");
+        let opened = tokio::task::spawn_blocking(move || {
+            GroupStore::open(&rooms, StoreOptions::default(), |why| {
+                tracing::error!(why, "a commit failed with an unknown outcome; the process ends");
+                eprintln!("convene: {why}");
+                std::process::exit(EXIT_OUTCOME_UNKNOWN);
+            })
+        });
+        Ok(opened.await??)
+    }
+
+    pub(crate) fn open_controllers(
+        &self,
+        store: GroupStore,
+        agents: Hop,
+    ) -> Result<Controllers, CliError> {
+        let config = ControllersConfig {
+            signer: self.signer(Role::Controllers)?,
+            orchestrator_keys: self.trusted(Role::Orchestrator)?,
+            agents,
+        };
+        Ok(Controllers::new(store, config))
+    }
+
+    pub(crate) fn agents_router(&self, resolver: &AppResolver) -> Result<Router, CliError> {
+        let config = &self.config.agents;
+        let limits = Limits {
+            provider_silent: config.silence(),
+            demo_pace: Duration::from_millis(config.demo_word_pause_ms),
+            ..Limits::default()
+        };
+        Ok(agents_worker::router(agents_worker::Config {
+            signing: self.key(Role::Agents)?,
+            controllers: self.trusted(Role::Controllers)?,
+            clock: Arc::clone(&self.clock),
+            jti: Arc::new(|| Uuid::new_v4().simple().to_string()),
+            sleep: Arc::new(|duration| Box::pin(tokio::time::sleep(duration))),
+            resolver: Arc::new(resolver.clone()),
+            transport: Arc::new(ReqwestTransport::new(&config.allow_hosts)?),
+            limits,
+        }))
+    }
+
+    pub(crate) async fn open_orchestrator(
+        &self,
+        controllers: Hop,
+    ) -> Result<Orchestrator, CliError> {
+        let config = &self.config.orchestrator;
+        let app_keys = self.trusted(Role::App)?;
+        let mut apps = vec![TrustedApp { issuer: Role::App.name().to_owned(), operator: true }];
+        for app in &config.apps {
+            if let Some(jwks) = app.inline_keys()? {
+                app_keys.replace(&app.issuer, &jwks)?;
+            }
+            if let Some(url) = app.jwks_url.clone() {
+                self.watch(&app.issuer, vec![url], &app_keys);
+            }
+            let operator = app.scope == Some(AppScope::Operator);
+            apps.push(TrustedApp { issuer: app.issuer.clone(), operator });
+        }
+        let db = SqliteDatabase::open(self.config.data_dir.join("infra.db"))?;
+        let orchestrator = convene_orchestrator::open(convene_orchestrator::Config {
+            signer: self.signer(Role::Orchestrator)?,
+            apps,
+            app_keys,
+            controller_keys: self.trusted(Role::Controllers)?,
+            controllers,
+            db: Arc::new(db),
+            clock: Arc::clone(&self.clock),
+            default_max_active_groups: config.max_active_groups,
+        });
+        Ok(orchestrator.await?)
+    }
+
+    pub(crate) async fn open_app(
+        &self,
+        db: SqliteDatabase,
+        orchestrator: Hop,
+    ) -> Result<App, CliError> {
+        let config = &self.config.app;
+        let master_key = match &config.master_key_file {
+            Some(path) => keys::load(path)?,
+            None => keys::load_or_make(&self.config.data_dir.join("keys").join("master.key"))?,
+        };
+        let app = convene_app::open(convene_app::Config {
+            db: Arc::new(db),
+            orchestrator,
+            signer: self.signer(Role::App)?,
+            agents_keys: self.trusted(Role::Agents)?,
+            controller_keys: self.trusted(Role::Controllers)?,
+            clock: Arc::clone(&self.clock),
+            public_url: config.public_url.clone(),
+            trusted_proxies: config.proxies()?,
+            master_key,
+        });
+        Ok(app.await?)
+    }
+
+    /// The workspace's database.
+    pub(crate) fn open_workspace(&self) -> Result<SqliteDatabase, CliError> {
+        Ok(SqliteDatabase::open(self.config.data_dir.join("workspace.db"))?)
+    }
+}
