@@ -10,10 +10,12 @@ mod directory;
 mod journal;
 mod pending;
 mod rooms;
+mod search;
 mod sqlite;
 mod store;
 
 pub use directory::sqlite::SqliteDatabase;
+pub use search::query::QueryError;
 pub use store::{
     GroupStore,
     error::{CommitFailed, Overloaded, StoreError},

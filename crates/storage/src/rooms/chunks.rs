@@ -69,6 +69,11 @@ impl Chunk {
     }
 
     /// The record of this number, if it is here.
+    pub(crate) fn record(&self, seq: u64) -> Option<&Record> {
+        self.records.get(usize::try_from(seq.checked_sub(self.first_seq)?).ok()?)
+    }
+
+    /// The same, to be erased.
     pub(crate) fn record_mut(&mut self, seq: u64) -> Option<&mut Record> {
         self.records.get_mut(usize::try_from(seq.checked_sub(self.first_seq)?).ok()?)
     }
@@ -90,6 +95,21 @@ impl Chunk {
             .execute(params![&checksum[..], &builder.body[..], self.id])?;
         Ok(())
     }
+}
+
+/// The chunk that holds an event, if there is one.
+pub(crate) fn containing(
+    connection: &Connection,
+    key: &GroupKey,
+    seq: u64,
+) -> Result<Option<Chunk>, ChunkError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM chunks WHERE group_key = ?1 AND first_seq <= ?2
+         ORDER BY first_seq DESC LIMIT 1"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![&key.0[..], seq as i64])?;
+    rows.next()?.map(|row| Chunk::read(key, row)).transpose()
 }
 
 /// A chunk that is being filled.

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 
 use convene_model::{
     GroupKey, MessageId,
-    event::EventKind,
+    event::{Event, EventKind},
     history::{Excerpt, FinishedRun, HistoryQuery, Message},
     limits::EXCERPT_CHARS,
     record::Record,
@@ -104,11 +104,11 @@ impl View<'_> {
 
     fn back(&self, after: u64, last: u64, limit: usize) -> Result<Found, StoreError> {
         let mut found = Found::default();
-        self.walk(last, Direction::Back, |record, run| {
-            match run {
+        self.walk(last, Direction::Back, |record, event| {
+            match run_of(event) {
                 Some(run) => found.runs.push(run),
                 None if found.messages.len() < limit && record.seq > after => {
-                    found.messages.push((record.seq, record));
+                    found.messages.push((record.seq, record.clone()));
                 }
                 None => {
                     found.before = Some(record.seq);
@@ -124,10 +124,12 @@ impl View<'_> {
 
     fn forth(&self, after: u64, limit: usize) -> Result<Found, StoreError> {
         let mut found = Found::default();
-        self.walk(after.saturating_add(1), Direction::Forth, |record, run| {
-            match run {
+        self.walk(after.saturating_add(1), Direction::Forth, |record, event| {
+            match run_of(event) {
                 Some(run) => found.runs.push(run),
-                None if found.messages.len() < limit => found.messages.push((record.seq, record)),
+                None if found.messages.len() < limit => {
+                    found.messages.push((record.seq, record.clone()));
+                }
                 None => {
                     found.more_after = true;
                     return false;
@@ -141,7 +143,8 @@ impl View<'_> {
     /// The number of the nearest message from `start` on.
     fn any_message(&self, start: u64, direction: Direction) -> Result<Option<u64>, StoreError> {
         let mut found = None;
-        self.walk(start, direction, |record, run| {
+        self.walk(start, direction, |record, event| {
+            let run = run_of(event);
             if run.is_none() {
                 found = Some(record.seq);
             }
@@ -187,39 +190,16 @@ impl View<'_> {
     }
 
     /// Hands out each listed event from `start` on, until `each` says to stop.
-    fn walk(
+    pub(crate) fn walk(
         &self,
         start: u64,
         direction: Direction,
-        mut each: impl FnMut(Record, Option<FinishedRun>) -> bool,
+        mut each: impl FnMut(&Record, Event) -> bool,
     ) -> Result<(), StoreError> {
         let first_waiting = self.waiting.first().map_or(u64::MAX, |batch| batch.first_seq);
         let waiting = self.waiting.iter().flat_map(|batch| &batch.records);
         let mut step = |record: &Record| -> Result<bool, StoreError> {
-            let event = self.decode(record)?;
-            Ok(match event.kind {
-                EventKind::RunFinished(finished) => {
-                    let run = FinishedRun { seq: event.seq, at: event.at, finished };
-                    each(record.clone(), Some(run))
-                }
-                EventKind::MessagePosted(_) => each(record.clone(), None),
-                EventKind::GroupActivated(_)
-                | EventKind::GroupConfigured(_)
-                | EventKind::EpochRaised { .. }
-                | EventKind::AccessRevoked { .. }
-                | EventKind::MessageEdited(_)
-                | EventKind::MessageDeleted(_)
-                | EventKind::MessagePinned(_)
-                | EventKind::MessageUnpinned(_)
-                | EventKind::ReactionAdded(_)
-                | EventKind::ReactionRemoved(_)
-                | EventKind::TriggerDecided(_)
-                | EventKind::RunStarted(_)
-                | EventKind::RunStreaming { .. }
-                | EventKind::ApprovalRequested(_)
-                | EventKind::ApprovalResolved(_)
-                | EventKind::ApprovalExpired(_) => true,
-            })
+            Ok(each(record, self.decode(record)?))
         };
         match direction {
             Direction::Back => {
@@ -259,8 +239,19 @@ impl View<'_> {
     }
 }
 
+/// The end of a run; what history lists beside those are messages.
+fn run_of(event: Event) -> Option<FinishedRun> {
+    let Event { seq, at, kind } = event;
+    if let EventKind::RunFinished(finished) = kind {
+        Some(FinishedRun { seq, at, finished })
+    } else {
+        None
+    }
+}
+
+/// Which way history is read.
 #[derive(Debug, Clone, Copy)]
-enum Direction {
+pub(crate) enum Direction {
     Back,
     Forth,
 }

@@ -16,6 +16,9 @@ use crate::{
 /// How often the projector looks around when nothing happens.
 const IDLE_PERIOD: Duration = Duration::from_secs(5);
 
+/// How long nothing must happen before a few messages are brought into the search index.
+const INDEX_PAUSE: Duration = Duration::from_millis(500);
+
 /// Committed batches and retired files, in order. Unbounded: the bound is on the overlay, which
 /// holds the same batches.
 #[derive(Default)]
@@ -30,6 +33,11 @@ struct State {
     events: usize,
     retired: Vec<RetiredFile>,
     stop: Option<Stop>,
+    /// Whether somebody waits for the search index.
+    hurry: bool,
+    /// While it is set, nothing is brought into the index.
+    #[cfg(test)]
+    holds_index: bool,
     /// While it is set, only so many events may still be taken.
     #[cfg(test)]
     allowance: Option<usize>,
@@ -44,8 +52,21 @@ pub(crate) enum Stop {
     Now,
 }
 
+/// How much the projector could do for the search index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backlog {
+    /// Nothing.
+    None,
+    /// So little that it waits for a quiet moment.
+    Little,
+    /// Enough for a slice.
+    Much,
+}
+
 /// What the projector does next.
 pub(crate) enum Next {
+    /// Bring a slice into the search index, as nothing waits to be carried over.
+    Index,
     /// Carry these over.
     Project(Vec<Committed>),
     /// Nothing waits.
@@ -95,8 +116,14 @@ impl Inbox {
         self.state.lock().stop.is_some()
     }
 
-    /// Waits for work: a full batch, or whatever there is when the linger is over.
-    pub(crate) fn next(&self) -> Next {
+    /// Somebody waits for the search index: what is there is brought into it without a pause.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().hurry = true;
+        self.filled.notify_all();
+    }
+
+    /// Waits for work: a full batch, or whatever there is when the linger is over, or the index.
+    pub(crate) fn next(&self, backlog: Backlog) -> Next {
         let mut state = self.state.lock();
         let mut deadline = None;
         loop {
@@ -109,10 +136,16 @@ impl Inbox {
                 None if full => return Next::Project(state.take()),
                 None => {}
             }
+            let backlog = state.allowed(backlog);
+            if !rest && backlog == Backlog::Much {
+                return Next::Index;
+            }
             let now = Instant::now();
             let wait = if rest {
                 let linger = Duration::from_millis(PROJECTOR_LINGER_MS);
                 deadline.get_or_insert(now + linger).saturating_duration_since(now)
+            } else if backlog == Backlog::Little {
+                INDEX_PAUSE
             } else {
                 IDLE_PERIOD
             };
@@ -120,7 +153,7 @@ impl Inbox {
                 return Next::Project(state.take());
             }
             if self.filled.wait_for(&mut state, wait).timed_out() && !rest {
-                return Next::Idle;
+                return if backlog == Backlog::Little { Next::Index } else { Next::Idle };
             }
         }
     }
@@ -133,6 +166,22 @@ impl State {
             return self.events.min(allowance);
         }
         self.events
+    }
+
+    /// What of a backlog may be worked on, and how soon.
+    fn allowed(&mut self, backlog: Backlog) -> Backlog {
+        #[cfg(test)]
+        if self.holds_index {
+            return Backlog::None;
+        }
+        match backlog {
+            Backlog::None => {
+                self.hurry = false;
+                Backlog::None
+            }
+            Backlog::Little if self.hurry => Backlog::Much,
+            Backlog::Little | Backlog::Much => backlog,
+        }
     }
 
     /// Takes whole rows of the journal, up to a batch.
@@ -163,6 +212,12 @@ fn events(committed: &[Committed]) -> usize {
 
 #[cfg(test)]
 impl Inbox {
+    /// Whether messages are kept out of the search index from now on.
+    pub(crate) fn hold_index(&self, hold: bool) {
+        self.state.lock().holds_index = hold;
+        self.filled.notify_all();
+    }
+
     /// From now on the projector takes only so many events (whole rows); `None`: all.
     pub(crate) fn allow(&self, events: Option<usize>) {
         self.state.lock().allowance = events;

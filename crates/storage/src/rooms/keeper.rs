@@ -20,6 +20,8 @@ use crate::{
 pub(crate) enum Keep {
     /// These are committed in `rooms.db`.
     Projected(Vec<Committed>),
+    /// The search index holds more.
+    Indexed,
     /// End the look-ups' transactions, then answer.
     Refresh(Sender<()>),
 }
@@ -32,6 +34,11 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
+    fn notify(&self) {
+        drop(self.lock.lock());
+        self.changed.notify_all();
+    }
+
     /// Waits until `is_settled` holds; it is asked again after each step of the keeper.
     pub(crate) fn wait_until(&self, mut is_settled: impl FnMut() -> bool) {
         let mut lock = self.lock.lock();
@@ -55,9 +62,9 @@ pub(crate) fn run(
                 for committed in &batch {
                     overlay.remove(&committed.pending);
                 }
-                drop(settled.lock.lock());
-                settled.changed.notify_all();
+                settled.notify();
             }
+            Keep::Indexed => settled.notify(),
             Keep::Refresh(answer) => {
                 // Nobody waits any more when the projector has ended meanwhile.
                 let _ = answer.send(());

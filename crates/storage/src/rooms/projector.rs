@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -17,11 +17,13 @@ use crate::{
     journal::files::RetiredFile,
     pending::Committed,
     rooms::{
-        inbox::{Inbox, Next},
+        inbox::{Backlog, Inbox, Next},
         keeper::Keep,
         quarantine::Quarantine,
         write,
     },
+    search::indexer::{self, SLICE_MESSAGES, Slice},
+    store::options::MAX_UNINDEXED_EVENTS,
 };
 
 /// Events after which `rooms.db` is checkpointed.
@@ -36,6 +38,10 @@ const VACUUM_PAGES: i64 = 1024;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(500);
 /// How long the projector waits after a failure before it tries again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Chunks from which on the filling of the search index is worth a line in the log.
+const TELL_FROM: u64 = 10_000;
+/// How often the log says how far it is.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 /// The niceness of the projector's thread: a checkpoint's CPU time must not be taken from posts.
 const NICENESS: libc::c_int = 19;
 
@@ -50,6 +56,7 @@ pub(crate) struct Projector {
     /// The last row that is carried over.
     pub(crate) position: u64,
     pub(crate) since_checkpoint: SinceCheckpoint,
+    pub(crate) index: IndexState,
     pub(crate) counters: Arc<ProjectorCounters>,
 }
 
@@ -60,6 +67,30 @@ pub(crate) struct ProjectorCounters {
     pub(crate) transactions: AtomicU64,
     /// Journal files that it removed.
     pub(crate) files_removed: AtomicU64,
+    /// Projected events that the search index has not seen yet, about; 0 when there are none.
+    pub(crate) unindexed: AtomicU64,
+}
+
+/// How far the search index is.
+pub(crate) struct IndexState {
+    /// The last chunk when the store was opened, while the index has not come there.
+    rebuilding: Option<i64>,
+    told: Instant,
+    /// Set after a failure.
+    not_before: Option<Instant>,
+}
+
+impl IndexState {
+    /// How far it is in a file that was just opened, and the chunks that it is behind.
+    pub(crate) fn read(connection: &Connection) -> Result<(Self, u64), rusqlite::Error> {
+        let behind = indexer::waiting(connection)?;
+        let last = connection.query_row("SELECT max(id) FROM chunks", [], |row| row.get(0))?;
+        if behind >= TELL_FROM {
+            tracing::info!(chunks = behind, "the search index is filled in the background");
+        }
+        let rebuilding = if behind > 0 { last } else { None };
+        Ok((Self { rebuilding, told: Instant::now(), not_before: None }, behind))
+    }
 }
 
 /// What was written since the last complete checkpoint.
@@ -75,12 +106,16 @@ impl Projector {
     pub(crate) fn run(mut self) {
         lower_priority();
         loop {
-            match self.inbox.next() {
+            match self.inbox.next(self.backlog()) {
+                Next::Index => self.fill_index(),
                 Next::Project(batch) => {
                     if !self.carry_over(&batch) {
                         break;
                     }
                     self.finish(batch);
+                    if self.unindexed() >= MAX_UNINDEXED_EVENTS && self.index.rebuilding.is_none() {
+                        self.fill_index();
+                    }
                     self.clean_up(false);
                 }
                 Next::Idle => self.clean_up(true),
@@ -122,8 +157,55 @@ impl Projector {
         if let Some(last) = batch.last() {
             self.position = last.pos;
         }
+        self.counters.unindexed.fetch_add(events, Ordering::Relaxed);
         // The keeper ends after this thread.
         let _ = self.keeper.send(Keep::Projected(batch));
+    }
+
+    fn unindexed(&self) -> u64 {
+        self.counters.unindexed.load(Ordering::Relaxed)
+    }
+
+    fn backlog(&self) -> Backlog {
+        if self.index.not_before.is_some_and(|at| at > Instant::now()) {
+            return Backlog::None;
+        }
+        match self.unindexed() {
+            0 => Backlog::None,
+            events if events < SLICE_MESSAGES && self.index.rebuilding.is_none() => Backlog::Little,
+            _ => Backlog::Much,
+        }
+    }
+
+    /// Brings a slice of what was carried over into the search index.
+    fn fill_index(&mut self) {
+        let slice = match indexer::index_slice(&mut self.connection, &self.quarantine) {
+            Ok(slice) => slice,
+            Err(error) => {
+                tracing::warn!(%error, "the search index cannot be written; searches read through");
+                self.index.not_before = Some(Instant::now() + RETRY.1);
+                return;
+            }
+        };
+        let Slice { events, bytes, chunk, left } = slice;
+        self.index.not_before = None;
+        self.since_checkpoint.events += events;
+        self.since_checkpoint.bytes += bytes;
+        self.since_checkpoint.transactions += 1;
+        let unindexed = if left == 0 { 0 } else { self.unindexed().saturating_sub(events).max(1) };
+        self.counters.unindexed.store(unindexed, Ordering::Relaxed);
+        if let Some(last) = self.index.rebuilding {
+            if chunk >= last {
+                self.index.rebuilding = None;
+            }
+            if left >= TELL_FROM && self.index.told.elapsed() >= TELL_PERIOD {
+                tracing::info!(chunks_left = left, "the search index is being filled");
+                self.index.told = Instant::now();
+            }
+        }
+        // The keeper ends after this thread.
+        let _ = self.keeper.send(Keep::Indexed);
+        self.clean_up(false);
     }
 
     /// Saves a quarantine that a reader found, with no batch to carry over.

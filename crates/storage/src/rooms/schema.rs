@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::{
     journal::{files::JournalId, recovery::Head},
     rooms::quarantine::Quarantine,
+    search::index,
     sqlite::{Durability, open_writer},
     store::error::StoreError,
 };
@@ -23,7 +24,8 @@ const SCHEMA: &str = "
     CREATE TABLE position (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         journal_id BLOB NOT NULL,
-        pos INTEGER NOT NULL
+        pos INTEGER NOT NULL,
+        indexed INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE groups (
         group_key BLOB PRIMARY KEY,
@@ -92,7 +94,8 @@ const SINCE_1: &str = "
 
 /// Columns that tables of format 1 do not have; in format 2 they are there from the beginning.
 const COLUMNS_SINCE_1: &str = "
-    ALTER TABLE groups ADD COLUMN discard INTEGER NOT NULL DEFAULT 0;";
+    ALTER TABLE groups ADD COLUMN discard INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE position ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;";
 
 /// Settings that must precede the first write, and those of every connection that writes.
 const SETTINGS: &str = "
@@ -133,6 +136,7 @@ pub(crate) fn open(
                 transaction.execute_batch(COLUMNS_SINCE_1)?;
             }
             transaction.execute_batch(SINCE_1)?;
+            transaction.execute_batch(index::SCHEMA)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.commit()?;
         }

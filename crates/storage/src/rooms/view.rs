@@ -1,6 +1,6 @@
 //! A group's messages as one read sees them: what was in the overlay when it began, and the rest.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use convene_model::{
     GroupKey,
@@ -105,6 +105,17 @@ impl<'a> View<'a> {
         Ok(waiting.into_iter().chain(stored).max_by_key(|change| change.seq))
     }
 
+    /// The messages after `seq` that were edited or deleted, whenever that was.
+    pub(crate) fn changed_after(&self, seq: u64) -> Result<HashSet<u64>, StoreError> {
+        let waiting = self.waiting.iter().flat_map(|batch| &batch.changes);
+        let mut changed: HashSet<u64> = waiting.map(|change| change.message_seq).collect();
+        changed.extend(
+            self.reader
+                .checked(self.key, |connection, key| Ok(read_changed(connection, key, seq)?))?,
+        );
+        Ok(changed)
+    }
+
     pub(crate) fn record(&self, seq: u64) -> Result<Record, StoreError> {
         let mut found = self.reader.events(self.key, seq, seq)?;
         found.pop().ok_or(StoreError::Missing { from: seq, to: seq, missing: seq })
@@ -140,6 +151,20 @@ pub(crate) fn reactions(
     Ok(reactions::of_messages(&view, message_seq, message_seq)?
         .remove(&message_seq)
         .unwrap_or_default())
+}
+
+fn read_changed(
+    connection: &Connection,
+    key: &GroupKey,
+    after: u64,
+) -> Result<Vec<u64>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT DISTINCT message_seq FROM message_changes
+             WHERE group_key = ?1 AND message_seq > ?2",
+        )?
+        .query_map(params![&key.0[..], after as i64], |row| Ok(row.get::<_, i64>(0)? as u64))?
+        .collect()
 }
 
 fn read_last_change(

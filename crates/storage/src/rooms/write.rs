@@ -2,7 +2,11 @@
 
 use std::{cmp::Ordering, collections::HashSet};
 
-use convene_model::{GroupKey, event::RevisionPolicy, record::Record};
+use convene_model::{
+    GroupKey,
+    event::{Author, EventKind, RevisionPolicy},
+    record::{Record, RecordError},
+};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
@@ -13,6 +17,10 @@ use crate::{
         chunks::{self, Chunk, ChunkBuilder, ChunkError},
         quarantine::Quarantine,
         reactions, schema,
+    },
+    search::{
+        index::{Changes, IndexedGroup, indexed_chunk},
+        indexer::text_of,
     },
     store::{options::CHUNK_BYTES, types::Snapshot},
 };
@@ -61,13 +69,16 @@ fn attempt(
     let mut order: Vec<&Committed> = batch.iter().collect();
     // A stable sort: the batches of a group stay in order, the groups follow the tables' keys.
     order.sort_by_key(|committed| committed.pending.key);
+    let mut index =
+        IndexUpdate { chunk: indexed_chunk(&transaction)?, changes: Changes::default() };
     for group in order.chunk_by(|a, b| a.pending.key == b.pending.key) {
         let key = group[0].pending.key;
         match quarantine.detail(&key) {
-            None => carry_over(&transaction, key, group)?,
+            None => carry_over(&transaction, key, group, &mut index)?,
             Some(detail) => put_aside(&transaction, key, group, &detail)?,
         }
     }
+    index.changes.write(&transaction)?;
     let mut saved = HashSet::new();
     for (key, detail) in quarantine.unsaved() {
         let marked = transaction
@@ -84,7 +95,19 @@ fn attempt(
     Ok(saved)
 }
 
-fn carry_over(connection: &Connection, key: GroupKey, group: &[&Committed]) -> Result<(), Failure> {
+/// What changes in the index along with the tables.
+struct IndexUpdate {
+    /// The chunk up to which messages are in the index.
+    chunk: i64,
+    changes: Changes,
+}
+
+fn carry_over(
+    connection: &Connection,
+    key: GroupKey,
+    group: &[&Committed],
+    index: &mut IndexUpdate,
+) -> Result<(), Failure> {
     let contradiction = |detail: String| Failure::Contradiction { key, detail };
     let mut head = schema::head(connection, &key)?;
     let mut chunk = ChunkBuilder::new(head.seq + 1, head.chain);
@@ -104,7 +127,7 @@ fn carry_over(connection: &Connection, key: GroupKey, group: &[&Committed]) -> R
     }
     chunk.insert(connection, &key)?;
     insert_ids(connection, key, group)?;
-    let policy = apply_changes(connection, key, group)?;
+    let policy = apply_changes(connection, key, group, index)?;
     for change in group.iter().flat_map(|committed| &committed.pending.reactions) {
         reactions::apply(connection, &key, change)?;
     }
@@ -186,6 +209,7 @@ fn apply_changes(
     connection: &Connection,
     key: GroupKey,
     group: &[&Committed],
+    index: &mut IndexUpdate,
 ) -> Result<Option<RevisionPolicy>, Failure> {
     let pending = || group.iter().map(|committed| &committed.pending);
     let mut policies = pending().flat_map(|pending| pending.policies.iter().copied()).peekable();
@@ -204,7 +228,7 @@ fn apply_changes(
             }
             set = Some(policy);
         } else if let Some(change) = changes.next() {
-            apply(connection, key, change, discard)?;
+            apply(connection, key, change, discard, index)?;
         } else {
             return Ok(set);
         }
@@ -219,6 +243,7 @@ fn apply(
     key: GroupKey,
     change: Change,
     discard: bool,
+    index: &mut IndexUpdate,
 ) -> Result<(), Failure> {
     let texts = texts_of(connection, &key, change.message_seq)?;
     let superseded = match (change.deleted, discard) {
@@ -226,11 +251,32 @@ fn apply(
         (false, true) => &texts[texts.len() - 1..],
         (false, false) => &[],
     };
-    let message = read_record(connection, key, change.message_seq)?;
-    if !message.as_ref().is_some_and(is_message) {
+    let chunk = chunk_with(connection, key, change.message_seq)?;
+    let message = chunk.as_ref().and_then(|chunk| chunk.record(change.message_seq));
+    let Some(message) = message.filter(|message| is_message(message)) else {
         let (by, of) = (change.seq, change.message_seq);
         let detail = format!("event {by} changes event {of}, no message");
         return Err(Failure::Contradiction { key, detail });
+    };
+    if chunk.as_ref().is_some_and(|chunk| chunk.id <= index.chunk) {
+        let former = match texts.last() {
+            Some(edit) if *edit != change.message_seq => text_at(connection, key, *edit)?,
+            _ => text_of(message),
+        };
+        // A text that is gone went out of the index with its message.
+        if let Some(former) = former {
+            let new = match change.deleted {
+                true => None,
+                false => text_at(connection, key, change.seq)?,
+            };
+            let author = author_of(message)
+                .map_err(|error| Failure::Contradiction { key, detail: error.to_string() })?;
+            if let Some(author) = author {
+                let group = IndexedGroup::make(connection, &key)?;
+                let (old, new) = (Some(former.as_str()), new.as_deref());
+                index.changes.replace(&group, change.message_seq, &author, old, new);
+            }
+        }
     }
     for seq in superseded {
         erase(connection, key, *seq)?;
@@ -299,25 +345,20 @@ fn erase(connection: &Connection, key: GroupKey, seq: u64) -> Result<(), Failure
     Ok(())
 }
 
-fn read_record(
-    connection: &Connection,
-    key: GroupKey,
-    seq: u64,
-) -> Result<Option<Record>, Failure> {
-    let mut chunk = chunk_with(connection, key, seq)?;
-    Ok(chunk.as_mut().and_then(|chunk| chunk.record_mut(seq)).cloned())
+/// The text that an event set, unless it was erased.
+fn text_at(connection: &Connection, key: GroupKey, seq: u64) -> Result<Option<String>, Failure> {
+    let chunk = chunk_with(connection, key, seq)?;
+    Ok(chunk.as_ref().and_then(|chunk| chunk.record(seq)).and_then(text_of))
+}
+
+/// Who wrote a message.
+fn author_of(message: &Record) -> Result<Option<Author>, RecordError> {
+    let kind = message.decode()?.kind;
+    Ok(if let EventKind::MessagePosted(posted) = kind { Some(posted.author) } else { None })
 }
 
 fn chunk_with(connection: &Connection, key: GroupKey, seq: u64) -> Result<Option<Chunk>, Failure> {
-    let sql = format!(
-        "SELECT {} FROM chunks WHERE group_key = ?1 AND first_seq <= ?2
-         ORDER BY first_seq DESC LIMIT 1",
-        chunks::COLUMNS
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![&key.0[..], seq as i64])?;
-    let chunk = rows.next()?.map(|row| Chunk::read(&key, row)).transpose();
-    chunk.map_err(|error| match error {
+    chunks::containing(connection, &key, seq).map_err(|error| match error {
         ChunkError::Damaged(detail) => Failure::Contradiction { key, detail },
         ChunkError::Sqlite(error) => Failure::Sqlite(error),
     })

@@ -2,6 +2,8 @@
 
 use convene_model::GroupKey;
 
+use crate::search::query::QueryError;
+
 /// Why the store could not be opened, or could not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -24,9 +26,12 @@ pub enum StoreError {
         /// The first that is not there.
         missing: u64,
     },
-    /// The limit of a history query is 0 or too large.
+    /// The limit of a history query or a search is 0 or too large.
     #[error("{0} is no page size")]
     PageSize(usize),
+    /// A search query is none.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The files of the data directory do not belong together; nothing was changed.
     #[error("the data directory is refused: {0}")]
     Refused(String),

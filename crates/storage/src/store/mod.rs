@@ -15,7 +15,7 @@ use std::{
 
 use convene_model::{
     GroupId, GroupKey, MessageId, Timestamp,
-    history::{HistoryQuery, MessageDetail},
+    history::{HistoryQuery, MessageDetail, SearchPage, SearchRequest},
     record::Record,
 };
 use parking_lot::Mutex;
@@ -34,11 +34,12 @@ use crate::{
         keeper::{self, Settled},
         lookup::Lookup,
         overlay::Overlay,
-        projector::{Projector, ProjectorCounters, SinceCheckpoint},
+        projector::{IndexState, Projector, ProjectorCounters, SinceCheckpoint},
         quarantine::Quarantine,
         reader::Reader,
         schema, view,
     },
+    search,
 };
 
 use error::{CommitFailed, Overloaded, StoreError};
@@ -145,7 +146,9 @@ impl GroupStore {
         let first_file = 1 + journal.retired.len() as u64;
         let queue = Arc::new(CommitQueue::new(&options));
         let commits = Arc::new(CommitCounters::default());
+        let (index, unindexed) = IndexState::read(&rooms)?;
         let projections = Arc::new(ProjectorCounters::default());
+        projections.unindexed.store(unindexed, Ordering::Relaxed);
         let lookup = Arc::new(Lookup::open(&rooms_path)?);
         let settled = Arc::new(Settled::default());
         let reader = Reader::new(rooms_path, Arc::clone(&overlay), Arc::clone(&quarantine));
@@ -168,6 +171,7 @@ impl GroupStore {
             retired: journal.retired.into(),
             position,
             since_checkpoint: SinceCheckpoint::default(),
+            index,
             counters: Arc::clone(&projections),
         };
         let keeper = {
@@ -325,6 +329,21 @@ impl GroupStore {
         detail::detail(&self.inner.reader, &group, message_id, upto)
     }
 
+    /// Messages that answer a query, newest first, those merely submitted included, as if no message
+    /// after the event `upto` had been posted. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] when there is nothing to search for or too much, [`StoreError::PageSize`]
+    /// when the limit is none.
+    pub fn search(
+        &self,
+        group: GroupKey,
+        request: &SearchRequest,
+        upto: u64,
+    ) -> Result<SearchPage, StoreError> {
+        search::search(&self.inner.reader, &group, request, upto)
+    }
+
     /// The groups that want to be woken, and when; those in quarantine are left out. Blocks.
     ///
     /// # Errors
@@ -345,6 +364,7 @@ impl GroupStore {
             events: inner.commits.events.load(Ordering::Relaxed),
             projected_events: inner.projections.events.load(Ordering::Relaxed),
             projections: inner.projections.transactions.load(Ordering::Relaxed),
+            unindexed_events: inner.projections.unindexed.load(Ordering::Relaxed),
             queued_events: inner.queue.events(),
             lag_events: inner.overlay.events(),
             lag_bytes: inner.overlay.bytes(),
@@ -368,6 +388,18 @@ impl GroupStore {
     /// nothing ever needs to wait for the projector.
     pub fn settle(&self) {
         self.inner.settled.wait_until(|| self.inner.overlay.events() == 0);
+    }
+}
+
+impl GroupStore {
+    /// Waits until everything that was submitted is in the search index. Blocks; for tests and
+    /// tools, since a search finds what is not there, too.
+    pub fn settle_index(&self) {
+        let inner = &self.inner;
+        inner.inbox.hurry();
+        inner.settled.wait_until(|| {
+            inner.overlay.events() == 0 && inner.projections.unindexed.load(Ordering::Relaxed) == 0
+        });
     }
 }
 

@@ -32,6 +32,9 @@ pub const PROJECTOR_BATCH_EVENTS: usize = 8192;
 /// How long the projector waits for more, in milliseconds: small transactions would make it fall
 /// behind and leave small chunks.
 pub const PROJECTOR_LINGER_MS: u64 = 100;
+/// Projected events that may wait for the search index before the projector sees to it first.
+/// Until a message is in the index, a search of its group reads through it.
+pub const MAX_UNINDEXED_EVENTS: u64 = 400_000;
 /// Bytes at which a stored chunk of a group's events is closed.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Rows that one read transaction sees at most: a pinned reader makes the WAL grow.

@@ -124,6 +124,8 @@ pub struct StoreStats {
     pub projected_events: u64,
     /// Transactions in which it did.
     pub projections: u64,
+    /// Projected events that the search index has not seen yet, about; 0 when there are none.
+    pub unindexed_events: u64,
     /// Events that wait for the committer.
     pub queued_events: u64,
     /// Events that are not projected yet, those that wait for the committer included.

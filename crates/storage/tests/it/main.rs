@@ -5,6 +5,7 @@ mod changes;
 mod database;
 mod durability;
 mod reads;
+mod search;
 mod support;
 
 /// What `support` needs, by one name here and in the unit tests.

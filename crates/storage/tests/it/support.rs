@@ -18,7 +18,10 @@ use convene_model::{
         Author, Deleted, Edited, Event, EventKind, GroupConfig, Posted, Reaction, RevisionPolicy,
         RunFinished, RunStatus,
     },
-    history::{Excerpt, FinishedRun, HistoryQuery, Message, MessageDetail, Reactions, Revision},
+    history::{
+        Excerpt, FinishedRun, HistoryQuery, Message, MessageDetail, Reactions, Revision,
+        SearchRequest,
+    },
     limits::{EXCERPT_CHARS, MAX_REVISIONS_LISTED},
     record::{CHAIN_START, Chain, Record},
 };
@@ -96,7 +99,7 @@ impl Group {
     pub(crate) fn page(&self, query: HistoryQuery, upto: u64) -> PageParts {
         let limit = query.page_size().unwrap();
         let seen = || self.events.iter().filter(move |event| event.seq <= upto);
-        let all: Vec<Message> = seen().filter_map(|event| self.message(event, upto)).collect();
+        let all = self.messages(upto);
         // The page reaches over the messages `from..to` of all.
         let not_before = |seq: u64| all.iter().filter(|message| message.seq < seq).count();
         let (from, to) = match query {
@@ -156,6 +159,24 @@ impl Group {
             }
         }
         PageParts { messages, runs, answered, more_before, more_after }
+    }
+
+    /// All messages as they are.
+    pub(crate) fn messages(&self, upto: u64) -> Vec<Message> {
+        let seen = self.events.iter().filter(|event| event.seq <= upto);
+        seen.filter_map(|event| self.message(event, upto)).collect()
+    }
+
+    /// The numbers of the messages that hold all of these words, newest first, one more than
+    /// `limit` if there are so many.
+    pub(crate) fn search(&self, words: &[&str], before: Option<u64>, limit: usize) -> Vec<u64> {
+        let mut found = self.messages(self.head());
+        found.retain(|message| {
+            let text = &message.posted.text;
+            message.seq < before.unwrap_or(u64::MAX)
+                && words.iter().all(|word| text.split(' ').any(|other| other == *word))
+        });
+        found.iter().rev().map(|message| message.seq).take(limit + 1).collect()
     }
 
     /// What is known of a message in detail, by the simplest means.
@@ -341,6 +362,10 @@ pub(crate) fn around(seq: u64, limit: usize) -> HistoryQuery {
     HistoryQuery { around: Some(seq), ..query(None, None, limit) }
 }
 
+pub(crate) fn searching(query: &str) -> SearchRequest {
+    SearchRequest { query: query.into(), before: None, author: None, limit: None }
+}
+
 /// Opens a store that must not fail.
 pub(crate) fn open(dir: &tempfile::TempDir) -> GroupStore {
     open_with(dir, StoreOptions::default()).unwrap()
@@ -367,6 +392,8 @@ pub(crate) fn wherever_it_lies(write: impl FnOnce(&GroupStore), check: impl Fn(&
     write(&store);
     check(&store);
     store.settle();
+    check(&store);
+    store.settle_index();
     check(&store);
     drop(store);
     check(&open(&dir));

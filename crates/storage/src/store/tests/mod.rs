@@ -34,6 +34,11 @@ fn open_held_with(
 }
 
 impl GroupStore {
+    /// Whether messages are kept out of the search index from now on.
+    fn hold_index(&self, hold: bool) {
+        self.inner.inbox.hold_index(hold);
+    }
+
     /// Lets the projector carry over so many events more; `None`: all.
     fn let_project(&self, events: Option<usize>) {
         self.inner.inbox.allow(events);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use convene_model::{
     MessageId,
     event::{EventKind, RevisionPolicy},
-    history::HistoryQuery,
+    history::{HistoryQuery, SearchRequest},
     record::Record,
 };
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use super::{
     open_held_with,
     support::{
         Group, around, commit, delete, edit, message, policy, query, react, reply, run_finished,
-        unlisted,
+        searching, unlisted,
     },
 };
 
@@ -52,7 +52,20 @@ enum Op {
     Load {
         group: usize,
     },
+    /// Whether messages are kept out of the search index from now on.
+    HoldIndex(bool),
+    /// Waits until all that is projected is in it.
+    SettleIndex,
+    Search {
+        group: usize,
+        words: [usize; 2],
+        before: Option<u64>,
+        limit: usize,
+    },
 }
+
+/// Words of which messages are made.
+const WORDS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "edited"];
 
 /// One event; what it refers to is found by counting through what there is.
 #[derive(Debug, Clone)]
@@ -101,6 +114,10 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..2_usize, 1..40_u64, 0..20_u64)
             .prop_map(|(group, from, len)| Op::Events { group, from, len }),
         2 => (0..2_usize).prop_map(|group| Op::Load { group }),
+        2 => any::<bool>().prop_map(Op::HoldIndex),
+        1 => Just(Op::SettleIndex),
+        4 => (0..2_usize, [0..WORDS.len(), 0..WORDS.len()], place(), 1..8_usize)
+            .prop_map(|(group, words, before, limit)| Op::Search { group, words, before, limit }),
     ]
 }
 
@@ -168,6 +185,15 @@ impl World {
             }
             Op::Events { group, from, len } => self.check_events(*group, *from, from + len),
             Op::Load { group } => self.check_load(*group),
+            Op::HoldIndex(hold) => self.store.hold_index(*hold),
+            Op::SettleIndex => {
+                self.apply(&Op::Settle);
+                self.store.hold_index(false);
+                self.store.settle_index();
+            }
+            Op::Search { group, words, before, limit } => {
+                self.check_search(*group, &words.map(|word| WORDS[word]), *before, *limit);
+            }
         }
     }
 
@@ -175,6 +201,22 @@ impl World {
         let group = &self.groups[group].group;
         let page = self.store.history(group.key, query, group.head()).unwrap();
         assert_eq!(page, group.page(query, group.head()), "{query:?}");
+    }
+
+    fn check_search(&self, group: usize, words: &[&str], before: Option<u64>, limit: usize) {
+        let group = &self.groups[group].group;
+        let request = SearchRequest { before, limit: Some(limit), ..searching(&words.join(" ")) };
+        let page = self.store.search(group.key, &request, group.head()).unwrap();
+        let mut found: Vec<u64> = page.hits.iter().map(|hit| hit.message.seq).collect();
+        let expected = group.search(words, before, limit);
+        assert_eq!(page.more, expected.len() > limit, "{request:?}");
+        found.extend(expected.get(limit));
+        assert_eq!(found, expected, "{request:?}");
+        for hit in page.hits {
+            let now = group.messages(group.head()).into_iter();
+            assert_eq!(Some(&hit.message), now.rev().find(|m| m.seq == hit.message.seq).as_ref());
+            assert!(hit.snippet.iter().any(|piece| piece.hit), "{:?}", hit.snippet);
+        }
     }
 
     fn check_events(&self, group: usize, from: u64, to: u64) {
@@ -209,7 +251,12 @@ impl Member {
             events.push(match *kind {
                 Kind::Post(size) => {
                     self.alive.push(seq);
-                    message(&format!("m{seq}"), &"ä".repeat(size))
+                    let words = WORDS.iter().enumerate().filter(|(bit, _)| size >> bit & 1 == 1);
+                    let words: Vec<_> = words.map(|(_, word)| *word).collect();
+                    message(
+                        &format!("m{seq}"),
+                        &format!("{} {}", words.join(" "), "ä".repeat(size)),
+                    )
                 }
                 Kind::Reply(index) => {
                     // What it answers may be there, or not, or be deleted.
@@ -286,9 +333,9 @@ proptest! {
         for op in &ops {
             world.apply(op);
         }
-        for settled in [false, true] {
-            if settled {
-                world.apply(&Op::Settle);
+        for stage in [None, Some(Op::Settle), Some(Op::SettleIndex)] {
+            if let Some(op) = stage {
+                world.apply(&op);
             }
             for group in 0..2 {
                 world.apply(&Op::Load { group });
@@ -299,6 +346,9 @@ proptest! {
                 for limit in [1, 5, 200] {
                     world.apply(&Op::Page { group, before: None, after: None, limit });
                     world.apply(&Op::Page { group, before: None, after: Some(0), limit });
+                }
+                for word in WORDS {
+                    world.check_search(group, &[word], None, 50);
                 }
                 let member = &world.groups[group];
                 for post in &member.alive {
