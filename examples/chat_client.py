@@ -96,6 +96,16 @@ class Stream:
         self.socket.send(json.dumps(frame))
         return message_id
 
+    def change(self, kind, message_id, **what):
+        """Edits a message, reacts to it and the like; returns the number of the event."""
+        ref = str(uuid.uuid4())
+        frame = {"type": kind, "ref": ref, "message_id": message_id, **what}
+        self.socket.send(json.dumps(frame))
+        answer = next(frame for frame in self.frames() if frame.get("ref") == ref)
+        if answer["type"] == "error":
+            sys.exit(f"{kind} refused: {answer['code']}")
+        return answer["seq"]
+
     def frames(self):
         while True:
             frame = json.loads(self.socket.recv(timeout=60))
@@ -154,9 +164,13 @@ def main():
     print(f"posted as event {frame['seq']}")
     with stream.stack:
         finished = print_reply(stream, cut_after=40)
-    print(f"run {finished['run_id']} {finished['status']} at event {stream.last_seq}")
-    if finished["status"] != "completed":
-        sys.exit(1)
+        print(f"run {finished['run_id']} {finished['status']} at event {stream.last_seq}")
+        if finished["status"] != "completed":
+            sys.exit(1)
+        reacted = stream.change("react", finished["message_id"], emoji="👍", on=True)
+        print(f"thanked as event {reacted}")
+        edited = stream.change("edit", posted, text=f"{args.text} (thank you)")
+        print(f"edited as event {edited}")
 
 
 if __name__ == "__main__":

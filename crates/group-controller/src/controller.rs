@@ -7,6 +7,8 @@ use convene_model::{
     frame::{DetachReason, GroupFrame, GroupState, RunPhase, RunView},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Address, Effect, Input, commands,
     live::Live,
@@ -62,9 +64,39 @@ pub enum SnapshotError {
     /// It is not a snapshot.
     #[error("the snapshot cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// Another version of the program wrote it.
+    #[error("the snapshot has format {0}, and this program reads format {SNAPSHOT_FORMAT}")]
+    Format(u32),
     /// An event after it cannot follow.
     #[error(transparent)]
     Impossible(#[from] ImpossibleEvent),
+}
+
+/// The form of the snapshots that are written; it grows with each change that the reader of the
+/// former form could not read.
+const SNAPSHOT_FORMAT: u32 = 1;
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    format: u32,
+    state: &'a State,
+}
+
+fn read_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    #[derive(Deserialize)]
+    struct Whole {
+        state: State,
+    }
+    let Format { format } = serde_json::from_slice(bytes)?;
+    if format != SNAPSHOT_FORMAT {
+        return Err(SnapshotError::Format(format));
+    }
+    let Whole { state } = serde_json::from_slice(bytes)?;
+    Ok(state)
 }
 
 impl Controller {
@@ -83,7 +115,7 @@ impl Controller {
         snapshot: Option<&[u8]>,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, SnapshotError> {
-        let mut state: Option<State> = snapshot.map(serde_json::from_slice).transpose()?;
+        let mut state = snapshot.map(read_snapshot).transpose()?;
         for event in events {
             match &mut state {
                 Some(state) => state.apply(&event)?,
@@ -100,7 +132,8 @@ impl Controller {
     #[must_use]
     pub fn snapshot(&self) -> Option<Vec<u8>> {
         let state = self.state.as_ref()?;
-        Some(serde_json::to_vec(state).expect("the state's maps have text keys"))
+        let snapshot = Snapshot { format: SNAPSHOT_FORMAT, state };
+        Some(serde_json::to_vec(&snapshot).expect("the state's maps have text keys"))
     }
 
     /// The durable state; `None` while the group does not exist.
@@ -138,7 +171,7 @@ impl Controller {
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        self.durable_deadline().into_iter().chain(self.live.next_expiry()).min()
+        self.durable_deadline().into_iter().chain(self.live.next_deadline()).min()
     }
 }
 
@@ -164,7 +197,7 @@ impl Turn<'_> {
             Input::Configure(config) => commands::configure(self, config),
             Input::Revoke(user_id) => commands::revoke(self, user_id),
             Input::Closed(upstream) => {
-                self.live.close(upstream);
+                self.live.close(self.now, upstream);
                 Ok(())
             }
             Input::Attach { from, r#ref, access, after, history } => {
@@ -183,6 +216,27 @@ impl Turn<'_> {
             Input::Cancel { from, r#ref, run_id } => {
                 let done = commands::cancel(self, &from, &r#ref, &run_id);
                 self.answer(from, Some(r#ref), done)
+            }
+            Input::Edit { from, r#ref, message_id, text, target } => {
+                let done = commands::edit(self, &from, &r#ref, message_id, text, target);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Delete { from, r#ref, message_id, target } => {
+                let done = commands::delete(self, &from, &r#ref, message_id, target);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::React(react) => {
+                let (from, r#ref) = (react.from.clone(), react.r#ref.clone());
+                let done = commands::react(self, react);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Pin { from, r#ref, message_id, on, target } => {
+                let done = commands::pin(self, &from, &r#ref, message_id, on, target);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Typing { from } => {
+                commands::typing(self, &from);
+                Ok(())
             }
             Input::Refuse { from, r#ref, code, detail, retry_after_ms } => {
                 self.send(
@@ -241,6 +295,9 @@ impl Turn<'_> {
                 address,
                 GroupFrame::Detached { reason: DetachReason::TokenExpired, user_id: None },
             );
+        }
+        if let Some(frame) = self.live.presence_due(self.now) {
+            self.effects.push(Effect::Broadcast(frame));
         }
         let Some(state) = self.state.as_ref() else { return };
         let due = state
@@ -328,7 +385,8 @@ impl Turn<'_> {
             paused: state.config.paused,
             runs: runs.collect(),
             pins: state.pins.clone(),
-            ..GroupState::default()
+            present: self.live.presence.listed().cloned().collect(),
+            present_count: self.live.presence.count(),
         }
     }
 }

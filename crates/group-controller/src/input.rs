@@ -2,7 +2,11 @@
 
 use convene_model::{
     Code, ConnId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId, UpstreamId,
-    UserId, agents::Outcome, claims::Access, event::GroupConfig, infra::HistoryMode,
+    UserId,
+    agents::Outcome,
+    claims::Access,
+    event::{Author, GroupConfig},
+    infra::HistoryMode,
 };
 
 /// One connection of one upstream.
@@ -67,6 +71,50 @@ pub enum Input {
         /// Which run.
         run_id: RunId,
     },
+    /// Somebody replaces the text of a message.
+    Edit {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Its new text.
+        text: String,
+        /// The message as it stands.
+        target: Option<Target>,
+    },
+    /// Somebody takes a message back.
+    Delete {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// The message as it stands.
+        target: Option<Target>,
+    },
+    /// Somebody puts a reaction on a message or takes it off.
+    React(React),
+    /// Somebody pins a message or takes it off.
+    Pin {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Whether it should be pinned.
+        on: bool,
+        /// The message as it stands.
+        target: Option<Target>,
+    },
+    /// Somebody is writing.
+    Typing {
+        /// Whose frame it is.
+        from: Address,
+    },
     /// A frame that could not be read, or that the host refuses; answered in its turn.
     Refuse {
         /// Whose frame it is.
@@ -123,8 +171,50 @@ pub struct Post {
     pub reply_to: Option<MessageId>,
     /// The message that already has this id, committed or not.
     pub found: Option<Found>,
-    /// Whether the message that it answers exists; `true` when it answers none.
-    pub reply_to_exists: bool,
+    /// The message that it answers, as it stands.
+    pub answered: Option<Target>,
+}
+
+/// A reaction put on or taken off, with what the host looked up for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct React {
+    /// Whose frame it is.
+    pub from: Address,
+    /// Repeated by the answer.
+    pub r#ref: Ref,
+    /// Which message.
+    pub message_id: MessageId,
+    /// The emoji.
+    pub emoji: String,
+    /// Whether it should stand.
+    pub on: bool,
+    /// The message as it stands.
+    pub target: Option<Target>,
+    /// The reactions that stand on it.
+    pub reactions: Vec<Standing>,
+}
+
+/// A message that a command refers to, as it stands after everything that the controller has said
+/// so far, committed or not. The host looks it up; `None` in its place means that there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The number of the event that posted it.
+    pub seq: u64,
+    /// Who wrote it.
+    pub author: Author,
+    /// Whether it was taken back.
+    pub deleted: bool,
+    /// Its current text.
+    pub text: String,
+}
+
+/// An emoji on a message, and who put it there; at least one did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The emoji.
+    pub emoji: String,
+    /// Who put it there.
+    pub authors: Vec<Author>,
 }
 
 /// A message that the host found.

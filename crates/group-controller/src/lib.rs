@@ -10,11 +10,12 @@ mod effect;
 mod input;
 mod live;
 mod mention;
+mod presence;
 mod runs;
 mod state;
 mod triggers;
 
 pub use controller::{Controller, Rejected, SnapshotError, Step};
 pub use effect::{Effect, Invocation};
-pub use input::{Address, Found, Input, Post, RunEnd};
+pub use input::{Address, Found, Input, Post, React, RunEnd, Standing, Target};
 pub use state::{ImpossibleEvent, Phase, Run, State};

@@ -1,21 +1,27 @@
-//! What lives only while the controller is in memory: connections and the text of running replies.
+//! What lives only while the controller is in memory: connections, who is present, and the text of
+//! running replies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use convene_model::{
     ConnId, RunId, Timestamp, UpstreamId, UserId,
     claims::Access,
+    frame::GroupFrame,
     limits::{EXPIRED_TOKEN_GRACE, MAX_CONNS_PER_UPSTREAM, MAX_UPSTREAMS_PER_GROUP},
 };
 
-use crate::Address;
+use crate::{Address, presence::Presence};
 
-/// Connections and the text of running replies.
+/// Connections, who is present, and the text of running replies.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     upstreams: BTreeMap<UpstreamId, BTreeMap<ConnId, Access>>,
     /// When each connection is detached unless it renews.
     expiry: BTreeSet<(Timestamp, Address)>,
+    pub(crate) presence: Presence,
     /// The text so far of each running reply.
     pub(crate) replies: BTreeMap<RunId, String>,
 }
@@ -35,25 +41,27 @@ impl Live {
         }
     }
 
-    pub(crate) fn join(&mut self, address: Address, access: Access) {
-        self.leave(&address);
+    /// Takes a connection in, or renews its right; its user is the one that it had.
+    pub(crate) fn join(&mut self, now: Timestamp, address: Address, access: Access) {
+        if self.take(&address).is_none() {
+            self.presence.arrive(now, &access.claims.user_id);
+        }
         self.expiry.insert((detach_at(&access), address.clone()));
         self.upstreams.entry(address.upstream).or_default().insert(address.conn, access);
     }
 
-    pub(crate) fn leave(&mut self, address: &Address) -> bool {
-        let Some(conns) = self.upstreams.get_mut(&address.upstream) else { return false };
-        let Some(access) = conns.remove(&address.conn) else { return false };
-        if conns.is_empty() {
-            self.upstreams.remove(&address.upstream);
+    pub(crate) fn leave(&mut self, now: Timestamp, address: &Address) -> bool {
+        let access = self.take(address);
+        if let Some(access) = &access {
+            self.presence.depart(now, &access.claims.user_id);
         }
-        self.expiry.remove(&(detach_at(&access), address.clone()));
-        true
+        access.is_some()
     }
 
-    pub(crate) fn close(&mut self, upstream: UpstreamId) {
-        if self.upstreams.remove(&upstream).is_some() {
-            self.expiry.retain(|(_, address)| address.upstream != upstream);
+    pub(crate) fn close(&mut self, now: Timestamp, upstream: UpstreamId) {
+        for (conn, access) in self.upstreams.remove(&upstream).unwrap_or_default() {
+            self.expiry.remove(&(detach_at(&access), Address { upstream, conn }));
+            self.presence.depart(now, &access.claims.user_id);
         }
     }
 
@@ -62,39 +70,59 @@ impl Live {
         let mut gone = Vec::new();
         while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, address)) = self.expiry.pop_first() else { break };
-            self.leave(&address);
+            self.leave(now, &address);
             gone.push(address);
         }
         gone
     }
 
-    /// Takes the connections that `which` says yes to.
-    pub(crate) fn leave_where(&mut self, which: impl Fn(&Access) -> bool) -> Vec<Address> {
-        let gone: Vec<Address> = self
-            .upstreams
-            .iter()
-            .flat_map(|(upstream, conns)| {
-                conns.iter().map(move |(conn, access)| (upstream, conn, access))
-            })
-            .filter(|(_, _, access)| which(access))
-            .map(|(upstream, conn, _)| Address { upstream: *upstream, conn: conn.clone() })
-            .collect();
-        for address in &gone {
-            self.leave(address);
+    /// Takes all connections of a user and the user's presence with them; what there is to tell the
+    /// others, if anybody is there.
+    pub(crate) fn expel(&mut self, user_id: &UserId) -> Option<GroupFrame> {
+        let mut gone = Vec::new();
+        for (upstream, conns) in &self.upstreams {
+            for (conn, access) in conns {
+                if access.claims.user_id == *user_id {
+                    gone.push(Address { upstream: *upstream, conn: conn.clone() });
+                }
+            }
         }
-        gone
+        for address in &gone {
+            self.take(address);
+        }
+        self.presence.expel(user_id).filter(|_| !self.expiry.is_empty())
     }
 
-    pub(crate) fn leave_user(&mut self, user_id: &UserId) {
-        self.leave_where(|access| access.claims.user_id == *user_id);
+    /// Takes all connections. Nobody is left who could be told of it.
+    pub(crate) fn expel_all(&mut self) -> Vec<Address> {
+        self.upstreams.clear();
+        self.presence = Presence::default();
+        mem::take(&mut self.expiry).into_iter().map(|(_, address)| address).collect()
     }
 
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiry.first().map(|(at, _)| *at)
+    /// Lets the users leave whose time has come; what there is to tell everybody, if anybody is
+    /// there.
+    pub(crate) fn presence_due(&mut self, now: Timestamp) -> Option<GroupFrame> {
+        self.presence.run(now).filter(|_| !self.expiry.is_empty())
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        let expiry = self.expiry.first().map(|(at, _)| *at);
+        expiry.into_iter().chain(self.presence.next_deadline()).min()
     }
 
     pub(crate) fn connections(&self) -> usize {
         self.expiry.len()
+    }
+
+    fn take(&mut self, address: &Address) -> Option<Access> {
+        let conns = self.upstreams.get_mut(&address.upstream)?;
+        let access = conns.remove(&address.conn)?;
+        if conns.is_empty() {
+            self.upstreams.remove(&address.upstream);
+        }
+        self.expiry.remove(&(detach_at(&access), address.clone()));
+        Some(access)
     }
 }
 

@@ -29,6 +29,12 @@ impl End {
         Self { status, code: None, detail: None, usage: None }
     }
 
+    /// The message that woke the run is there no longer.
+    fn unasked() -> Self {
+        let detail = Some("The message that it answers was deleted.".to_owned());
+        Self { detail, ..Self::of(RunStatus::Cancelled) }
+    }
+
     pub(crate) fn failed(code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { code: Some(code.into()), detail: Some(detail.into()), ..Self::of(RunStatus::Failed) }
     }
@@ -92,6 +98,15 @@ pub(crate) fn end_removed(turn: &mut Turn<'_>) {
     for run_id in removed {
         let end = End::failed(failure::AGENT_REMOVED, "The agent was taken out of the group.");
         finish(turn, &run_id, end, true);
+    }
+}
+
+/// Ends the runs that a deleted message woke and that have not begun.
+pub(crate) fn end_unasked(turn: &mut Turn<'_>, trigger: &MessageId) {
+    let runs = turn.state().runs.iter();
+    let waiting = runs.filter(|run| run.trigger == *trigger && run.phase == Phase::Queued);
+    for run_id in waiting.map(|run| run.run_id.clone()).collect::<Vec<_>>() {
+        finish(turn, &run_id, End::unasked(), false);
     }
 }
 
@@ -160,11 +175,15 @@ pub(crate) fn recover(turn: &mut Turn<'_>) {
     }
 }
 
-/// An attempt was cut off. One that showed nothing is driven again; one that had begun to answer
-/// is not, since its text cannot be taken back. `exhausted` is how the last attempt ends the run.
+/// An attempt was cut off. One that showed nothing is driven again, unless the message that woke it
+/// is there no longer; one that had begun to answer is not, since its text cannot be taken back.
+/// `exhausted` is how the last attempt ends the run.
 fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End) {
     match run.phase {
         Phase::Queued => {}
+        Phase::Thinking { .. } if !turn.state().remembers(&run.trigger) => {
+            finish(turn, &run.run_id, End::unasked(), false);
+        }
         Phase::Thinking { attempt, deadline } if attempt < MAX_ATTEMPTS => {
             start(turn, run, attempt + 1, deadline);
         }
@@ -186,7 +205,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());
     // What was cut short wakes nobody: half a sentence is no request.
     let whole = reply.as_ref().filter(|_| end.status == RunStatus::Completed);
-    let decided = whole.and_then(|reply| triggers::decide(turn, reply, turn.next_seq()));
+    let decided = whole.and_then(|reply| triggers::decide(turn, reply, None, turn.next_seq()));
     if let Some(reply) = reply {
         turn.emit(EventKind::MessagePosted(reply));
     }

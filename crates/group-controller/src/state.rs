@@ -37,7 +37,7 @@ pub struct State {
     /// The pinned messages, in the order in which they were pinned.
     pub(crate) pins: Vec<PinView>,
     /// Messages that are too old for the window, but woke a run that has not ended.
-    pub(crate) pinned: Vec<Remembered>,
+    pub(crate) awaited: Vec<Remembered>,
 }
 
 /// A run that has not ended.
@@ -141,7 +141,7 @@ impl State {
             window_bytes: 0,
             messages: 0,
             pins: Vec::new(),
-            pinned: Vec::new(),
+            awaited: Vec::new(),
         })
     }
 
@@ -219,6 +219,12 @@ impl State {
         Ok(())
     }
 
+    /// The pinned messages, in the order in which they were pinned.
+    #[must_use]
+    pub fn pins(&self) -> &[PinView] {
+        &self.pins
+    }
+
     /// Runs that have not ended, in the order of their triggers.
     #[must_use]
     pub fn runs(&self) -> &[Run] {
@@ -274,7 +280,7 @@ impl State {
             let Some(oldest) = self.window.pop_front() else { break };
             self.window_bytes -= oldest.message.text.len();
             if self.runs.iter().any(|run| run.trigger == oldest.message.message_id) {
-                self.pinned.push(oldest);
+                self.awaited.push(oldest);
             }
         }
     }
@@ -282,20 +288,26 @@ impl State {
     /// What the agent that `trigger` wakes is shown, oldest first: the newest messages within
     /// [`CONTEXT_MESSAGES`] and [`CONTEXT_BYTES`], and `trigger` among them however old it is.
     pub(crate) fn context(&self, trigger: &MessageId) -> Vec<ContextMessage> {
-        let pinned = self.pinned.iter().find(|m| m.message.message_id == *trigger);
-        let mut bytes = pinned.map_or(0, |pinned| pinned.message.text.len());
+        let awaited = self.awaited.iter().find(|m| m.message.message_id == *trigger);
+        let mut bytes = awaited.map_or(0, |awaited| awaited.message.text.len());
         let newest =
-            self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(pinned.is_some()));
+            self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(awaited.is_some()));
         let mut messages: Vec<_> = newest
             .take_while(|remembered| {
                 bytes += remembered.message.text.len();
                 bytes <= CONTEXT_BYTES
             })
-            .chain(pinned)
+            .chain(awaited)
             .map(|remembered| remembered.message.clone())
             .collect();
         messages.reverse();
         messages
+    }
+
+    /// Whether a message that woke a run which has not ended is there still; a deleted one is not.
+    pub(crate) fn remembers(&self, trigger: &MessageId) -> bool {
+        let mut remembered = self.window.iter().rev().chain(&self.awaited);
+        remembered.any(|remembered| remembered.message.message_id == *trigger)
     }
 
     fn reword(&mut self, message_id: &MessageId, text: &str) {
@@ -305,7 +317,7 @@ impl State {
             context_text(text).clone_into(&mut remembered.message.text);
             self.window_bytes += remembered.message.text.len();
             self.trim_window();
-        } else if let Some(remembered) = self.pinned.iter_mut().find(is_it) {
+        } else if let Some(remembered) = self.awaited.iter_mut().find(is_it) {
             context_text(text).clone_into(&mut remembered.message.text);
         }
     }
@@ -315,7 +327,7 @@ impl State {
         if let Some(gone) = at.and_then(|at| self.window.remove(at)) {
             self.window_bytes -= gone.message.text.len();
         }
-        self.pinned.retain(|m| m.message.message_id != *message_id);
+        self.awaited.retain(|m| m.message.message_id != *message_id);
         self.unpin(message_id);
     }
 
@@ -349,7 +361,7 @@ impl State {
     fn end(&mut self, run_id: &RunId) {
         self.runs.retain(|run| run.run_id != *run_id);
         let runs = &self.runs;
-        self.pinned.retain(|m| runs.iter().any(|run| run.trigger == m.message.message_id));
+        self.awaited.retain(|m| runs.iter().any(|run| run.trigger == m.message.message_id));
     }
 
     fn stream(&mut self, run_id: &RunId) {

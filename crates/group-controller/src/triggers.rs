@@ -1,10 +1,10 @@
 //! Which agents a message wakes, and why not.
 
 use convene_model::{
-    RunId,
+    AgentId, RunId,
     event::{
-        Candidate, Decision, GroupAgent, Posted, SuppressReason, TriggerDecided, TriggerPolicy,
-        WakeReason,
+        Author, Candidate, Decision, GroupAgent, Posted, SuppressReason, TriggerDecided,
+        TriggerPolicy, WakeReason,
     },
     limits::{AGENT_COOLDOWN, MAX_QUEUED_RUNS, MAX_ROUNDS},
 };
@@ -15,12 +15,22 @@ use crate::{
 };
 
 /// What is decided about each agent that the message brings into question; `None` when it brings
-/// none into question. The caller records it in the message's commit.
-pub(crate) fn decide(turn: &Turn<'_>, posted: &Posted, message_seq: u64) -> Option<TriggerDecided> {
+/// none into question. `answered` wrote the message that it answers. The caller records it in the
+/// message's commit.
+pub(crate) fn decide(
+    turn: &Turn<'_>,
+    posted: &Posted,
+    answered: Option<&Author>,
+    message_seq: u64,
+) -> Option<TriggerDecided> {
     let mut candidates = Vec::new();
+    let agents = &turn.state().config.agents;
+    // Who asks one agent about the words of another does not ask both.
+    let names_none = agents.iter().all(|agent| !mentions(posted, agent));
+    let answered = answered.and_then(as_agent).filter(|_| names_none);
     let mut queued = turn.state().runs.iter().filter(|run| run.phase == Phase::Queued).count();
-    for (index, agent) in turn.state().config.agents.iter().enumerate() {
-        let Some(reason) = wake_reason(posted, agent) else { continue };
+    for (index, agent) in agents.iter().enumerate() {
+        let Some(reason) = wake_reason(posted, answered, agent) else { continue };
         let decision = match suppressed(turn, posted, agent, reason) {
             Some(reason) => Decision::Suppressed { reason },
             None if queued >= MAX_QUEUED_RUNS => {
@@ -49,22 +59,30 @@ fn run_id(message_seq: u64, index: usize) -> RunId {
 }
 
 /// Why the message would wake the agent, if it brings it into question at all.
-fn wake_reason(posted: &Posted, agent: &GroupAgent) -> Option<WakeReason> {
+fn wake_reason(
+    posted: &Posted,
+    answered: Option<&AgentId>,
+    agent: &GroupAgent,
+) -> Option<WakeReason> {
     let by = as_agent(&posted.author);
     if by == Some(&agent.agent_id) {
         return None;
     }
-    let mentioned = posted.mentions.iter().any(|id| id.as_str() == agent.agent_id.as_str());
-    match (by, mentioned, agent.trigger) {
+    match (by, mentions(posted, agent), agent.trigger) {
         (None, true, _) => Some(WakeReason::Mention),
         (Some(_), true, _) => Some(WakeReason::Discussion),
+        (None, false, _) if answered == Some(&agent.agent_id) => Some(WakeReason::Reply),
         (None, false, TriggerPolicy::Auto) => Some(WakeReason::Auto),
         (None, false, TriggerPolicy::Off | TriggerPolicy::Mention) | (Some(_), false, _) => None,
     }
 }
 
-/// Why the agent is not woken all the same. A human's explicit mention is never suppressed by
-/// cooldown or rounds: it queues.
+fn mentions(posted: &Posted, agent: &GroupAgent) -> bool {
+    posted.mentions.iter().any(|id| id.as_str() == agent.agent_id.as_str())
+}
+
+/// Why the agent is not woken all the same. A human's explicit mention or answer is never suppressed
+/// by cooldown or rounds: it queues.
 fn suppressed(
     turn: &Turn<'_>,
     posted: &Posted,
@@ -78,7 +96,7 @@ fn suppressed(
         return Some(SuppressReason::Paused);
     }
     match reason {
-        WakeReason::Mention => None,
+        WakeReason::Mention | WakeReason::Reply => None,
         WakeReason::Auto => cooling(turn, agent),
         WakeReason::Discussion if posted.hop >= MAX_ROUNDS => Some(SuppressReason::MaxRounds),
         WakeReason::Discussion => cooling(turn, agent),

@@ -41,16 +41,13 @@ pub(crate) fn attach(
         return Ok(());
     }
 
-    let attached = GroupFrame::Attached {
-        r#ref: r#ref.clone(),
-        seq,
-        epoch: state.identity.epoch,
-        history: ours,
-        state: turn.view(),
-    };
+    let epoch = state.identity.epoch;
     let in_stream = turn.live.access(from).is_some();
-    turn.live.join(from.clone(), access);
-    turn.send(from.clone(), attached);
+    turn.live.join(turn.now, from.clone(), access);
+    // The user is among those who are present.
+    let state = turn.view();
+    let r#ref = r#ref.clone();
+    turn.send(from.clone(), GroupFrame::Attached { r#ref, seq, epoch, history: ours, state });
     if let Some(after) = after.filter(|after| *after < seq) {
         turn.effects.push(Effect::Replay { to: from.clone(), after, upto: seq });
     }

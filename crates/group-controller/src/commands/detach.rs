@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn detach(turn: &mut Turn<'_>, from: &Address, r#ref: &Ref) -> Result<(), Rejected> {
-    if !turn.live.leave(from) {
+    if !turn.live.leave(turn.now, from) {
         return Err(Rejected::new(Code::NotAttached, ""));
     }
     turn.ok(from, r#ref, None, None);

@@ -34,7 +34,7 @@ pub(crate) fn init(
     }
     if epoch > identity.epoch {
         turn.emit(EventKind::EpochRaised { epoch });
-        for address in turn.live.leave_where(|_| true) {
+        for address in turn.live.expel_all() {
             turn.send(
                 address,
                 GroupFrame::Detached { reason: DetachReason::EpochRaised, user_id: None },

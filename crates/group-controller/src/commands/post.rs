@@ -3,12 +3,12 @@
 use convene_model::{
     Code, Role,
     event::{Author, EventKind, Posted, post_digest},
-    limits::{MAX_MENTIONS, MAX_TEXT_BYTES},
+    limits::MAX_MENTIONS,
 };
 
 use crate::{
     Post,
-    commands::attached,
+    commands::{attached, check_text, standing},
     controller::{Rejected, Turn},
     mention,
     runs::REPLY_PREFIX,
@@ -31,9 +31,10 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
         turn.ok(&post.from, &post.r#ref, Some(found.seq), Some(post.message_id));
         return Ok(());
     }
-    if !post.reply_to_exists {
-        return Err(Rejected::new(Code::MessageNotFound, "the message that it answers"));
-    }
+    let answered = post.reply_to.as_ref().map(|_| standing(post.answered)).transpose();
+    let answered = answered.map_err(|rejected| {
+        Rejected::new(rejected.code, "the message that it answers is not there")
+    })?;
 
     let mentions = match post.mentions {
         Some(mentions) => mentions,
@@ -50,7 +51,8 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
         mentions,
         text: post.text,
     };
-    let decided = triggers::decide(turn, &posted, turn.next_seq());
+    let answered = answered.map(|target| target.author);
+    let decided = triggers::decide(turn, &posted, answered.as_ref(), turn.next_seq());
     let seq = turn.emit(EventKind::MessagePosted(posted));
     if let Some(decided) = decided {
         turn.emit(EventKind::TriggerDecided(decided));
@@ -61,15 +63,7 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
 
 fn check(post: &Post) -> Result<(), Rejected> {
     let invalid = |detail: String| Err(Rejected::new(Code::ValidationFailed, detail));
-    if post.text.len() > MAX_TEXT_BYTES {
-        return Err(Rejected::new(
-            Code::TooLarge,
-            format!("a text has at most {MAX_TEXT_BYTES} bytes"),
-        ));
-    }
-    if post.text.trim().is_empty() {
-        return invalid("a message needs a text".to_owned());
-    }
+    check_text(&post.text)?;
     if post.mentions.as_ref().is_some_and(|mentions| mentions.len() > MAX_MENTIONS) {
         return invalid(format!("a message mentions at most {MAX_MENTIONS}"));
     }

@@ -1,4 +1,5 @@
-//! Voids a user's routing tokens issued until now and detaches all of the user's connections.
+//! Voids a user's routing tokens issued until now and detaches all of the user's connections: every
+//! upstream is told before anything that comes later, and the user is present no longer.
 
 use convene_model::{
     UserId,
@@ -12,11 +13,12 @@ use crate::{
 };
 
 pub(crate) fn revoke(turn: &mut Turn<'_>, user_id: UserId) -> Result<(), Rejected> {
-    turn.live.leave_user(&user_id);
+    let left = turn.live.expel(&user_id);
     turn.emit(EventKind::AccessRevoked { user_id: user_id.clone() });
     turn.effects.push(Effect::Broadcast(GroupFrame::Detached {
         reason: DetachReason::Revoked,
         user_id: Some(user_id),
     }));
+    turn.effects.extend(left.map(Effect::Broadcast));
     Ok(())
 }

@@ -9,7 +9,7 @@ use convene_model::{
     frame::{DetachReason, GroupFrame, RunPhase},
     limits::{
         EXPIRED_TOKEN_GRACE, MAX_CONNS_PER_UPSTREAM, MAX_REPLAY_EVENTS, MAX_UPSTREAMS_PER_GROUP,
-        ROUTING_TOKEN_TTL, RUN_TIMEOUT,
+        PRESENCE_GRACE, PRESENCE_PAUSE, ROUTING_TOKEN_TTL, RUN_TIMEOUT,
     },
 };
 
@@ -177,7 +177,11 @@ fn a_connection_ends_when_its_token_has_been_expired_for_the_grace_time() {
     let out =
         room.step(Input::Post(room.post_of("c1", "late", "too late"))).refused(Code::NotAttached);
     assert_eq!(out.detached(), [("c1".into(), DetachReason::TokenExpired)]);
-    assert_eq!((out.0.wake_at, room.controller.connections()), (None, 0));
+    assert_eq!(room.controller.connections(), 0);
+    assert_eq!(out.0.wake_at, Some(ends + PRESENCE_GRACE), "she is present a while longer");
+    room.after(PRESENCE_GRACE).tick();
+    let out = room.after(PRESENCE_PAUSE).tick();
+    assert_eq!((out.0.wake_at, out.0.effects.len()), (None, 0), "nobody is there to be told");
 }
 
 #[test]

@@ -1,24 +1,22 @@
 //! A group in virtual time: a small host that keeps what was written, looks up what a post refers
 //! to, and checks after each step what holds for all of them.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
-use convene_group_controller::{
-    Address, Controller, Effect, Found, Input, Invocation, Phase, Post, RunEnd, Step,
-};
+use convene_group_controller::{Address, Controller, Effect, Input, Phase, Post, React, RunEnd};
 use convene_model::{
-    Code, MessageId, Role, RunId, Timestamp, UpstreamId,
+    MessageId, Role, RunId, Timestamp, UpstreamId,
     agents::Outcome,
     claims::{Access, RoutingClaims},
-    event::{
-        Decision, Event, EventKind, GroupAgent, GroupConfig, Posted, RunFinished, SuppressReason,
-        TriggerPolicy, WakeReason,
-    },
-    frame::{DetachReason, GroupFrame},
+    event::{Event, GroupAgent, GroupConfig, TriggerPolicy},
+    frame::GroupFrame,
     infra::HistoryMode,
     limits::ROUTING_TOKEN_TTL,
     record::Record,
 };
+
+pub(crate) use crate::out::{Out, Verdict};
+use crate::{shelf::Shelf, watchers::Watchers};
 
 /// Where a room's time begins; a whole second, as tokens have it.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -70,7 +68,8 @@ pub(crate) struct Room {
     pub(crate) now: Timestamp,
     /// Everything that was written, as it came back from its encoding.
     pub(crate) log: Vec<Event>,
-    messages: BTreeMap<MessageId, Found>,
+    pub(crate) shelf: Shelf,
+    pub(crate) watchers: Watchers,
     version: u64,
 }
 
@@ -81,7 +80,8 @@ impl Room {
             controller: Controller::new(),
             now: START,
             log: Vec::new(),
-            messages: BTreeMap::new(),
+            shelf: Shelf::default(),
+            watchers: Watchers::default(),
             version: 0,
         }
     }
@@ -103,17 +103,13 @@ impl Room {
 
     /// Takes an input in and keeps what was written.
     pub(crate) fn step(&mut self, input: Input) -> Out {
-        let step = self.controller.step(self.now, input);
+        let step = self.controller.step(self.now, input.clone());
         for event in &step.events {
             assert_eq!(event.seq, self.log.len() as u64 + 1, "numbers have no gaps");
             assert_eq!(event.at, self.now);
             let stored = Record::encode(event).decode().unwrap();
             assert_eq!(stored, *event, "an event comes back as it was written");
-            if let EventKind::MessagePosted(posted) = &event.kind {
-                let found = Found { seq: event.seq, digest: posted.digest() };
-                let before = self.messages.insert(posted.message_id.clone(), found);
-                assert_eq!(before, None, "a message is posted once");
-            }
+            self.shelf.keep(event);
             self.log.push(stored);
         }
         for effect in &step.effects {
@@ -121,6 +117,8 @@ impl Room {
                 assert_eq!(*seq, self.log.len() as u64, "an attach names the step's last event");
             }
         }
+        self.watchers.watch(&input, &step);
+        assert_eq!(self.controller.connections(), self.watchers.len());
         let durable = self.controller.durable_deadline();
         let alarmed = |deadline| step.wake_at.is_some_and(|wake_at| wake_at <= deadline);
         assert!(durable.is_none_or(alarmed), "the alarm is set for each deadline");
@@ -172,6 +170,12 @@ impl Room {
         self.attach_with(on(conn), self.access(user), None)
     }
 
+    pub(crate) fn attach_as(&mut self, conn: &str, user: &str, role: Role) -> Out {
+        let mut access = self.access(user);
+        access.claims.role = role;
+        self.attach_with(on(conn), access, None)
+    }
+
     pub(crate) fn attach_with(&mut self, from: Address, access: Access, after: Option<u64>) -> Out {
         self.step(Input::Attach { from, r#ref: id("at"), access: Ok(access), after, history: None })
     }
@@ -182,17 +186,61 @@ impl Room {
         Post {
             from: on(conn),
             r#ref: id("po"),
-            found: self.messages.get(&message_id).copied(),
+            found: self.shelf.found(&message_id),
             message_id,
             text: text.to_owned(),
             mentions: None,
             reply_to: None,
-            reply_to_exists: true,
+            answered: None,
         }
     }
 
-    pub(crate) fn exists(&self, message_id: &MessageId) -> bool {
-        self.messages.contains_key(message_id)
+    /// A post that answers another message, looked up as a host does it.
+    pub(crate) fn reply_of(&self, conn: &str, message_id: &str, text: &str, to: &str) -> Post {
+        let reply_to: MessageId = id(to);
+        let answered = self.shelf.target(&reply_to);
+        Post { reply_to: Some(reply_to), answered, ..self.post_of(conn, message_id, text) }
+    }
+
+    pub(crate) fn post(&mut self, conn: &str, message_id: &str, text: &str) -> Out {
+        let post = self.post_of(conn, message_id, text);
+        self.step(Input::Post(post))
+    }
+
+    pub(crate) fn edit(&mut self, conn: &str, message_id: &str, text: &str) -> Out {
+        let message_id = id(message_id);
+        let target = self.shelf.target(&message_id);
+        let text = text.to_owned();
+        self.step(Input::Edit { from: on(conn), r#ref: id("ed"), message_id, text, target })
+    }
+
+    pub(crate) fn delete(&mut self, conn: &str, message_id: &str) -> Out {
+        let message_id = id(message_id);
+        let target = self.shelf.target(&message_id);
+        self.step(Input::Delete { from: on(conn), r#ref: id("de"), message_id, target })
+    }
+
+    pub(crate) fn react(&mut self, conn: &str, message_id: &str, emoji: &str, on: bool) -> Out {
+        let message_id = id(message_id);
+        self.step(Input::React(React {
+            from: self::on(conn),
+            r#ref: id("re"),
+            target: self.shelf.target(&message_id),
+            reactions: self.shelf.reactions(&message_id),
+            message_id,
+            emoji: emoji.to_owned(),
+            on,
+        }))
+    }
+
+    pub(crate) fn pin(&mut self, conn: &str, message_id: &str, on: bool) -> Out {
+        let message_id = id(message_id);
+        let target = self.shelf.target(&message_id);
+        self.step(Input::Pin { from: self::on(conn), r#ref: id("pi"), message_id, on, target })
+    }
+
+    pub(crate) fn types(&mut self, conn: &str) -> Out {
+        self.step(Input::Typing { from: on(conn) })
     }
 
     /// Posts a text on `c1` under an id of its own.
@@ -230,8 +278,14 @@ impl Room {
 
     /// The process ends; another rebuilds the group from what was written.
     pub(crate) fn crash(&mut self) -> Out {
-        self.controller = Controller::rebuild(None, self.log.clone()).unwrap();
+        self.rebuild();
         self.step(Input::Recovered)
+    }
+
+    /// Another process takes the group over; everybody is gone.
+    pub(crate) fn rebuild(&mut self) {
+        self.controller = Controller::rebuild(None, self.log.clone()).unwrap();
+        self.watchers = Watchers::default();
     }
 
     pub(crate) fn seq(&self) -> u64 {
@@ -262,171 +316,9 @@ impl Drop for Room {
         if !std::thread::panicking() {
             let rebuilt = Controller::rebuild(None, self.log.clone()).unwrap();
             assert_eq!(rebuilt.state(), self.controller.state(), "the state is a fold over events");
-        }
-    }
-}
-
-/// A step, as a test asks about it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Out(pub(crate) Step);
-
-impl Out {
-    #[track_caller]
-    pub(crate) fn accepted(self) -> Self {
-        assert_eq!(self.0.answer, Ok(()));
-        self
-    }
-
-    /// The input was refused with `code`, and nothing happened.
-    #[track_caller]
-    pub(crate) fn refused(self, code: Code) -> Self {
-        assert_eq!(self.0.answer.as_ref().map_err(|rejected| rejected.code), Err(code));
-        assert_eq!(self.0.events, []);
-        self
-    }
-
-    /// The frame was refused with `code`, its sender was told, and nothing else happened.
-    #[track_caller]
-    pub(crate) fn refused_to(self, to: &Address, code: Code) -> Self {
-        let out = self.refused(code);
-        let [GroupFrame::Error { code: told, .. }] = &out.to(to)[..] else {
-            panic!("one error frame: {out:?}")
-        };
-        assert_eq!((*told, out.0.effects.len()), (code, 1));
-        out
-    }
-
-    /// The kinds of the events, in order.
-    pub(crate) fn kinds(&self) -> Vec<String> {
-        let kind = |event: &Event| {
-            let json = serde_json::to_value(event).unwrap();
-            json["kind"].as_str().unwrap().to_owned()
-        };
-        self.0.events.iter().map(kind).collect()
-    }
-
-    /// The frames for one connection, in order.
-    pub(crate) fn to(&self, address: &Address) -> Vec<GroupFrame> {
-        let frame = |effect: &Effect| match effect {
-            Effect::Send { to, frame } if to == address => Some(frame.clone()),
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(frame).collect()
-    }
-
-    /// The one frame for one connection.
-    #[track_caller]
-    pub(crate) fn one_to(&self, address: &Address) -> GroupFrame {
-        let mut frames = self.to(address);
-        assert_eq!(frames.len(), 1, "one frame: {frames:?}");
-        frames.remove(0)
-    }
-
-    /// The number in the `ok` for one connection.
-    #[track_caller]
-    pub(crate) fn ok_seq(&self, address: &Address) -> u64 {
-        match self.one_to(address) {
-            GroupFrame::Ok { seq: Some(seq), .. } => seq,
-            other => panic!("an ok with a number: {other:?}"),
-        }
-    }
-
-    /// Who was detached, and why.
-    pub(crate) fn detached(&self) -> Vec<(String, DetachReason)> {
-        let detached = |effect: &Effect| match effect {
-            Effect::Send { to, frame: GroupFrame::Detached { reason, user_id: None } } => {
-                Some((to.conn.to_string(), *reason))
+            if let Some(state) = rebuilt.state() {
+                self.shelf.check_pins(state.pins());
             }
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(detached).collect()
+        }
     }
-
-    /// What is replayed, as (after, upto).
-    pub(crate) fn replays(&self) -> Vec<(u64, u64)> {
-        let replay = |effect: &Effect| match effect {
-            Effect::Replay { after, upto, .. } => Some((*after, *upto)),
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(replay).collect()
-    }
-
-    /// The frames for everybody.
-    pub(crate) fn broadcasts(&self) -> Vec<GroupFrame> {
-        let broadcast = |effect: &Effect| match effect {
-            Effect::Broadcast(frame) => Some(frame.clone()),
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(broadcast).collect()
-    }
-
-    /// The calls of the Agents Worker.
-    pub(crate) fn invocations(&self) -> Vec<Invocation> {
-        let invoke = |effect: &Effect| match effect {
-            Effect::Invoke(invocation) => Some((**invocation).clone()),
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(invoke).collect()
-    }
-
-    /// The agents that were called, in order.
-    pub(crate) fn called(&self) -> Vec<String> {
-        self.invocations().iter().map(|call| call.request.agent_id.to_string()).collect()
-    }
-
-    /// The attempts that are no longer waited for.
-    pub(crate) fn aborts(&self) -> Vec<(RunId, u32)> {
-        let abort = |effect: &Effect| match effect {
-            Effect::Abort { run_id, attempt } => Some((run_id.clone(), *attempt)),
-            _ => None,
-        };
-        self.0.effects.iter().filter_map(abort).collect()
-    }
-
-    pub(crate) fn posted(&self) -> Vec<Posted> {
-        let posted = |event: &Event| match &event.kind {
-            EventKind::MessagePosted(posted) => Some(posted.clone()),
-            _ => None,
-        };
-        self.0.events.iter().filter_map(posted).collect()
-    }
-
-    pub(crate) fn finished(&self) -> Vec<RunFinished> {
-        let finished = |event: &Event| match &event.kind {
-            EventKind::RunFinished(finished) => Some(finished.clone()),
-            _ => None,
-        };
-        self.0.events.iter().filter_map(finished).collect()
-    }
-
-    /// The one run that ended.
-    #[track_caller]
-    pub(crate) fn one_finished(&self) -> RunFinished {
-        let mut finished = self.finished();
-        assert_eq!(finished.len(), 1, "one run ends: {:?}", self.0.events);
-        finished.remove(0)
-    }
-
-    /// What was decided about each agent that came into question.
-    pub(crate) fn decided(&self) -> Vec<(String, Verdict)> {
-        let candidates = self.0.events.iter().filter_map(|event| match &event.kind {
-            EventKind::TriggerDecided(decided) => Some(&decided.candidates),
-            _ => None,
-        });
-        let verdict = |decision: &Decision| match decision {
-            Decision::Accepted { reason, .. } => Verdict::Wakes(*reason),
-            Decision::Suppressed { reason } => Verdict::Not(*reason),
-        };
-        candidates
-            .flatten()
-            .map(|candidate| (candidate.agent_id.to_string(), verdict(&candidate.decision)))
-            .collect()
-    }
-}
-
-/// A decision without the run's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Wakes(WakeReason),
-    Not(SuppressReason),
 }

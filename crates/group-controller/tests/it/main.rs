@@ -2,14 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
+mod acts;
 mod attach;
 mod configure;
 mod context;
 mod harness;
 mod init;
 mod leave;
+mod messages;
+mod out;
+mod permissions;
 mod post;
+mod presence;
 mod properties;
 mod queue;
 mod runs;
+mod shelf;
+mod snapshot;
 mod triggers;
+mod typing;
+mod watchers;

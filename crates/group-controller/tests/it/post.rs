@@ -11,8 +11,7 @@ use convene_model::{
 use crate::harness::{Out, Room, Verdict, id, on};
 
 fn post(room: &mut Room, conn: &str, message_id: &str, text: &str) -> Out {
-    let post = room.post_of(conn, message_id, text);
-    room.step(Input::Post(post))
+    room.post(conn, message_id, text)
 }
 
 #[test]
@@ -96,14 +95,17 @@ fn ids_of_replies_belong_to_agents() {
 #[test]
 fn an_answer_needs_a_message_that_exists() {
     let mut room = Room::with(&[]);
-    let answer = Post {
-        reply_to: Some(id("m0")),
-        reply_to_exists: false,
-        ..room.post_of("c1", "m1", "yes")
-    };
-    room.step(Input::Post(answer.clone())).refused_to(&on("c1"), Code::MessageNotFound);
-    let out = room.step(Input::Post(Post { reply_to_exists: true, ..answer })).accepted();
+    let answer = |room: &Room| Input::Post(room.reply_of("c1", "m1", "yes", "m0"));
+    room.step(answer(&room)).refused_to(&on("c1"), Code::MessageNotFound);
+    room.post("c1", "m0", "is it?").accepted();
+    let out = room.step(answer(&room)).accepted();
     assert_eq!(out.posted()[0].reply_to, Some(id("m0")));
+
+    room.delete("c1", "m0").accepted();
+    let out = room.step(answer(&room)).accepted();
+    assert_eq!(out.0.events, [], "a repeat is a repeat, whatever became of the question");
+    let late = room.reply_of("c1", "m2", "yes!", "m0");
+    room.step(Input::Post(late)).refused_to(&on("c1"), Code::MessageNotFound);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use convene_model::{
     agents::{Outcome, Usage, failure},
     event::{Author, EventKind, RunStatus, TriggerPolicy::Mention},
     frame::GroupFrame,
-    limits::{MAX_ATTEMPTS, MAX_REPLY_BYTES, RUN_TIMEOUT},
+    limits::{MAX_ATTEMPTS, MAX_REPLY_BYTES, PRESENCE_PAUSE, RUN_TIMEOUT},
 };
 
 use crate::harness::{Out, Room, completed, id, lost, on};
@@ -34,6 +34,7 @@ fn failed(out: &Out, code: &str) {
 #[test]
 fn a_run_is_recorded_and_its_deadline_set_before_it_is_handed_out() {
     let mut room = Room::with(&[("guide", Mention)]);
+    room.after(PRESENCE_PAUSE).tick();
     let out = room.say("@guide hi");
     let deadline = room.now + RUN_TIMEOUT;
     let EventKind::RunStarted(started) = &out.0.events[2].kind else { panic!("{out:?}") };

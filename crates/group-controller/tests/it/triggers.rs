@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use convene_group_controller::Input;
 use convene_model::{
     event::{
         SuppressReason::{self, Cooldown, MaxRounds, Paused, Policy},
@@ -19,6 +20,8 @@ use crate::harness::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum By {
     Human,
+    /// A human who answers a message of the agent in question.
+    Answering,
     /// An agent's reply so many hops from the human message.
     Agent(u32),
 }
@@ -35,7 +38,8 @@ struct Case {
 /// What the rules of DESIGN.md say, written down apart from the code.
 fn expected(case: Case) -> Option<Verdict> {
     let reason = match (case.by, case.mentioned, case.policy) {
-        (By::Human, true, _) => WakeReason::Mention,
+        (By::Human | By::Answering, true, _) => WakeReason::Mention,
+        (By::Answering, false, _) => WakeReason::Reply,
         (By::Human, false, Auto) => WakeReason::Auto,
         (By::Agent(_), true, _) => WakeReason::Discussion,
         (By::Human, false, Off | Mention) | (By::Agent(_), false, _) => return None,
@@ -48,7 +52,7 @@ fn expected(case: Case) -> Option<Verdict> {
         return not(Paused);
     }
     match (reason, case.by) {
-        (WakeReason::Mention, _) => Some(Wakes(reason)),
+        (WakeReason::Mention | WakeReason::Reply, _) => Some(Wakes(reason)),
         (_, By::Agent(hop)) if hop >= MAX_ROUNDS => not(MaxRounds),
         (WakeReason::Auto | WakeReason::Discussion, _) if case.cooling => not(Cooldown),
         (WakeReason::Auto | WakeReason::Discussion, _) => Some(Wakes(reason)),
@@ -63,9 +67,13 @@ fn decided(case: Case) -> Option<Verdict> {
     let mut room = Room::with(&agents(Mention));
     let it = if case.mentioned { "@it" } else { "it" };
 
+    let answered = (case.by == By::Answering).then(|| {
+        let run = room.wake("@it hello");
+        room.reply(&run, "hello").posted()[0].message_id.to_string()
+    });
     // The reply before the deciding one is as many hops away as it takes.
     let writer = match case.by {
-        By::Human => None,
+        By::Human | By::Answering => None,
         By::Agent(1) => Some(room.wake("@one go")),
         By::Agent(2) => {
             let one = room.wake("@one go");
@@ -84,9 +92,11 @@ fn decided(case: Case) -> Option<Verdict> {
     if case.paused {
         room.pause(true);
     }
-    let out = match writer {
-        None => room.say(&format!("{it}, say something")),
-        Some(run) => room.reply(&run, &format!("{it}, say something")),
+    let text = format!("{it}, say something");
+    let out = match (writer, answered) {
+        (None, None) => room.say(&text),
+        (None, Some(to)) => room.step(Input::Post(room.reply_of("c1", "last", &text, &to))),
+        (Some(run), _) => room.reply(&run, &text),
     };
     let of_it = out.decided().into_iter().filter(|(agent, _)| agent == "it");
     let of_it: Vec<Verdict> = of_it.map(|(_, verdict)| verdict).collect();
@@ -98,7 +108,7 @@ fn decided(case: Case) -> Option<Verdict> {
 fn every_case_is_decided_as_the_rules_say() {
     let mut cases = 0;
     for policy in [Off, Mention, Auto] {
-        for by in [By::Human, By::Agent(1), By::Agent(2)] {
+        for by in [By::Human, By::Answering, By::Agent(1), By::Agent(2)] {
             for (mentioned, paused, cooling) in (0..8).map(|n| (n & 1 > 0, n & 2 > 0, n & 4 > 0)) {
                 let case = Case { policy, mentioned, by, paused, cooling };
                 assert_eq!(decided(case), expected(case), "{case:?}");
@@ -106,7 +116,7 @@ fn every_case_is_decided_as_the_rules_say() {
             }
         }
     }
-    assert_eq!(cases, 72);
+    assert_eq!(cases, 96);
 }
 
 #[test]
@@ -128,6 +138,30 @@ fn an_agent_that_mentions_itself_does_not_wake_itself() {
     let mut room = Room::with(&[("it", Auto)]);
     let run = room.wake("@it hello");
     let out = room.after(AGENT_COOLDOWN).reply(&run, "I am @it");
+    assert_eq!(out.decided(), []);
+}
+
+#[test]
+fn who_answers_one_agent_and_mentions_another_means_the_other() {
+    let mut room = Room::with(&[("one", Mention), ("two", Mention)]);
+    let run = room.wake("@one hello");
+    let reply = room.reply(&run, "hello").posted()[0].message_id.to_string();
+    for (text, expected) in [
+        ("what do you think, @two?", ("two", WakeReason::Mention)),
+        ("what do you think, @nobody?", ("one", WakeReason::Reply)),
+        ("what do you think, @one?", ("one", WakeReason::Mention)),
+    ] {
+        let post = room.reply_of("c1", &format!("m{}", room.seq()), text, &reply);
+        let out = room.step(Input::Post(post)).accepted();
+        assert_eq!(out.decided(), [(expected.0.into(), Wakes(expected.1))], "{text}");
+    }
+}
+
+#[test]
+fn an_answer_to_a_person_wakes_nobody_by_itself() {
+    let mut room = Room::with(&[("one", Mention)]);
+    room.post("c1", "m1", "hello").accepted();
+    let out = room.step(Input::Post(room.reply_of("c1", "m2", "hello yourself", "m1"))).accepted();
     assert_eq!(out.decided(), []);
 }
 

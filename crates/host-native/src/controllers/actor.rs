@@ -1,5 +1,7 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
+mod look_up;
+
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
@@ -10,12 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_group_controller::{Address, Controller, Effect, Found, Input, Post, SnapshotError};
+use convene_group_controller::{Address, Controller, Effect, Input, Post, SnapshotError};
 use convene_hop::GroupLink;
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
     claims::Access,
-    event::EventKind,
+    event::{EventKind, RevisionPolicy},
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
     limits::MAX_UPSTREAMS_PER_GROUP,
@@ -82,6 +84,10 @@ pub(super) struct Actor {
 struct Pending {
     records: Vec<Record>,
     posts: Vec<PostIndex>,
+    /// Messages that its other events change.
+    changed: Vec<MessageId>,
+    /// Whether its events erase a text that the group's last snapshot may hold.
+    erases: bool,
     outputs: Vec<Output>,
 }
 
@@ -284,30 +290,22 @@ impl Actor {
                 Input::Cancel { from: at(conn), r#ref, run_id }
             }
             Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to } => {
-                let from = at(conn);
-                match self.look_up(&message_id, reply_to.as_ref()) {
-                    Ok((found, reply_to_exists)) => Input::Post(Post {
-                        from,
-                        r#ref,
-                        message_id,
-                        text,
-                        mentions,
-                        reply_to,
-                        found,
-                        reply_to_exists,
-                    }),
-                    Err(problem) => Input::Refuse {
-                        from,
-                        r#ref: Some(r#ref),
-                        code: problem.code,
-                        detail: problem.detail.unwrap_or_default(),
-                        retry_after_ms: problem
-                            .extra
-                            .get("retry_after_ms")
-                            .and_then(serde_json::Value::as_u64),
-                    },
-                }
+                let post = Post {
+                    from: at(conn),
+                    r#ref,
+                    message_id,
+                    text,
+                    mentions,
+                    reply_to,
+                    found: None,
+                    answered: None,
+                };
+                self.look_up_post(post)
             }
+            Inbound::About { conn, r#ref, message_id, command } => {
+                self.look_up_target(at(conn), r#ref, message_id, command)
+            }
+            Inbound::Typing { conn } => Input::Typing { from: at(conn) },
             Inbound::Bad(bad) => match bad.conn {
                 Some(conn) => Input::Refuse {
                     from: at(conn),
@@ -335,41 +333,6 @@ impl Actor {
         }
     }
 
-    /// What a post refers to, committed or not; refuses it where the node has no room for it.
-    fn look_up(
-        &self,
-        message_id: &MessageId,
-        reply_to: Option<&MessageId>,
-    ) -> Result<(Option<Found>, bool), Problem> {
-        let found = self.find(message_id)?;
-        let reply_to_exists = match reply_to {
-            None => true,
-            Some(id) => self.find(id)?.is_some(),
-        };
-        // A repeat of what is known needs no room.
-        if found.is_none()
-            && let Err(overloaded) = self.shared.store.has_room()
-        {
-            return Err(
-                Problem::new(Code::Overloaded).with("retry_after_ms", overloaded.retry_after_ms)
-            );
-        }
-        Ok((found, reply_to_exists))
-    }
-
-    fn find(&self, message_id: &MessageId) -> Result<Option<Found>, Problem> {
-        let pending = self.batch.posts.iter().find(|post| post.message_id == *message_id);
-        if let Some(post) = pending {
-            return Ok(Some(Found { seq: post.seq, digest: post.digest }));
-        }
-        let found = self
-            .shared
-            .store
-            .find_message(self.key, message_id)
-            .map_err(|error| store_problem(&self.group_id, &error))?;
-        Ok(found.map(|found| Found { seq: found.seq, digest: found.digest }))
-    }
-
     /// Whether the group admits who asks.
     fn admit(&self, access: Option<&Access>) -> Result<(), Problem> {
         let state = self.controller.state().ok_or(Code::GroupNotFound)?;
@@ -394,7 +357,10 @@ impl Actor {
                     message_id: posted.message_id.clone(),
                     digest: posted.digest(),
                 });
+            } else if let Some(message_id) = event.kind.message_id() {
+                self.batch.changed.push(message_id.clone());
             }
+            self.batch.erases |= self.erases(&event.kind);
             self.chain = record.chain(&self.chain);
             self.batch.outputs.push(Output::Broadcast(record.body.clone()));
             self.batch.records.push(record);
@@ -416,9 +382,43 @@ impl Actor {
         })
     }
 
+    /// Whether an event erases a text that the last snapshot may hold. It is replaced at once then,
+    /// so that the text is gone from everything that is stored.
+    fn erases(&self, kind: &EventKind) -> bool {
+        let message_seq = match kind {
+            EventKind::MessageDeleted(deleted) => deleted.message_seq,
+            EventKind::MessageEdited(edited) if self.discards() => edited.message_seq,
+            EventKind::MessageEdited(_)
+            | EventKind::GroupActivated(_)
+            | EventKind::GroupConfigured(_)
+            | EventKind::EpochRaised { .. }
+            | EventKind::AccessRevoked { .. }
+            | EventKind::MessagePosted(_)
+            | EventKind::MessagePinned(_)
+            | EventKind::MessageUnpinned(_)
+            | EventKind::ReactionAdded(_)
+            | EventKind::ReactionRemoved(_)
+            | EventKind::TriggerDecided(_)
+            | EventKind::RunStarted(_)
+            | EventKind::RunStreaming { .. }
+            | EventKind::RunFinished(_)
+            | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalResolved(_)
+            | EventKind::ApprovalExpired(_) => return false,
+        };
+        message_seq <= self.last_snapshot
+    }
+
+    fn discards(&self) -> bool {
+        self.controller
+            .state()
+            .is_some_and(|state| state.config().revisions == RevisionPolicy::Discard)
+    }
+
     /// Hands what the turn has led to to the journal, and holds its outputs until that is durable.
     fn commit(&mut self) {
-        let Pending { records, posts, outputs } = std::mem::take(&mut self.batch);
+        let Pending { records, posts, changed: _, erases, outputs } =
+            std::mem::take(&mut self.batch);
         let wake_at = self.controller.durable_deadline();
         if records.is_empty() && wake_at == self.stored_wake_at {
             if !outputs.is_empty() {
@@ -427,7 +427,7 @@ impl Actor {
             return;
         }
         let seq = self.controller.state().map_or(0, convene_group_controller::State::seq);
-        let snapshot = if seq >= self.last_snapshot + SNAPSHOT_EVERY {
+        let snapshot = if erases || seq >= self.last_snapshot + SNAPSHOT_EVERY {
             self.last_snapshot = seq;
             self.controller.snapshot().map(|bytes| Snapshot { seq, bytes: bytes.into() })
         } else {

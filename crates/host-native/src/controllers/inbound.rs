@@ -38,8 +38,27 @@ pub(super) enum Inbound {
         r#ref: Ref,
         run_id: RunId,
     },
+    /// A command about a message.
+    About {
+        conn: ConnId,
+        r#ref: Ref,
+        message_id: MessageId,
+        command: Command,
+    },
+    Typing {
+        conn: ConnId,
+    },
     /// A frame that cannot be read.
     Bad(BadFrame),
+}
+
+/// What is to become of a message.
+#[derive(Debug)]
+pub(super) enum Command {
+    Edit { text: String },
+    Delete,
+    React { emoji: String, on: bool },
+    Pin { on: bool },
 }
 
 /// What a frame turns out to be.
@@ -103,18 +122,19 @@ pub(super) fn read(bytes: &Bytes) -> Read {
         Ok(UpstreamFrame::Cancel { conn, r#ref, run_id }) => {
             Inbound::Cancel { conn, r#ref, run_id }
         }
-        Ok(
-            frame @ (UpstreamFrame::Edit { .. }
-            | UpstreamFrame::Delete { .. }
-            | UpstreamFrame::React { .. }
-            | UpstreamFrame::Pin { .. }
-            | UpstreamFrame::Typing { .. }),
-        ) => {
-            let (conn, r#ref) = frame.address();
-            let (conn, r#ref) = (Some(conn.clone()), r#ref.cloned());
-            let detail = "the group does not take this frame yet".to_owned();
-            Inbound::Bad(BadFrame { code: Code::UnknownType, detail, conn, r#ref })
+        Ok(UpstreamFrame::Edit { conn, r#ref, message_id, text }) => {
+            Inbound::About { conn, r#ref, message_id, command: Command::Edit { text } }
         }
+        Ok(UpstreamFrame::Delete { conn, r#ref, message_id }) => {
+            Inbound::About { conn, r#ref, message_id, command: Command::Delete }
+        }
+        Ok(UpstreamFrame::React { conn, r#ref, message_id, emoji, on }) => {
+            Inbound::About { conn, r#ref, message_id, command: Command::React { emoji, on } }
+        }
+        Ok(UpstreamFrame::Pin { conn, r#ref, message_id, on }) => {
+            Inbound::About { conn, r#ref, message_id, command: Command::Pin { on } }
+        }
+        Ok(UpstreamFrame::Typing { conn }) => Inbound::Typing { conn },
         Err(bad) => Inbound::Bad(bad),
     })
 }

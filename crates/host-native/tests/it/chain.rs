@@ -125,7 +125,7 @@ async fn frames_that_make_no_sense_get_an_error_and_leave_the_group_as_it_was() 
         (json!([1, 2]), "invalid_frame"),
     ] {
         socket.send(&frame).await;
-        let answer = socket.next().await.unwrap();
+        let answer = socket.until(|frame| frame["type"] != "presence").await;
         assert_eq!(
             (answer["type"].as_str(), answer["code"].as_str()),
             (Some("error"), Some(code)),

@@ -36,20 +36,22 @@ const OF_ROUTING_TOKENS: &[Fault] = &[
     Fault::MissingClaim("epoch"),
 ];
 
-struct World {
+pub(crate) struct World {
     hop: Hop,
-    controllers: Controllers,
-    orchestrator: Identity,
+    pub(crate) controllers: Controllers,
+    pub(crate) orchestrator: Identity,
     other: Identity,
-    clock: Arc<AtomicU64>,
+    pub(crate) clock: Arc<AtomicU64>,
+    pub(crate) store: GroupStore,
     _dir: TempDir,
 }
 
 impl World {
     /// Controllers with the group `g1` of `o1`.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = GroupStore::open(dir.path(), StoreOptions::default(), |why| panic!("{why}"));
+        let store = store.unwrap();
         let clock = Arc::new(AtomicU64::new(1_800_000_000_000));
         let time = Arc::clone(&clock);
         let now: convene_hop::Clock =
@@ -59,7 +61,7 @@ impl World {
         let keys = TrustedKeys::of(orchestrator.issuer(), &orchestrator.key.jwks()).unwrap();
         keys.replace(other.issuer(), &other.key.jwks()).unwrap();
         let controllers = Controllers::new(
-            store.unwrap(),
+            store.clone(),
             ControllersConfig {
                 signer: Signer::new(Identity::new(service::CONTROLLERS, 3).key, now),
                 orchestrator_keys: keys,
@@ -67,27 +69,27 @@ impl World {
             },
         );
         let hop = Hop::in_process(controllers.router());
-        let world = Self { hop, controllers, orchestrator, other, clock, _dir: dir };
+        let world = Self { hop, controllers, orchestrator, other, clock, store, _dir: dir };
         let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 1});
         let (status, answer) = world.call("POST", "/groups/g1/init", &init, None).await;
         assert_eq!((status, &answer["head"]), (StatusCode::OK, &json!(1)));
         world
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.load(Ordering::Relaxed))
     }
 
-    fn service_token(&self, method: &str, path: &str) -> Forged {
+    pub(crate) fn service_token(&self, method: &str, path: &str) -> Forged {
         Forged::orchestrator(&self.orchestrator, self.now(), (method, path), "g1", 1)
     }
 
-    fn routing_token(&self) -> Forged {
+    pub(crate) fn routing_token(&self) -> Forged {
         Forged::routing(&self.orchestrator, self.now())
     }
 
     /// Calls with sound tokens.
-    async fn call(
+    pub(crate) async fn call(
         &self,
         method: &str,
         path: &str,
@@ -98,7 +100,7 @@ impl World {
         self.call_with(method, path, body, Some(token), routing).await
     }
 
-    async fn call_with(
+    pub(crate) async fn call_with(
         &self,
         method: &str,
         path: &str,
@@ -122,11 +124,11 @@ impl World {
     }
 
     /// Everything that the group remembers, as a number: each change has one.
-    async fn head(&self) -> u64 {
+    pub(crate) async fn head(&self) -> u64 {
         self.controllers.head(&"g1".parse().unwrap()).await.unwrap().seq
     }
 
-    async fn open(&self) -> GroupLink {
+    pub(crate) async fn open(&self) -> GroupLink {
         let path = "/groups/g1/ws";
         let request = Request::get(path)
             .header("authorization", format!("Bearer {}", self.service_token("GET", path).encode()))

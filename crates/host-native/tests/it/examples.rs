@@ -38,6 +38,7 @@ async fn the_chat_client_streams_a_reply_and_resumes_after_a_cut() {
     let out = run("chat_client.py", &args).await;
     assert!(out.contains("[cut, resuming]"), "{out}");
     assert!(out.contains(" completed at event "), "{out}");
+    assert!(out.contains("thanked as event ") && out.contains("edited as event "), "{out}");
 
     let group = out.lines().next().and_then(|line| line.strip_prefix("group ")).unwrap();
     args.splice(2..2, ["--group", group]);

@@ -4,6 +4,7 @@
 
 mod chain;
 mod cluster;
+mod commands;
 mod controllers;
 mod crash;
 mod examples;

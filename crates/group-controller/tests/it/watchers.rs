@@ -1,0 +1,88 @@
+//! What each attached connection believes of who is present, from the frames that it got, and who
+//! really is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use convene_group_controller::{Address, Effect, Input, Step};
+use convene_model::{UserId, frame::GroupFrame, limits::MAX_PRESENT_LISTED};
+
+/// The connections of a room.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    attached: BTreeMap<Address, Watcher>,
+}
+
+struct Watcher {
+    user_id: UserId,
+    listed: BTreeSet<UserId>,
+    count: u64,
+}
+
+impl Watchers {
+    pub(crate) fn len(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// The users of all attached connections.
+    pub(crate) fn users(&self) -> BTreeSet<UserId> {
+        self.attached.values().map(|watcher| watcher.user_id.clone()).collect()
+    }
+
+    /// Takes in what a step has led to.
+    pub(crate) fn watch(&mut self, input: &Input, step: &Step) {
+        if let Input::Closed(upstream) = input {
+            self.attached.retain(|address, _| address.upstream != *upstream);
+        }
+        for effect in &step.effects {
+            match effect {
+                Effect::Send { to, frame } => self.frame_for(to, frame, input),
+                Effect::Broadcast(frame) => self.frame_for_all(frame),
+                Effect::Replay { .. } | Effect::Invoke(_) | Effect::Abort { .. } => {}
+            }
+        }
+    }
+
+    fn frame_for(&mut self, to: &Address, frame: &GroupFrame, input: &Input) {
+        match (frame, input) {
+            (GroupFrame::Attached { state, .. }, Input::Attach { access: Ok(access), .. }) => {
+                let user_id = access.claims.user_id.clone();
+                let listed: BTreeSet<_> = state.present.iter().cloned().collect();
+                let all = state.present_count as usize;
+                assert_eq!(listed.len(), all.min(MAX_PRESENT_LISTED), "as many as may be");
+                assert!(all > listed.len() || listed.contains(&user_id), "oneself is present");
+                let watcher = Watcher { user_id, listed, count: state.present_count };
+                self.attached.insert(to.clone(), watcher);
+            }
+            (GroupFrame::Detached { .. }, _) => {
+                self.attached.remove(to);
+            }
+            _ => {}
+        }
+    }
+
+    fn frame_for_all(&mut self, frame: &GroupFrame) {
+        match frame {
+            GroupFrame::Presence { joined, left, count } => {
+                for watcher in self.attached.values_mut() {
+                    watcher.listed.extend(joined.iter().cloned());
+                    watcher.listed.retain(|user_id| !left.contains(user_id));
+                    watcher.count = *count;
+                }
+            }
+            GroupFrame::Detached { user_id: Some(user_id), .. } => {
+                self.attached.retain(|_, watcher| watcher.user_id != *user_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Once nobody comes and goes, everybody knows who is there.
+    pub(crate) fn check_settled(&self) {
+        let users = self.users();
+        for (address, watcher) in &self.attached {
+            assert_eq!(watcher.count, users.len() as u64, "{address:?} counts everybody");
+            assert_eq!(watcher.listed.len(), users.len().min(MAX_PRESENT_LISTED));
+            assert!(watcher.listed.is_subset(&users), "{address:?} lists nobody who left");
+        }
+    }
+}
