@@ -268,6 +268,7 @@ fn store_problem(group_id: &GroupId, error: &StoreError) -> Problem {
     match error {
         StoreError::Quarantined { .. } => Problem::new(Code::GroupQuarantined),
         StoreError::PageSize(_) => Problem::new(Code::InvalidRequest),
+        StoreError::Query(why) => Problem::new(Code::ValidationFailed).detail(why.to_string()),
         StoreError::Missing { .. } | StoreError::Refused(_) | StoreError::Failed(_) => {
             Problem::new(Code::Internal)
         }
