@@ -289,6 +289,11 @@ impl Cluster {
         self.running.remove(&member).expect("it runs").stop().await
     }
 
+    /// Sets an environment variable of one process from its next start on.
+    pub fn set_env(&mut self, member: Member, name: &str, value: impl Into<String>) {
+        self.plan.env.push((Some(member), name.to_owned(), value.into()));
+    }
+
     /// The process id of a member, for signals.
     ///
     /// # Panics

@@ -17,6 +17,26 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to stop in order.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The environment in which a process' clock differs from everybody else's by so many seconds; its
+/// timers run as ever. The library that does it is named by `CONVENE_TEST_FAKETIME`, or is where
+/// Debian's package `libfaketime` puts it.
+///
+/// # Panics
+/// When the library is not there.
+#[must_use]
+pub fn clock_off_by(seconds: i64) -> [(&'static str, String); 3] {
+    let library = std::env::var("CONVENE_TEST_FAKETIME").unwrap_or_else(|_| {
+        let architecture = std::env::consts::ARCH;
+        format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1")
+    });
+    assert!(Path::new(&library).exists(), "{library} is missing: install libfaketime");
+    [
+        ("LD_PRELOAD", library),
+        ("FAKETIME", format!("{seconds:+}s")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
 /// How to start `convene`.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -54,21 +74,6 @@ impl Launch {
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
-    }
-
-    /// Lets the process' clock differ from everybody else's by so many seconds; its timers run as
-    /// ever. The library that does it is named by `CONVENE_TEST_FAKETIME`, or is where Debian's
-    /// package `libfaketime` puts it.
-    #[must_use]
-    pub fn clock_off_by(self, seconds: i64) -> Self {
-        let library = std::env::var("CONVENE_TEST_FAKETIME").unwrap_or_else(|_| {
-            let architecture = std::env::consts::ARCH;
-            format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1")
-        });
-        self.env("LD_PRELOAD", library)
-            .env("FAKETIME", format!("{seconds:+}s"))
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .env("DONT_FAKE_MONOTONIC", "1")
     }
 
     /// Listens on a fixed address, so that a restart is found where the process was before.

@@ -8,6 +8,7 @@ mod commands;
 mod controllers;
 mod crash;
 mod examples;
+mod faults;
 mod providers;
 mod story;
 mod users;
