@@ -19,7 +19,7 @@ pub mod validate;
 pub mod web;
 pub mod workspaces;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use convene_db::{Db, DbError};
@@ -56,6 +56,9 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// From whom `x-forwarded-for` and `x-forwarded-proto` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// How often a client's socket is pinged, so that nothing between takes it for idle; silent for
+    /// two and a half times as long, it counts as gone.
+    pub ping_every: Duration,
     /// The key behind secrets at rest and CSRF tokens. Without it stored secrets are lost.
     pub master_key: Zeroizing<[u8; 32]>,
 }
@@ -93,6 +96,7 @@ pub async fn open(config: Config) -> Result<App, AppError> {
         groups: Arc::new(groups),
         render: ui::markdown::render,
         clock: config.clock.clone(),
+        ping_every: config.ping_every,
     });
     let state = AppState::new(config, passwords, rooms)?;
     Ok(App { state })

@@ -188,6 +188,7 @@ impl Host {
             clock: Arc::clone(&self.clock),
             public_url: config.public_url.clone(),
             trusted_proxies: config.proxies()?,
+            ping_every: config.ping_every(),
             master_key,
         });
         Ok(app.await?)

@@ -25,7 +25,7 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
@@ -96,6 +96,8 @@ pub struct RoomsConfig {
     pub render: Render,
     /// The time, by which routing tokens expire.
     pub clock: Clock,
+    /// How often a client is pinged; silent for two and a half times as long, it counts as gone.
+    pub ping_every: Duration,
 }
 
 /// All rooms of this process.
@@ -106,7 +108,9 @@ impl Rooms {
     /// No rooms yet. Needs a Tokio runtime once it is used.
     #[must_use]
     pub fn new(config: RoomsConfig) -> Self {
-        Self::tuned(config, Tuning::default())
+        let ping_every = config.ping_every;
+        let silent_for = ping_every * 5 / 2;
+        Self::tuned(config, Tuning { ping_every, silent_for, ..Tuning::default() })
     }
 
     pub(crate) fn tuned(config: RoomsConfig, tuning: Tuning) -> Self {

@@ -42,9 +42,9 @@ pub const MAX_REVOKED_TRIES: u32 = 6;
 pub const IDLE_AFTER: Duration = Duration::from_secs(30);
 /// How often a room looks for connections to renew.
 pub const TICK: Duration = Duration::from_secs(5);
-/// How often a client is pinged.
+/// How often a client is pinged when nothing else is configured.
 pub const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long a client may be silent, pongs included, before it counts as gone.
+/// How long a client may then be silent, pongs included, before it counts as gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(75);
 /// How long a closing socket waits for the client to read what was written and to close.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(5);

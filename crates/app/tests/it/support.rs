@@ -89,6 +89,7 @@ impl World {
                 .into_iter()
                 .map(|text| text.parse().unwrap())
                 .collect(),
+            ping_every: convene_app::rooms::tuning::PING_EVERY,
             master_key: Zeroizing::new([7; 32]),
         };
         let app = convene_app::open(config).await.unwrap();

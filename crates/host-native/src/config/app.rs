@@ -1,15 +1,15 @@
 //! `[app]`: the public door, and the one for the Agents Worker.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use convene_app::web::client::Network;
+use convene_app::{rooms::tuning::PING_EVERY, web::client::Network};
 use serde::Deserialize;
 use url::Url;
 
 use super::ConfigError;
 
 /// The App.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppConfig {
     /// The URL by which people reach the App; sets `Secure` cookies and the allowed `Origin`. Not
@@ -17,6 +17,8 @@ pub struct AppConfig {
     pub public_url: Option<Url>,
     /// Addresses or ranges of proxies whose `x-forwarded-for` and `x-forwarded-proto` are believed.
     pub trusted_proxies: Vec<String>,
+    /// How often a client's socket is pinged, in milliseconds.
+    pub ping_every_ms: u64,
     /// The key behind secrets at rest; `keys/master.key` in the data directory when not set.
     pub master_key_file: Option<PathBuf>,
     /// Where the door for the Agents Worker is. The public door's own address puts it there; not
@@ -32,7 +34,32 @@ pub struct AppConfig {
     pub jwks_url: Option<Url>,
 }
 
+/// What [`AppConfig::ping_every_ms`] may be.
+pub const PING_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
+
+impl Default for AppConfig {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            ping_every_ms: PING_EVERY.as_millis() as u64,
+            master_key_file: None,
+            internal_listen: None,
+            internal_urls: Vec::new(),
+            key_file: None,
+            jwks: None,
+            jwks_url: None,
+        }
+    }
+}
+
 impl AppConfig {
+    /// How often a client's socket is pinged.
+    #[must_use]
+    pub fn ping_every(&self) -> Duration {
+        Duration::from_millis(self.ping_every_ms)
+    }
+
     /// The proxies that are believed.
     ///
     /// # Errors
@@ -46,6 +73,10 @@ impl AppConfig {
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.proxies()?;
+        if !PING_EVERY_MS.contains(&self.ping_every_ms) {
+            let problem = format!("it is not {PING_EVERY_MS:?}");
+            return Err(ConfigError::invalid("app.ping_every_ms", problem));
+        }
         let Some(url) = &self.public_url else { return Ok(()) };
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let valid = matches!(url.scheme(), "http" | "https")

@@ -185,6 +185,7 @@ const KEYS: &[&str] = &[
     "CONVENE_LOG__FORMAT",
     "CONVENE_APP__PUBLIC_URL",
     "CONVENE_APP__TRUSTED_PROXIES",
+    "CONVENE_APP__PING_EVERY_MS",
     "CONVENE_APP__MASTER_KEY_FILE",
     "CONVENE_APP__INTERNAL_LISTEN",
     "CONVENE_APP__INTERNAL_URLS",
@@ -270,6 +271,8 @@ mod tests {
             ("[app]\npublic_url = \"ftp://x\"", "app.public_url"),
             ("[app]\npublic_url = \"https://x/path\"", "app.public_url"),
             ("[app]\ntrusted_proxies = [\"10.0.0.0/40\"]", "app.trusted_proxies"),
+            ("[app]\nping_every_ms = 99", "app.ping_every_ms"),
+            ("[app]\nping_every_ms = 300001", "app.ping_every_ms"),
             ("[log]\nlevel = \"loud=x=y\"", "log.level"),
             (
                 "listen = \"127.0.0.1:1\"\n[orchestrator]\nlisten = \"127.0.0.1:1\"",

@@ -166,3 +166,76 @@ async fn clocks_a_minute_apart_are_refused_change_nothing_and_heal() {
         assert_eq!(texts, ["in time"], "{member:?} by {seconds} s");
     }
 }
+
+#[tokio::test]
+async fn a_balancer_that_drops_idle_connections_does_not_drop_those_of_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = crate::convene(dir.path()).env("CONVENE_APP__PING_EVERY_MS", "200").start().await;
+    let line = FaultProxy::to(node.address()).await;
+    line.set(Line::DropIdle(Duration::from_secs(1)));
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Lighthouse").await;
+    let group = ana.create_group(&org, "Plans").await;
+    let (mut behind, _) = ana.at(&line.url()).attach(&group, None).await;
+    let opened = line.opened();
+    // Nothing is read meanwhile but what the client answers pings with.
+    let quiet = tokio::time::timeout(Duration::from_secs(3), behind.next()).await;
+    assert!(quiet.is_err(), "nothing happens: {quiet:?}");
+    let (mut direct, _) = ana.attach(&group, None).await;
+    direct.post("m1", "still there?").await;
+    assert_eq!(behind.event("message.posted").await["text"], "still there?");
+    assert_eq!(line.opened(), opened, "on the first connection");
+}
+
+#[tokio::test]
+async fn a_half_open_socket_is_noticed_and_its_user_is_gone_until_the_client_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = crate::convene(dir.path()).env("CONVENE_APP__PING_EVERY_MS", "200").start().await;
+    let line = FaultProxy::to(node.address()).await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let ben = Person::sign_up(&node.url, "Ben").await;
+    let org = ana.create_org("Lighthouse").await;
+    ana.invite(&org, &ben).await;
+    let group = ana.create_group(&org, "Plans").await;
+    let (mut to_ana, attached) = ana.at(&line.url()).attach(&group, None).await;
+    let head = attached["seq"].as_u64().unwrap();
+    let (mut to_ben, attached) = ben.attach(&group, None).await;
+    assert!(attached["state"]["present"].as_array().unwrap().contains(&json!(ana.user_id)));
+
+    line.set(Line::Silent);
+    let left = to_ben.until(|frame| frame["left"].as_array().is_some_and(|l| !l.is_empty())).await;
+    assert_eq!(left["left"], json!([ana.user_id]));
+    to_ben.post("m1", "where are you?").await;
+    to_ben.until(|frame| frame["type"] == "ok").await;
+
+    line.set(Line::Open);
+    while to_ana.next().await.is_ok() {}
+    let (mut to_ana, _) = ana.at(&line.url()).attach(&group, Some(head)).await;
+    assert_eq!(to_ana.event("message.posted").await["text"], "where are you?");
+    let joined = to_ben.until(|frame| frame["joined"].is_array()).await;
+    assert_eq!(joined["joined"], json!([ana.user_id]));
+}
+
+/// The line between App and Orchestrator says nothing for longer than either side waits; the heavy
+/// part is the waiting.
+#[tokio::test]
+async fn soak_a_half_open_upstream_is_noticed_and_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::start(dir.path()).await;
+    let ana = Person::sign_up(&world.cluster.url(), "Ana").await;
+    let org = ana.create_org("Lighthouse").await;
+    let group = ana.create_group(&org, "Plans").await;
+    let (mut socket, _) = ana.attach(&group, None).await;
+    world.orchestrator.set(Line::Silent);
+    sleep(Duration::from_secs(40)).await;
+    world.orchestrator.set(Line::Open);
+    socket.post("m1", "and now?").await;
+    let answer = socket.until(|frame| frame["ref"] == "m1").await;
+    // Refused for the moment or taken: the connection itself was never lost.
+    if answer["type"] == "error" {
+        sleep(Duration::from_secs(15)).await;
+        socket.post("m1", "and now?").await;
+        socket.until(|frame| frame["type"] == "ok" && frame["ref"] == "m1").await;
+    }
+    assert_eq!(socket.event("message.posted").await["text"], "and now?");
+}

@@ -33,7 +33,7 @@ use crate::{
     orchestrator::OrchestratorClient,
     rooms::{
         Carried, GroupCommand, GroupDescription, Groups, PostRequest, Rooms, RoomsConfig,
-        tuning::Tuning,
+        tuning::{PING_EVERY, Tuning},
     },
 };
 
@@ -120,7 +120,10 @@ impl World {
         let orchestrator = OrchestratorClient::new(Hop::in_process(group.router()), signer);
         let groups = Arc::clone(&workspace) as Arc<dyn Groups>;
         let render = |text: &str| format!("<p>{text}</p>");
-        let rooms = Rooms::tuned(RoomsConfig { orchestrator, groups, render, clock }, tuning);
+        let rooms = Rooms::tuned(
+            RoomsConfig { orchestrator, groups, render, clock, ping_every: PING_EVERY },
+            tuning,
+        );
         let router = Router::new().route("/{user}", get(upgrade)).with_state(rooms.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
