@@ -35,7 +35,7 @@ pub struct AppConfig {
 }
 
 /// What [`AppConfig::ping_every_ms`] may be.
-pub const PING_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
+pub(super) const PING_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
 
 impl Default for AppConfig {
     fn default() -> Self {
