@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use convene_hop::{ConnectError, GroupLink, Hop, Signer, read_body};
 use convene_model::{
-    Code, GroupId, Problem, UserId,
+    Code, GroupId, MessageId, Problem, UserId,
     claims::{OrchestratorClaims, service},
     infra::{InitRequest, Initialized, RevokeRequest, RoutingRecord},
     limits::MAX_BODY_BYTES,
@@ -101,7 +101,39 @@ impl Controllers {
     /// # Errors
     /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
     pub(crate) async fn history(&self, user: UserRequest<'_>) -> Result<Response, Problem> {
-        let request = self.user_request(user, "history");
+        self.pass(user, self.user_request(user, Method::GET, "history", Bytes::new())).await
+    }
+
+    /// Asks for one message; the body of the answer is passed on as it comes.
+    ///
+    /// # Errors
+    /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
+    pub(crate) async fn message(
+        &self,
+        user: UserRequest<'_>,
+        message_id: &MessageId,
+    ) -> Result<Response, Problem> {
+        let what = format!("messages/{message_id}");
+        self.pass(user, self.user_request(user, Method::GET, &what, Bytes::new())).await
+    }
+
+    /// Asks for what a search finds; both bodies are passed on as they come.
+    ///
+    /// # Errors
+    /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
+    pub(crate) async fn search(
+        &self,
+        user: UserRequest<'_>,
+        body: Bytes,
+    ) -> Result<Response, Problem> {
+        self.pass(user, self.user_request(user, Method::POST, "search", body)).await
+    }
+
+    async fn pass(
+        &self,
+        user: UserRequest<'_>,
+        request: Request<Bytes>,
+    ) -> Result<Response, Problem> {
         let response = self.send(user.record, request).await?;
         if !response.status().is_success() {
             return Err(problem_in(&user.record.group_id, response).await);
@@ -122,7 +154,7 @@ impl Controllers {
     /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
     pub(crate) async fn connect(&self, user: UserRequest<'_>) -> Result<GroupLink, Problem> {
         let group_id = &user.record.group_id;
-        let request = self.user_request(user, "ws");
+        let request = self.user_request(user, Method::GET, "ws", Bytes::new());
         match timeout(ANSWER_TIMEOUT, self.hop.connect(request)).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(ConnectError::Refused(problem))) => Err(passed_on(group_id, problem)),
@@ -157,8 +189,14 @@ impl Controllers {
         }
     }
 
-    fn user_request(&self, user: UserRequest<'_>, what: &str) -> Request<Bytes> {
-        let mut request = self.request(user.record, Method::GET, what, user.query, Bytes::new());
+    fn user_request(
+        &self,
+        user: UserRequest<'_>,
+        method: Method,
+        what: &str,
+        body: Bytes,
+    ) -> Request<Bytes> {
+        let mut request = self.request(user.record, method, what, user.query, body);
         request.headers_mut().insert(ROUTING_TOKEN_HEADER, user.routing_token.clone());
         request
     }

@@ -7,6 +7,7 @@ mod actor;
 mod inbound;
 mod invoke;
 mod output;
+mod reads;
 mod routes;
 mod upstreams;
 
@@ -264,11 +265,16 @@ fn internal(doing: &str, error: &dyn std::fmt::Display) -> Problem {
 }
 
 fn store_problem(group_id: &GroupId, error: &StoreError) -> Problem {
-    tracing::error!(group = %group_id, %error, "a group's storage cannot be read");
+    if let StoreError::PageSize(_) | StoreError::Query(_) = error {
+        // What was asked is at fault, not the storage.
+        tracing::debug!(group = %group_id, %error, "a read was refused");
+    } else {
+        tracing::error!(group = %group_id, %error, "a group's storage cannot be read");
+    }
     match error {
         StoreError::Quarantined { .. } => Problem::new(Code::GroupQuarantined),
-        StoreError::PageSize(_) => Problem::new(Code::InvalidRequest),
-        StoreError::Query(why) => Problem::new(Code::ValidationFailed).detail(why.to_string()),
+        StoreError::PageSize(_) => Problem::new(Code::InvalidRequest).detail(error.to_string()),
+        StoreError::Query(_) => Problem::new(Code::ValidationFailed).detail(error.to_string()),
         StoreError::Missing { .. } | StoreError::Refused(_) | StoreError::Failed(_) => {
             Problem::new(Code::Internal)
         }

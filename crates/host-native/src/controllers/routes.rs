@@ -9,11 +9,12 @@ use axum::{
 use convene_group_controller::Input;
 use convene_hop::{ApiError, LinkUpgrade, RawRequest, json, method_not_allowed, not_found};
 use convene_model::{
-    Code, GroupId, Problem,
+    Code, GroupId, MessageId, Problem,
     claims::{OrchestratorClaims, service},
     event::GroupConfig,
-    history::{HistoryPage, HistoryQuery},
+    history::{HistoryPage, HistoryQuery, MessageDetail, SearchPage, SearchRequest},
     infra::{InitRequest, Initialized, RevokeRequest},
+    limits::MAX_PAGE,
     token,
 };
 use http::StatusCode;
@@ -26,6 +27,8 @@ pub(super) fn router(controllers: Controllers) -> Router {
         .route("/groups/{id}/config", put(configure))
         .route("/groups/{id}/revoke", post(revoke))
         .route("/groups/{id}/history", get(history))
+        .route("/groups/{id}/messages/{message_id}", get(message))
+        .route("/groups/{id}/search", post(search))
         .route("/groups/{id}/ws", get(connect))
         .route("/.well-known/jwks.json", get(jwks))
         .fallback(not_found)
@@ -77,10 +80,34 @@ async fn history(
 ) -> Result<Json<HistoryPage>, ApiError> {
     let group_id = authorize_user(&controllers, &id, &request).await?;
     if let Err(limit) = query.page_size() {
-        let detail = format!("limit is {limit}, but must be 1 to 200");
+        let detail = format!("limit is {limit}, but must be 1 to {MAX_PAGE}");
+        return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
+    }
+    if query.around.is_some() && (query.before.is_some() || query.after.is_some()) {
+        let detail = "around goes with neither before nor after";
         return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
     }
     Ok(Json(controllers.history(&group_id, query).await?))
+}
+
+async fn message(
+    State(controllers): State<Controllers>,
+    Path((id, message_id)): Path<(String, String)>,
+    request: RawRequest,
+) -> Result<Json<MessageDetail>, ApiError> {
+    let group_id = authorize_user(&controllers, &id, &request).await?;
+    let message_id = MessageId::new(message_id).map_err(|_| Code::MessageNotFound)?;
+    Ok(Json(controllers.message(&group_id, message_id).await?))
+}
+
+async fn search(
+    State(controllers): State<Controllers>,
+    Path(id): Path<String>,
+    request: RawRequest,
+) -> Result<Json<SearchPage>, ApiError> {
+    let group_id = authorize_user(&controllers, &id, &request).await?;
+    let body: SearchRequest = json(&request.body)?;
+    Ok(Json(controllers.search(&group_id, body).await?))
 }
 
 async fn connect(

@@ -36,6 +36,14 @@ const OF_ROUTING_TOKENS: &[Fault] = &[
     Fault::MissingClaim("epoch"),
 ];
 
+/// What a user may call with a routing token.
+const USER_CALLS: [(&str, &str); 4] = [
+    ("GET", "/groups/g1/history"),
+    ("GET", "/groups/g1/messages/m1"),
+    ("POST", "/groups/g1/search"),
+    ("GET", "/groups/g1/ws"),
+];
+
 pub(crate) struct World {
     hop: Hop,
     pub(crate) controllers: Controllers,
@@ -160,6 +168,8 @@ async fn a_service_token_with_any_fault_is_refused_and_changes_nothing() {
         ("PUT", "/groups/g1/config", config(1)),
         ("POST", "/groups/g1/revoke", json!({"user_id": "u1"})),
         ("GET", "/groups/g1/history", json!(null)),
+        ("GET", "/groups/g1/messages/m1", json!(null)),
+        ("POST", "/groups/g1/search", json!({"query": "hello"})),
         ("GET", "/groups/g1/ws", json!(null)),
     ];
     for (method, path, body) in calls {
@@ -188,13 +198,13 @@ async fn a_service_token_with_any_fault_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_routing_token_with_any_fault_is_refused_at_history_at_the_upgrade_and_at_attach() {
+async fn a_routing_token_with_any_fault_is_refused_at_reads_at_the_upgrade_and_at_attach() {
     let world = World::new().await;
     let mut link = world.open().await;
     for fault in OF_EVERY_TYPE.iter().chain(OF_ROUTING_TOKENS) {
         let token = fault.apply(&world.routing_token(), &world.orchestrator, &world.other);
-        for path in ["/groups/g1/history", "/groups/g1/ws"] {
-            let (status, problem) = world.call("GET", path, &json!(null), token.clone()).await;
+        for (method, path) in USER_CALLS {
+            let (status, problem) = world.call(method, path, &json!(null), token.clone()).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} {fault:?}: {problem}");
         }
         let attach = json!({
@@ -210,9 +220,9 @@ async fn a_routing_token_with_any_fault_is_refused_at_history_at_the_upgrade_and
         ("epoch", json!(0), "stale_epoch"),
     ] {
         let token = world.routing_token().with(claim, value).encode();
-        for path in ["/groups/g1/history", "/groups/g1/ws"] {
+        for (method, path) in USER_CALLS {
             let (status, problem) =
-                world.call("GET", path, &json!(null), Some(token.clone())).await;
+                world.call(method, path, &json!(null), Some(token.clone())).await;
             assert_eq!(status, StatusCode::FORBIDDEN, "{path} {claim}: {problem}");
             assert_eq!(problem["code"], code, "{path} {claim}");
         }
@@ -290,6 +300,13 @@ async fn a_body_with_an_unknown_member_or_too_much_is_refused() {
     let large = json!({"user_id": "x".repeat(convene_model::limits::MAX_BODY_BYTES)});
     let (status, problem) = world.call("POST", "/groups/g1/revoke", &large, None).await;
     assert_eq!((status, &problem["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("too_large")));
+    for query in ["around=1&before=2", "around=1&after=2", "around=x"] {
+        let routing = Some(world.routing_token().encode());
+        let token = world.service_token("GET", "/groups/g1/history").encode();
+        let path = format!("/groups/g1/history?{query}");
+        let (status, _) = world.call_with("GET", &path, &json!(null), Some(token), routing).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+    }
     for limit in ["0", "201", "x"] {
         let routing = Some(world.routing_token().encode());
         let token = world.service_token("GET", "/groups/g1/history").encode();
@@ -298,4 +315,64 @@ async fn a_body_with_an_unknown_member_or_too_much_is_refused() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "limit {limit}");
     }
     assert_eq!(world.head().await, 1);
+}
+
+#[tokio::test]
+async fn a_message_and_a_search_answer_with_what_was_posted() {
+    let world = World::new().await;
+    let mut link = world.open().await;
+    let token = world.routing_token().encode();
+    let attach = json!({"type": "attach", "ref": "1", "conn": "c1", "token": token});
+    assert_eq!(exchange(&mut link, attach).await["type"], "attached");
+    let post = json!({
+        "type": "post", "ref": "2", "conn": "c1", "message_id": "m1", "text": "Is the café open?"
+    });
+    let mut answer = exchange(&mut link, post).await;
+    while answer["type"] != "ok" {
+        answer = serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap();
+    }
+    let user = || Some(world.routing_token().encode());
+    let search = |query: Value| {
+        let routing = user();
+        let world = &world;
+        async move { world.call("POST", "/groups/g1/search", &query, routing).await }
+    };
+
+    let path = "/groups/g1/messages/m1";
+    let (status, detail) = world.call("GET", path, &json!(null), user()).await;
+    assert_eq!((status, &detail["message"]["text"]), (StatusCode::OK, &json!("Is the café open?")));
+    assert_eq!(detail["revisions"], json!([]));
+    for path in ["/groups/g1/messages/m2", "/groups/g1/messages/a.b"] {
+        let (status, problem) = world.call("GET", path, &json!(null), user()).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::NOT_FOUND, &json!("message_not_found"))
+        );
+    }
+
+    let (status, page) = search(json!({"query": "CAFE"})).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    assert_eq!(page["hits"][0]["message"], detail["message"]);
+    let pieces = json!([{"text": "Is the "}, {"text": "café", "hit": true}, {"text": " open?"}]);
+    assert_eq!((&page["hits"][0]["snippet"], &page["more"]), (&pieces, &json!(false)));
+    for (query, status, code) in [
+        (json!({"query": "?"}), StatusCode::UNPROCESSABLE_ENTITY, "validation_failed"),
+        (json!({"query": "a".repeat(201)}), StatusCode::UNPROCESSABLE_ENTITY, "validation_failed"),
+        (json!({"query": "a ".repeat(17)}), StatusCode::UNPROCESSABLE_ENTITY, "validation_failed"),
+        (json!({"query": "a", "limit": 0}), StatusCode::BAD_REQUEST, "invalid_request"),
+        (json!({"query": "a", "limit": 51}), StatusCode::BAD_REQUEST, "invalid_request"),
+        (json!({"query": "a", "surprise": 1}), StatusCode::BAD_REQUEST, "invalid_request"),
+        (json!({}), StatusCode::BAD_REQUEST, "invalid_request"),
+    ] {
+        let (refused, problem) = search(query.clone()).await;
+        assert_eq!((refused, &problem["code"]), (status, &json!(code)), "{query}");
+    }
+    for query in [
+        json!({"query": "a".repeat(200)}),
+        json!({"query": "a ".repeat(16)}),
+        json!({"query": "a", "limit": 1}),
+        json!({"query": "a", "limit": 50}),
+    ] {
+        assert_eq!(search(query.clone()).await.0, StatusCode::OK, "{query}");
+    }
 }

@@ -9,7 +9,7 @@ mod org_limits;
 mod routing_tokens;
 mod service;
 
-use std::{convert::Infallible, str::FromStr, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 
 use axum::{
     Router,
@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post, put},
 };
 use convene_hop::{method_not_allowed, not_found};
-use convene_model::{Code, GroupId, OrgId, Problem, infra::RoutingRecord};
+use convene_model::{Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord};
 use http::request::Parts;
 
 use crate::{Shared, auth::Caller, idempotency::Scope, problem};
@@ -38,6 +38,8 @@ pub(crate) fn router(shared: Orchestra) -> Router {
             get(org_limits::read::handle).put(org_limits::set::handle),
         )
         .route("/groups/{id}/history", get(groups::history::handle))
+        .route("/groups/{id}/messages/{message_id}", get(groups::message::handle))
+        .route("/groups/{id}/search", post(groups::search::handle))
         .route("/groups/{id}/ws", get(groups::connect::handle))
         .route("/.well-known/jwks.json", get(service::jwks::handle))
         .route("/healthz", get(service::health::alive))
@@ -54,9 +56,34 @@ impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        Ok(Self(path.ok().and_then(|Path(id)| id.parse().ok())))
+        Ok(Self(path_member(parts, state, "id").await))
     }
+}
+
+/// The `{message_id}` of a path; what is no id names no message.
+pub(crate) struct PathMessageId(Option<MessageId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathMessageId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(path_member(parts, state, "message_id").await))
+    }
+}
+
+impl PathMessageId {
+    fn found(self) -> Result<MessageId, Problem> {
+        self.0.ok_or_else(|| Code::MessageNotFound.into())
+    }
+}
+
+async fn path_member<T: FromStr, S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Option<T> {
+    let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+    path.ok().and_then(|Path(members)| members.get(name)?.parse().ok())
 }
 
 impl<T> PathId<T> {

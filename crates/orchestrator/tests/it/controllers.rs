@@ -165,6 +165,10 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Result<Re
         }
         "config" | "revoke" => Ok(StatusCode::NO_CONTENT.into_response()),
         "history" => Ok(Json(json!({ "messages": [], "head": 7 })).into_response()),
+        "search" => Ok(Json(json!({ "hits": [], "more": false })).into_response()),
+        message if message.starts_with("messages/") => {
+            Ok(Json(json!({ "message": message, "revisions": [] })).into_response())
+        }
         "ws" => {
             let upgrade = LinkUpgrade::from_request_parts(&mut parts, &()).await?;
             let (ours, theirs) = GroupLink::pair();

@@ -20,13 +20,23 @@ async fn app_calls(world: &World) -> Vec<Asking<'_>> {
         world.ask("GET", "/infra/orgs/o1/limits"),
         world.ask("PUT", "/infra/orgs/o1/limits").json(&json!({ "max_active_groups": 5 })),
         world.ask("GET", "/groups/g1/history").routing_token(&routing_token),
+        world.ask("GET", "/groups/g1/messages/m1").routing_token(&routing_token),
+        world
+            .ask("POST", "/groups/g1/search")
+            .json(&json!({ "query": "hello" }))
+            .routing_token(&routing_token),
         world.ask("GET", "/groups/g1/ws").routing_token(&routing_token),
     ]
 }
 
 /// The calls that need a routing token besides.
 fn user_calls(world: &World) -> Vec<Asking<'_>> {
-    vec![world.ask("GET", "/groups/g1/history?limit=5"), world.ask("GET", "/groups/g1/ws")]
+    vec![
+        world.ask("GET", "/groups/g1/history?limit=5"),
+        world.ask("GET", "/groups/g1/messages/m1"),
+        world.ask("POST", "/groups/g1/search").json(&json!({ "query": "hello" })),
+        world.ask("GET", "/groups/g1/ws"),
+    ]
 }
 
 fn cleanup(world: &World) -> Asking<'_> {
@@ -151,6 +161,8 @@ async fn an_unknown_group_is_not_found_and_changes_nothing() {
             .ask("POST", "/infra/cleanup")
             .json(&json!({ "group_id": "g9", "status": "idle", "reason": "" })),
         world.ask("GET", "/groups/g9/history").routing_token(&token),
+        world.ask("GET", "/groups/g9/messages/m1").routing_token(&token),
+        world.ask("POST", "/groups/g9/search").json(&json!({ "query": "a" })).routing_token(&token),
         world.ask("GET", "/groups/g9/ws").routing_token(&token),
         world.ask("GET", "/infra/orgs/%20/limits"),
     ] {

@@ -33,6 +33,38 @@ async fn history_passes_through_with_its_query_and_the_users_token() {
 }
 
 #[tokio::test]
+async fn a_message_and_a_search_pass_through_with_the_users_token() {
+    let world = World::with_group().await;
+    let token = world.routing_token("g1", "u1").await;
+    let call = world.ask("GET", "/groups/g1/messages/m-1").routing_token(&token);
+    let answer = call.send().await.expect_status(200);
+    assert_eq!(answer.body, json!({ "message": "messages/m-1", "revisions": [] }));
+    let call = world.controllers.calls().pop().unwrap();
+    assert_eq!(call.line, "GET /groups/g1/messages/m-1");
+    assert_eq!(call.routing_token.as_ref(), Some(&token));
+
+    let query = json!({ "query": "hello", "limit": 3 });
+    let call = world.ask("POST", "/groups/g1/search").json(&query).routing_token(&token);
+    let answer = call.send().await.expect_status(200);
+    assert_eq!(answer.body, json!({ "hits": [], "more": false }));
+    let call = world.controllers.calls().pop().unwrap();
+    assert_eq!((call.line.as_str(), call.body), ("POST /groups/g1/search", query.to_string()));
+    assert_eq!(call.routing_token, Some(token));
+}
+
+#[tokio::test]
+async fn what_is_no_message_id_names_no_message_and_reaches_no_controller() {
+    let world = World::with_group().await;
+    let token = world.routing_token("g1", "u1").await;
+    let before = world.standing().await;
+    for path in ["/groups/g1/messages/a%20b", "/groups/g1/messages/a.b"] {
+        let call = world.ask("GET", path).routing_token(&token);
+        call.send().await.expect_problem(404, "message_not_found");
+        assert_eq!(world.standing().await, before);
+    }
+}
+
+#[tokio::test]
 async fn an_escaped_id_is_the_id_that_it_spells() {
     let world = World::with_group().await;
     let token = world.routing_token("g1", "u1").await;
@@ -46,6 +78,8 @@ async fn the_controllers_refusals_pass_through_but_doubts_about_our_own_token_do
     let world = World::with_group().await;
     let token = world.routing_token("g1", "u1").await;
     let call = world.ask("GET", "/groups/g1/history?limit=0").routing_token(&token);
+    let search =
+        world.ask("POST", "/groups/g1/search").json(&json!({ "query": "a" })).routing_token(&token);
     for (code, status, passed) in [
         (Code::ValidationFailed, 422, "validation_failed"),
         (Code::Overloaded, 503, "overloaded"),
@@ -56,6 +90,7 @@ async fn the_controllers_refusals_pass_through_but_doubts_about_our_own_token_do
     ] {
         world.controllers.refuse(Problem::new(code));
         call.send().await.expect_problem(status, passed);
+        search.send().await.expect_problem(status, passed);
         let upgrade = world.ask("GET", "/groups/g1/ws").routing_token(&token);
         let refused = connect(&world, &upgrade).await;
         let Err(ConnectError::Refused(problem)) = refused else { panic!("not refused") };

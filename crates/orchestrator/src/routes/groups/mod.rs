@@ -7,8 +7,10 @@ pub(crate) mod activate;
 pub(crate) mod configure;
 pub(crate) mod connect;
 pub(crate) mod history;
+pub(crate) mod message;
 pub(crate) mod read;
 pub(crate) mod revoke;
+pub(crate) mod search;
 
 use convene_hop::RawRequest;
 use convene_model::{

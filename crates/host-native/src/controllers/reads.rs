@@ -1,0 +1,49 @@
+//! What is read of a group beside its history: one message in detail, and what a search finds.
+
+use convene_model::{
+    Code, GroupId, MessageId, Problem,
+    history::{MessageDetail, SearchPage, SearchRequest},
+};
+
+use super::{Controllers, internal, store_problem};
+
+impl Controllers {
+    /// One message and its former texts, up to what is committed now.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`], [`Code::MessageNotFound`], or [`Code::GroupQuarantined`] when stored
+    /// rows fail their checks.
+    pub async fn message(
+        &self,
+        group_id: &GroupId,
+        message_id: MessageId,
+    ) -> Result<MessageDetail, Problem> {
+        let head = self.head(group_id).await?;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let read = move || store.detail(key, &message_id, head.seq);
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| internal("reading a message", &error))?
+            .map_err(|error| store_problem(group_id, &error))?
+            .ok_or_else(|| Code::MessageNotFound.into())
+    }
+
+    /// What a search finds among the messages that are committed now.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`]; [`Code::ValidationFailed`] when there is nothing to search for or
+    /// too much; [`Code::InvalidRequest`] when the limit is none; [`Code::GroupQuarantined`] when
+    /// stored rows fail their checks.
+    pub async fn search(
+        &self,
+        group_id: &GroupId,
+        request: SearchRequest,
+    ) -> Result<SearchPage, Problem> {
+        let head = self.head(group_id).await?;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        tokio::task::spawn_blocking(move || store.search(key, &request, head.seq))
+            .await
+            .map_err(|error| internal("searching a group", &error))?
+            .map_err(|error| store_problem(group_id, &error))
+    }
+}
