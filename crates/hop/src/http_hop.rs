@@ -17,7 +17,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use reqwest::{Client, redirect};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_websockets::{ClientBuilder, Limits};
 use url::Url;
 
@@ -30,9 +30,10 @@ use crate::{
 
 /// How long a connection may take to come about, name look-up and TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an answer may take to begin, and how long it may pause once it has; streams send
-/// something more often than that.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take to begin: longer than what the next hop allows the one behind it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an answer may pause once it has begun; streams send something more often than that.
+pub const PAUSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unused connection is kept: shorter than what balancers and proxies keep theirs.
 pub const KEPT_IDLE: Duration = Duration::from_secs(15);
 /// How long an address that could not be connected to is passed over while others can.
@@ -68,7 +69,7 @@ impl HttpHop {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(ANSWER_TIMEOUT)
+            .read_timeout(PAUSE_TIMEOUT)
             .pool_idle_timeout(KEPT_IDLE)
             .tcp_nodelay(true)
             .build()
@@ -116,7 +117,9 @@ impl HttpHop {
             if !request.body().is_empty() {
                 *outgoing.body_mut() = Some(request.body().clone().into());
             }
-            match self.0.client.execute(outgoing).await {
+            let answer = timeout(ANSWER_TIMEOUT, self.0.client.execute(outgoing));
+            let answer = answer.await.map_err(|_| HopError("no answer in time".to_owned()))?;
+            match answer {
                 Ok(response) => {
                     base.aside_until.store(0, Ordering::Relaxed);
                     return Ok(response);

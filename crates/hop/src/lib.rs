@@ -17,7 +17,7 @@ mod signer;
 pub use call::{ConnectError, Hop, HopError};
 pub use error::{ApiError, method_not_allowed, not_found};
 pub use handshake::Handshake;
-pub use http_hop::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, KEPT_IDLE, SET_ASIDE_FOR};
+pub use http_hop::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, KEPT_IDLE, PAUSE_TIMEOUT, SET_ASIDE_FOR};
 pub use link::{Close, GroupLink, LINK_QUEUE_FRAMES, LinkClose, LinkUpgrade};
 pub use links::{CLOSE_PATIENCE, Links};
 pub use pump::{LINK_PING_EVERY, LINK_SILENT_FOR, MAX_FRAME_FROM_GROUP, MAX_FRAME_TO_GROUP};

@@ -206,17 +206,202 @@ async fn read(url: &Url) -> Result<Jwks, String> {
         .timeout(READ_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .map_err(|error| error.to_string())?;
-    let mut response = client.get(url.clone()).send().await.map_err(|error| error.to_string())?;
+        .map_err(with_causes)?;
+    let mut response = client.get(url.clone()).send().await.map_err(with_causes)?;
     if !response.status().is_success() {
         return Err(format!("the answer is {}", response.status()));
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+    while let Some(chunk) = response.chunk().await.map_err(with_causes)? {
         if body.len() + chunk.len() > MAX_JWKS_BYTES {
             return Err(format!("a key set has at most {MAX_JWKS_BYTES} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+/// An error with what is behind it; the URL is said elsewhere.
+fn with_causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use axum::{Json, Router, body::Body, middleware, routing::get};
+    use convene_hop::Hop;
+    use convene_model::Timestamp;
+    use convene_testing::forge::{Bound, Forged, Identity};
+    use http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+    /// Publishes what `jwks` holds, and counts how often that is read.
+    #[derive(Clone, Default)]
+    struct Publisher {
+        jwks: Arc<std::sync::Mutex<Jwks>>,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl Publisher {
+        fn publish(&self, identities: &[&Identity]) {
+            let keys = identities.iter().flat_map(|identity| identity.key.jwks().keys).collect();
+            self.jwks.lock().unwrap().keys = keys;
+        }
+
+        fn reads(&self) -> usize {
+            self.reads.load(Ordering::Relaxed)
+        }
+
+        fn serve(&self, listener: TcpListener) -> tokio::task::JoinHandle<()> {
+            let publisher = self.clone();
+            let router = Router::new().route(
+                "/",
+                get(move || async move {
+                    publisher.reads.fetch_add(1, Ordering::Relaxed);
+                    Json(publisher.jwks.lock().unwrap().clone())
+                }),
+            );
+            tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })
+        }
+    }
+
+    async fn listener() -> (TcpListener, Url) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        (listener, url)
+    }
+
+    /// A service that says 200 to whoever gets to it.
+    fn behind(source: &Arc<Source>) -> Hop {
+        let ring = KeyRing::new(vec![Arc::clone(source)]);
+        let router = Router::new()
+            .fallback(|| async { "in" })
+            .layer(middleware::from_fn_with_state(ring, look_up_keys));
+        Hop::in_process(router)
+    }
+
+    async fn ask(hop: &Hop, token: &str) -> StatusCode {
+        let request = http::Request::get("/")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(bytes::Bytes::new());
+        let response = hop.send(request.unwrap()).await.unwrap();
+        let status = response.status();
+        let _: Body = response.into_body();
+        status
+    }
+
+    fn token(by: &Identity) -> String {
+        Forged::app(by, NOW, Bound { method: "GET", path: "/", body: "" }).encode()
+    }
+
+    /// As if the last reading were long ago.
+    async fn long_after(source: &Source) {
+        *source.last_read.lock().await = Instant::now().checked_sub(LOOK_AGAIN_AFTER);
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_nobody_but_get_503_until_the_keys_were_read_once() {
+        let (socket, url) = listener().await;
+        let address = socket.local_addr().unwrap();
+        drop(socket);
+        let app = Identity::new("app", 1);
+        let source = Source::new("app", vec![url], TrustedKeys::new());
+        let hop = behind(&source);
+        assert_eq!(ask(&hop, &token(&app)).await, 503);
+        assert_eq!(ask(&hop, "no token at all").await, 200, "that is for the service to refuse");
+        assert_eq!(ask(&hop, &token(&Identity::new("other", 2))).await, 200);
+
+        let publisher = Publisher::default();
+        publisher.publish(&[&app]);
+        let serving = publisher.serve(TcpListener::bind(address).await.unwrap());
+        long_after(&source).await;
+        assert_eq!(ask(&hop, &token(&app)).await, 200);
+        assert!(source.is_known() && source.keys.has("app", app.key.kid()));
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_token_that_names_a_new_key_makes_the_keys_be_read_again_within_bounds() {
+        let (socket, url) = listener().await;
+        let (old, new) = (Identity::new("app", 1), Identity::new("app", 2));
+        let publisher = Publisher::default();
+        publisher.publish(&[&old]);
+        let serving = publisher.serve(socket);
+        let source = Source::new("app", vec![url], TrustedKeys::new());
+        let hop = behind(&source);
+        assert_eq!(ask(&hop, &token(&old)).await, 200);
+        assert_eq!(publisher.reads(), 1);
+
+        publisher.publish(&[&old, &new]);
+        for _ in 0..50 {
+            ask(&hop, &token(&new)).await;
+        }
+        assert_eq!(publisher.reads(), 1, "they were read just now");
+        assert!(!source.keys.has("app", new.key.kid()));
+        long_after(&source).await;
+        let asked = (0..50).map(|_| {
+            let (hop, token) = (hop.clone(), token(&new));
+            tokio::spawn(async move { ask(&hop, &token).await })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            assert_eq!(asked.await.unwrap(), 200);
+        }
+        assert_eq!(publisher.reads(), 2, "one reading is for all who wait for it");
+        assert!(source.keys.has("app", new.key.kid()));
+
+        // What is known stays trusted while nobody publishes it.
+        serving.abort();
+        long_after(&source).await;
+        assert_eq!(ask(&hop, &token(&Identity::new("app", 3))).await, 200);
+        assert!(source.keys.has("app", old.key.kid()) && source.keys.has("app", new.key.kid()));
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_token_that_another_carries_is_looked_up_too() {
+        let (socket, url) = listener().await;
+        let controllers = Identity::new("controllers", 1);
+        let publisher = Publisher::default();
+        publisher.publish(&[&controllers]);
+        let serving = publisher.serve(socket);
+        let source = Source::new("controllers", vec![url], TrustedKeys::new());
+        let worker = Forged::app(
+            &Identity::new("agents", 2),
+            NOW,
+            Bound { method: "GET", path: "/", body: "" },
+        );
+        let carrying = worker.with("act", token(&controllers));
+        assert_eq!(ask(&behind(&source), &carrying.encode()).await, 200);
+        assert!(source.is_known());
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn one_of_several_places_that_publish_the_keys_is_enough() {
+        let (away, away_url) = listener().await;
+        drop(away);
+        let (socket, url) = listener().await;
+        let app = Identity::new("app", 1);
+        let publisher = Publisher::default();
+        publisher.publish(&[&app]);
+        let serving = publisher.serve(socket);
+        let source = Source::new("app", vec![away_url, url], TrustedKeys::new());
+        assert!(source.read().await.is_ok() && source.read().await.is_ok());
+        assert_eq!(publisher.reads(), 2);
+        serving.abort();
+    }
 }

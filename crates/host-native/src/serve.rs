@@ -275,7 +275,7 @@ impl Host {
 /// The public door with the Agents Worker's route on it.
 fn with_internal(public: Router, internal: Router) -> Router {
     use convene_agents_worker::RESOLVE_PATH;
-    Router::new().route_service(RESOLVE_PATH, internal).fallback_service(public)
+    Router::new().route(RESOLVE_PATH, axum::routing::any_service(internal)).fallback_service(public)
 }
 
 fn address_of(listener: &TcpListener) -> Result<String, CliError> {

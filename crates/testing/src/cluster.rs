@@ -59,6 +59,7 @@ pub struct Plan {
     urls: BTreeMap<&'static str, Vec<String>>,
     toml: String,
     env: Vec<(Option<Member>, String, String)>,
+    shared_data: bool,
 }
 
 impl Plan {
@@ -86,6 +87,7 @@ impl Plan {
             urls: BTreeMap::new(),
             toml: String::new(),
             env: Vec::new(),
+            shared_data: true,
         };
         plan.addresses = plan.members().into_iter().map(|member| (member, address())).collect();
         plan
@@ -140,6 +142,13 @@ impl Plan {
     #[must_use]
     pub fn env_of(mut self, member: Member, name: &str, value: impl Into<String>) -> Self {
         self.env.push((Some(member), name.to_owned(), value.into()));
+        self
+    }
+
+    /// Gives the processes no data directory in common: each needs one by `CONVENE_DATA_DIR`.
+    #[must_use]
+    pub fn without_shared_data(mut self) -> Self {
+        self.shared_data = false;
         self
     }
 
@@ -213,6 +222,9 @@ impl Plan {
             Member::Controllers => launch.env("CONVENE_CONTROLLERS__LISTEN", address.clone()),
             Member::Agents(_) => launch.env("CONVENE_AGENTS__LISTEN", address.clone()),
         };
+        if !self.shared_data {
+            launch = launch.configured_data_dir();
+        }
         for (of, name, value) in &self.env {
             if of.is_none_or(|of| of == member) {
                 launch = launch.env(name, value.clone());

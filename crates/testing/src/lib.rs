@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod conformance;
 pub mod fault_proxy;
 pub mod forge;
 pub mod load;

@@ -41,7 +41,8 @@ pub fn clock_off_by(seconds: i64) -> [(&'static str, String); 3] {
 #[derive(Debug, Clone)]
 pub struct Launch {
     binary: PathBuf,
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
+    dir: PathBuf,
     listen: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -54,7 +55,8 @@ impl Launch {
     pub fn new(binary: impl Into<PathBuf>, data_dir: &Path) -> Self {
         Self {
             binary: binary.into(),
-            data_dir: data_dir.to_owned(),
+            data_dir: Some(data_dir.to_owned()),
+            dir: data_dir.parent().unwrap_or(Path::new("/")).to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             args: Vec::new(),
             env: vec![("CONVENE_AGENTS__DEMO_WORD_PAUSE_MS".to_owned(), "1".to_owned())],
@@ -73,6 +75,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Leaves it to the configuration and the environment where the data directory is.
+    #[must_use]
+    pub fn configured_data_dir(mut self) -> Self {
+        self.data_dir = None;
         self
     }
 
@@ -124,13 +133,14 @@ impl Launch {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
+        if let Some(data_dir) = &self.data_dir {
+            command.arg("--data-dir").arg(data_dir);
+        }
         command
-            .arg("--data-dir")
-            .arg(&self.data_dir)
             .args(["--listen", &self.listen])
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.data_dir.parent().unwrap_or(Path::new("/")))
+            .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

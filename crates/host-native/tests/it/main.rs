@@ -5,10 +5,12 @@
 mod chain;
 mod cluster;
 mod commands;
+mod conformance;
 mod controllers;
 mod crash;
 mod examples;
 mod faults;
+mod healing;
 mod providers;
 mod story;
 mod users;

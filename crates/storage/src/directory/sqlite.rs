@@ -8,6 +8,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -16,10 +17,13 @@ use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, types::ValueRef};
 use tokio::sync::Semaphore;
 
-use crate::sqlite::{Durability, is_unavailable, open_reader, open_writer};
+use crate::sqlite::{BUSY_TIMEOUT, Durability, is_unavailable, open_reader, open_writer};
 
 /// Reads that run at the same time on one database; further ones wait.
 const MAX_READERS: usize = 4;
+
+/// The pause before a file that others are opening too is tried again.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 256;
@@ -45,7 +49,7 @@ impl SqliteDatabase {
     /// written durably.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DbError> {
         let path = path.as_ref().to_owned();
-        let writer = open_writer(&path, Durability::Full, "PRAGMA foreign_keys = ON")
+        let writer = open_beside_others(&path)
             .map_err(|error| DbError::Unavailable(format!("{}: {error}", path.display())))?;
         writer.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         Ok(Self {
@@ -153,6 +157,24 @@ impl Shared {
         // A connection that failed is not kept.
         self.idle_readers.lock().push(connection);
         Ok(rows)
+    }
+}
+
+/// Opens the file for writing while other processes may do the same: where one of them is about to
+/// turn a new file to WAL, SQLite says that it is busy at once instead of waiting.
+fn open_beside_others(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match open_writer(path, Durability::Full, "PRAGMA foreign_keys = ON") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && waited < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(OPEN_PAUSE);
+                waited += OPEN_PAUSE;
+            }
+            opened => return opened,
+        }
     }
 }
 

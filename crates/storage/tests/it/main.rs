@@ -4,6 +4,7 @@
 mod changes;
 mod database;
 mod durability;
+mod processes;
 mod reads;
 mod search;
 mod support;
