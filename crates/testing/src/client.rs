@@ -248,6 +248,50 @@ impl Socket {
         .await;
     }
 
+    /// Edits a message without waiting for the answer; its `ref` is `edit-` and the message id.
+    pub async fn edit(&mut self, message_id: &str, text: &str) {
+        self.change("edit", message_id, json!({"text": text})).await;
+    }
+
+    /// Deletes a message without waiting for the answer; its `ref` is `delete-` and the message id.
+    pub async fn delete(&mut self, message_id: &str) {
+        self.change("delete", message_id, json!({})).await;
+    }
+
+    /// Puts a reaction on a message or takes it off without waiting for the answer; its `ref` is
+    /// `react-` and the message id.
+    pub async fn react(&mut self, message_id: &str, emoji: &str, on: bool) {
+        self.change("react", message_id, json!({"emoji": emoji, "on": on})).await;
+    }
+
+    /// Pins a message or takes it off without waiting for the answer; its `ref` is `pin-` and the
+    /// message id.
+    pub async fn pin(&mut self, message_id: &str, on: bool) {
+        self.change("pin", message_id, json!({"on": on})).await;
+    }
+
+    /// Says that the user is writing; nobody answers.
+    pub async fn typing(&mut self) {
+        self.send(&json!({"type": "typing"})).await;
+    }
+
+    async fn change(&mut self, kind: &str, message_id: &str, with: Value) {
+        let r#ref = format!("{kind}-{message_id}");
+        let mut frame = json!({"type": kind, "ref": r#ref, "message_id": message_id});
+        for (name, value) in with.as_object().into_iter().flatten() {
+            frame[name] = value.clone();
+        }
+        self.send(&frame).await;
+    }
+
+    /// The answer to the frame with that `ref`: an `ok` or an `error`.
+    ///
+    /// # Panics
+    /// When the connection ends or nothing comes before that.
+    pub async fn answer(&mut self, r#ref: &str) -> Value {
+        self.until(|frame| frame["ref"] == r#ref).await
+    }
+
     /// The next frame, or the close code (1006 when the connection broke).
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use convene_model::{
     GroupId,
     limits::{PRESENCE_GRACE, PRESENCE_PAUSE},
 };
+use convene_storage::StoreOptions;
 use convene_testing::forge::Forged;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -214,6 +215,33 @@ async fn a_deleted_text_is_not_in_what_the_group_is_rebuilt_from() {
     ann.ask(about("delete", "m1", json!({}))).await;
     let (records, snapshot) = kept();
     assert!(!snapshot.contains("secret") && !records.contains("secret"), "{snapshot} {records}");
+}
+
+#[tokio::test]
+async fn a_node_without_room_refuses_changes_before_anything_happens_and_says_when_to_try_again() {
+    let world = World::new().await;
+    let (mut ann, bob) = two(&world).await;
+    ann.ask(about("react", "m1", json!({"emoji": "👍", "on": true}))).await;
+    drop((ann, bob));
+    // With no room at all, as behind a projector that never comes to an end.
+    let full = StoreOptions { max_lag_events: 0, ..StoreOptions::default() };
+    let world = world.restarted(full).await;
+    let mut ann = Upstream::open(&world).await;
+    assert_eq!(ann.attach(&world, "c1", "ann", "member").await["type"], "attached");
+    let head = world.head().await;
+    for command in [
+        post("m2", "no room"),
+        about("edit", "m1", json!({"text": "reworded"})),
+        about("react", "m1", json!({"emoji": "👍", "on": false})),
+        about("pin", "m1", json!({"on": true})),
+        about("delete", "m1", json!({})),
+    ] {
+        let refused = ann.ask(command.clone()).await;
+        assert_eq!(refused["code"], "overloaded", "{command}");
+        assert!(refused["retry_after_ms"].as_u64() > Some(0), "{refused}");
+    }
+    assert_eq!(ann.ask(post("m1", "the first secret")).await["type"], "ok", "a repeat needs none");
+    assert_eq!(world.head().await, head);
 }
 
 #[tokio::test]

@@ -51,16 +51,30 @@ pub(crate) struct World {
     other: Identity,
     pub(crate) clock: Arc<AtomicU64>,
     pub(crate) store: GroupStore,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl World {
     /// Controllers with the group `g1` of `o1`.
     pub(crate) async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = GroupStore::open(dir.path(), StoreOptions::default(), |why| panic!("{why}"));
-        let store = store.unwrap();
         let clock = Arc::new(AtomicU64::new(1_800_000_000_000));
+        let world = Self::on(tempfile::tempdir().unwrap(), clock, StoreOptions::default());
+        let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 1});
+        let (status, answer) = world.call("POST", "/groups/g1/init", &init, None).await;
+        assert_eq!((status, &answer["head"]), (StatusCode::OK, &json!(1)));
+        world
+    }
+
+    /// The same after a restart with other bounds.
+    pub(crate) async fn restarted(self, options: StoreOptions) -> Self {
+        self.controllers.shutdown().await;
+        self.store.close();
+        let Self { dir, clock, .. } = self;
+        Self::on(dir, clock, options)
+    }
+
+    fn on(dir: TempDir, clock: Arc<AtomicU64>, options: StoreOptions) -> Self {
+        let store = GroupStore::open(dir.path(), options, |why| panic!("{why}")).unwrap();
         let time = Arc::clone(&clock);
         let now: convene_hop::Clock =
             Arc::new(move || Timestamp::from_millis(time.load(Ordering::Relaxed)));
@@ -77,11 +91,7 @@ impl World {
             },
         );
         let hop = Hop::in_process(controllers.router());
-        let world = Self { hop, controllers, orchestrator, other, clock, store, _dir: dir };
-        let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 1});
-        let (status, answer) = world.call("POST", "/groups/g1/init", &init, None).await;
-        assert_eq!((status, &answer["head"]), (StatusCode::OK, &json!(1)));
-        world
+        Self { hop, controllers, orchestrator, other, clock, store, dir }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
