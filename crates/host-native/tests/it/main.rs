@@ -12,6 +12,7 @@ mod crash;
 mod examples;
 mod faults;
 mod healing;
+mod frames;
 mod providers;
 mod story;
 mod users;
