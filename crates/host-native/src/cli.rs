@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::users,
+    commands::{chat, healthcheck, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -31,6 +31,10 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Read and write in a group at the terminal, of this Convene or any other.
+    Chat(convene_chat::ChatArgs),
+    /// Ask whether the process that the configuration describes answers.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Accounts, for an operator at the machine.
     Users {
         #[command(subcommand)]
@@ -110,6 +114,8 @@ pub fn run() -> ExitCode {
             print!("{}", config::EXAMPLE);
             Ok(())
         }
+        Some(Command::Chat(args)) => chat::run(args),
+        Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
         Some(Command::Bench(args)) => bench::run(&args),
     };

@@ -11,3 +11,4 @@ pub mod forge;
 pub mod load;
 pub mod model_server;
 pub mod process;
+pub mod terminal;

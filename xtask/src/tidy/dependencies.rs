@@ -16,6 +16,8 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("convene-group-controller", Allowed::Only(&["convene-model"])),
     ("convene-agents-worker", Allowed::Only(&["convene-model"])),
     ("convene-storage", Allowed::Only(&["convene-model", "convene-db"])),
+    // A client like any other: it knows the wire types and nothing of the server.
+    ("convene-chat", Allowed::Only(&["convene-model"])),
     ("convene-host-native", Allowed::Anything),
     ("convene-testing", Allowed::Anything),
     ("xtask", Allowed::Only(&[])),

@@ -1,3 +1,5 @@
 //! One file for each command beside `serve`, `config` and `bench`: its arguments and what it does.
 
+pub(crate) mod chat;
+pub(crate) mod healthcheck;
 pub(crate) mod users;

@@ -4,6 +4,7 @@
 
 mod chain;
 mod changes;
+mod chat;
 mod cluster;
 mod commands;
 mod conformance;
