@@ -7,6 +7,7 @@
 mod ci;
 mod javascript;
 mod process;
+mod release;
 mod steps;
 mod test;
 mod tidy;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Compile the crates that Cloudflare shares for `wasm32-unknown-unknown`
     Wasm,
+    /// The static binary with an archive and the container's files in `target/dist`, built and tried
+    Release,
     /// House rules: module headers, file sizes, the code map, the direction of dependencies
     Tidy,
 }
@@ -51,6 +54,7 @@ fn main() -> std::process::ExitCode {
         Command::Test { nextest } => test::run(&nextest),
         Command::Soak { nextest } => test::soak(&nextest),
         Command::Wasm => wasm::run(),
+        Command::Release => release::run(),
         Command::Tidy => tidy::run(),
     };
     match outcome {
