@@ -1,16 +1,20 @@
 //! `convene bench`: figures of this machine beside the raw limits of the same machine, measured
 //! interleaved in one run.
 
+mod client;
 mod fanout;
+mod idle_sockets;
 mod posts;
 mod raw_rows;
+mod reconnect_storm;
+mod server;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::CliError;
+use crate::{cli::CliError, open_files};
 
 /// How `convene bench` is called.
 #[derive(Debug, Args)]
@@ -24,6 +28,9 @@ pub struct BenchArgs {
     /// Seconds for each slice; a figure takes several slices of its own and of its limit
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     slice: f64,
+    /// Clients of the figures about many connections
+    #[arg(long, value_name = "COUNT", default_value_t = 2000)]
+    clients: usize,
     /// The folder for the data of the measurement, on the disk to be measured
     #[arg(long, value_name = "DIR", default_value = "convene-bench")]
     dir: PathBuf,
@@ -102,6 +109,15 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         if wanted(name) {
             report(name, fanout::measure(sockets, in_flight, slice, SLICES)?);
         }
+    }
+    if wanted("idle_socket_bytes") {
+        open_files::raise_limit();
+        report("idle_socket_bytes", idle_sockets::measure(&args.dir, args.clients)?);
+    }
+    if wanted("reconnect_storm") {
+        open_files::raise_limit();
+        let figure = reconnect_storm::measure(&args.dir, args.clients, SLICES)?;
+        report("reconnect_storm", figure);
     }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_vec_pretty(&figures)?)?;
