@@ -6,10 +6,13 @@
 //! Orchestrator and nothing else.
 
 pub mod agents;
+mod changes;
+pub mod events;
 pub mod groups;
 pub mod identity;
 pub mod orchestrator;
 pub mod providers;
+mod reading;
 pub mod resolve;
 pub mod rooms;
 mod schema;
@@ -29,10 +32,11 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    changes::{Bell, Log},
     groups::WorkspaceGroups,
     identity::passwords::Passwords,
     orchestrator::OrchestratorClient,
-    rooms::{Rooms, RoomsConfig},
+    rooms::{Figures, Rooms, RoomsConfig},
     state::AppState,
     web::client::Network,
 };
@@ -90,7 +94,9 @@ pub struct App {
 pub async fn open(config: Config) -> Result<App, AppError> {
     config.db.migrate(schema::MIGRATIONS).await?;
     let passwords = Passwords::open().await.map_err(AppError::System)?;
-    let groups = WorkspaceGroups::new(config.db.clone(), config.clock.clone());
+    let bell = Bell::default();
+    let (db, clock) = (config.db.clone(), config.clock.clone());
+    let groups = WorkspaceGroups::with_bell(db, clock, bell.clone());
     let rooms = Rooms::new(RoomsConfig {
         orchestrator: OrchestratorClient::new(config.orchestrator.clone(), config.signer.clone()),
         groups: Arc::new(groups),
@@ -98,11 +104,31 @@ pub async fn open(config: Config) -> Result<App, AppError> {
         clock: config.clock.clone(),
         ping_every: config.ping_every,
     });
-    let state = AppState::new(config, passwords, rooms)?;
+    let log = Log::open(config.db.clone()).await?;
+    let state = AppState::new(config, passwords, rooms, bell)?;
+    tokio::spawn(Arc::clone(&state.hub).follow(state.clone(), log));
     Ok(App { state })
 }
 
+/// Figures of an App at one moment, for its operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AppFigures {
+    /// Those of client sockets and upstreams.
+    pub rooms: Figures,
+    /// Open event streams.
+    pub event_streams: usize,
+}
+
 impl App {
+    /// How full the queues are, and what was refused or dropped because of it.
+    #[must_use]
+    pub fn figures(&self) -> AppFigures {
+        AppFigures {
+            rooms: self.state.rooms.figures(),
+            event_streams: self.state.hub.open_streams(),
+        }
+    }
+
     /// The public door: pages, the JSON API, client sockets, `/healthz`, the JWKS, and the files of
     /// the pages.
     ///
@@ -117,8 +143,9 @@ impl App {
         resolve::router(&self.state)
     }
 
-    /// Ends all client sockets and upstreams in an orderly way.
+    /// Ends all client sockets, event streams and upstreams in an orderly way.
     pub async fn shutdown(&self) {
+        self.state.hub.stop();
         self.state.rooms.shutdown().await;
     }
 }

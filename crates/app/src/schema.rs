@@ -6,10 +6,12 @@
 use convene_db::Migration;
 
 /// All steps; a step that has shipped never changes.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "workspace",
-    sql: "
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "workspace", sql: WORKSPACE },
+    Migration { version: 2, name: "reading", sql: READING },
+];
+
+const WORKSPACE: &str = "
 CREATE TABLE users (
     user_id TEXT PRIMARY KEY,
     email TEXT NOT NULL UNIQUE,
@@ -129,5 +131,52 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 );
 CREATE INDEX audit_of_org ON audit (org_id, audit_id);
-",
-}];
+";
+
+/// What people have read, and what several App processes tell each other.
+///
+/// `group_heads` says up to which message of a group mentions and the authors' own marks are
+/// recorded. `changes` is a log of what changed, with one row for each subject: a row's number grows
+/// in the order of the commits, since `change_counter` is locked from its change to the commit.
+const READING: &str = "
+ALTER TABLE chat_groups ADD COLUMN revisions TEXT NOT NULL DEFAULT 'keep';
+CREATE TABLE group_heads (
+    group_id TEXT PRIMARY KEY,
+    history TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    nth BIGINT NOT NULL,
+    at BIGINT NOT NULL
+);
+CREATE TABLE read_marks (
+    user_id TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    up_to BIGINT NOT NULL,
+    nth BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (user_id, group_id)
+);
+CREATE INDEX read_marks_of_group ON read_marks (group_id);
+CREATE TABLE mentions (
+    user_id TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    PRIMARY KEY (user_id, group_id, seq)
+);
+CREATE INDEX mentions_of_message ON mentions (group_id, seq);
+CREATE TABLE group_preferences (
+    user_id TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    muted BIGINT NOT NULL,
+    PRIMARY KEY (user_id, group_id)
+);
+CREATE TABLE change_counter (one BIGINT PRIMARY KEY, n BIGINT NOT NULL);
+INSERT INTO change_counter (one, n) VALUES (1, 0);
+CREATE TABLE changes (
+    kind TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    change BIGINT NOT NULL,
+    PRIMARY KEY (kind, group_id, user_id)
+);
+CREATE UNIQUE INDEX changes_in_order ON changes (change);
+";

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use convene_db::Db;
+use convene_db::{Db, DbError, Row, Statement};
 use convene_hop::Clock;
 use convene_model::{
     Timestamp,
@@ -17,6 +17,8 @@ use uuid::{ContextV7, Uuid};
 
 use crate::{
     AppError, Config,
+    changes::{self, Bell, Change},
+    events::Hub,
     identity::{csrf::CsrfKey, limiter::Limits, passwords::Passwords},
     providers::secrets::SecretKey,
     rooms::Rooms,
@@ -31,6 +33,8 @@ pub(crate) struct AppState(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) db: Db,
     pub(crate) clock: Clock,
+    pub(crate) bell: Bell,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) rooms: Rooms,
     pub(crate) passwords: Passwords,
     pub(crate) csrf: CsrfKey,
@@ -49,6 +53,7 @@ impl AppState {
         config: Config,
         passwords: Passwords,
         rooms: Rooms,
+        bell: Bell,
     ) -> Result<Self, AppError> {
         let public_origin = match &config.public_url {
             Some(url) => Some(Origin::of_url(url).ok_or_else(|| {
@@ -64,6 +69,8 @@ impl AppState {
             jwks: config.signer.key().jwks(),
             db: config.db,
             clock: config.clock,
+            bell,
+            hub: Arc::default(),
             rooms,
             passwords,
             public_origin,
@@ -75,6 +82,20 @@ impl AppState {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Commits a batch with what others may have to hear of it, here and in other processes.
+    pub(crate) async fn commit(
+        &self,
+        mut batch: Vec<Statement>,
+        changed: &[Change],
+    ) -> Result<Vec<Vec<Row>>, DbError> {
+        for change in changed {
+            changes::note(&mut batch, change);
+        }
+        let answers = self.db.batch(batch).await?;
+        self.bell.ring();
+        Ok(answers)
     }
 }
 

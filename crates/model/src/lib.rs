@@ -12,6 +12,7 @@ pub mod ids;
 pub mod infra;
 pub mod keys;
 pub mod limits;
+pub mod mention;
 pub mod problem;
 pub mod record;
 pub mod replay;

@@ -7,8 +7,8 @@ use axum::{
 };
 use convene_hop::ApiJson;
 use convene_model::{
-    AgentId, GroupId, OrgId, Role, UserId,
-    event::{GroupAgent, TriggerPolicy},
+    AgentId, Code, GroupId, OrgId, Problem, Role, UserId,
+    event::{GroupAgent, RevisionPolicy, TriggerPolicy},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,7 @@ pub(super) struct GroupDetail {
     can_manage: bool,
     created_by: UserId,
     paused: bool,
+    revisions: RevisionPolicy,
 }
 
 fn detail(group: Group, caller: &Caller) -> Json<GroupDetail> {
@@ -95,6 +96,7 @@ fn detail(group: Group, caller: &Caller) -> Json<GroupDetail> {
         role: group.role,
         created_by: group.created_by,
         paused: group.paused,
+        revisions: group.revisions,
         item: group.item,
     })
 }
@@ -117,6 +119,9 @@ pub(super) struct GroupChange {
     /// With `is_private: true`: who stays, beside the caller.
     #[serde(default)]
     member_ids: Vec<UserId>,
+    /// What becomes of texts that edits replace; for owners and admins of the workspace.
+    #[serde(default)]
+    revisions: Option<RevisionPolicy>,
 }
 
 pub(super) async fn change(
@@ -127,6 +132,10 @@ pub(super) async fn change(
 ) -> Answer<Json<GroupDetail>> {
     let group = store::manage(&state, &group, &caller).await?;
     let title = body.title.map(|title| validate::title("title", &title)).transpose()?;
+    if body.revisions.is_some() && !group.role.manages() {
+        let detail = "Only owners and admins of the workspace may change what is kept.";
+        return Err(Problem::new(Code::Forbidden).detail(detail).into());
+    }
     let becomes_private = body.is_private == Some(true) && !group.item.is_private;
     if !body.member_ids.is_empty() && !becomes_private {
         let sentence = "Members are named here only when the group becomes private.";
@@ -142,7 +151,8 @@ pub(super) async fn change(
             Some(Access::Private(members.into_iter().cloned().collect()))
         }
     };
-    store::change(&state, &group, Change { title, access }).await?;
+    let change = Change { title, access, revisions: body.revisions };
+    store::change(&state, &group, caller.id(), change).await?;
     Ok(detail(store::enter(&state, group.id(), &caller).await?, &caller))
 }
 

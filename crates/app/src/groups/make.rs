@@ -9,8 +9,9 @@ use convene_model::{
 
 use super::store::{Group, insert_member, members_unknown};
 use crate::{
+    changes::Change,
     state::{AppState, fresh_id},
-    ui::view::GroupItem,
+    ui::view::{GroupItem, Standing},
     validate,
     web::failure::Answer,
 };
@@ -68,13 +69,14 @@ pub(super) async fn make(state: &AppState, maker: &UserId, new: NewGroup) -> Ans
             batch.push(insert_member(&group, &new.org, member, now));
         }
     }
-    match state.db.batch(batch).await {
+    match state.commit(batch, &[Change::Group(group.clone())]).await {
         Ok(_) => Ok(GroupItem {
             group_id: group,
             org_id: new.org,
             title,
             is_private: new.is_private,
             created_at: now,
+            standing: Standing::default(),
         }),
         Err(DbError::Unmet { index }) if index >= first_member => Err(members_unknown().into()),
         Err(DbError::Unmet { .. }) => {
@@ -94,6 +96,8 @@ pub(super) async fn like(
 ) -> Answer<GroupItem> {
     const AGENTS: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
         SELECT $1, agent_id, wakes_on, place FROM group_agents WHERE group_id = $2";
+    const POLICY: &str = "UPDATE chat_groups SET revisions =
+        (SELECT revisions FROM chat_groups WHERE group_id = $2) WHERE group_id = $1";
     const MEMBERS: &str = "INSERT INTO group_members (group_id, user_id, added_at)
         SELECT $1, user_id, CAST($3 AS BIGINT) FROM group_members WHERE group_id = $2";
     let title = validate::title("title", title)?;
@@ -102,15 +106,21 @@ pub(super) async fn like(
     let (org, is_private) = (pattern.org(), pattern.item.is_private);
     let both = params![group.as_str(), pattern.id().as_str()];
     let members = params![group.as_str(), pattern.id().as_str(), now.millis()];
-    state
-        .db
-        .batch(vec![
-            insert(&group, org, &title, is_private, maker, now),
-            Statement::new(AGENTS, both),
-            Statement::new(MEMBERS, members),
-        ])
-        .await?;
-    Ok(GroupItem { group_id: group, org_id: org.clone(), title, is_private, created_at: now })
+    let batch = vec![
+        insert(&group, org, &title, is_private, maker, now),
+        Statement::new(POLICY, both.clone()),
+        Statement::new(AGENTS, both),
+        Statement::new(MEMBERS, members),
+    ];
+    state.commit(batch, &[Change::Group(group.clone())]).await?;
+    Ok(GroupItem {
+        group_id: group,
+        org_id: org.clone(),
+        title,
+        is_private,
+        created_at: now,
+        standing: Standing::default(),
+    })
 }
 
 fn insert(

@@ -5,7 +5,9 @@ use convene_model::{Code, Problem, UserId};
 
 use super::store::{Group, insert_member, is_activated};
 use crate::{
+    changes::Change,
     identity::caller::Caller,
+    reading,
     state::AppState,
     ui::view::Person,
     validate,
@@ -38,8 +40,12 @@ pub(crate) async fn list(state: &AppState, group: &Group) -> Answer<Vec<Person>>
 /// Adds somebody of the workspace to a private group; any member may. Adding twice is success.
 pub(super) async fn add(state: &AppState, group: &Group, user: &UserId) -> Answer<()> {
     must_be_private(group)?;
-    let add = insert_member(group.id(), group.org(), user, state.now());
-    match state.db.batch(vec![add]).await {
+    let now = state.now();
+    let batch = vec![
+        insert_member(group.id(), group.org(), user, now),
+        reading::caught_up(group.org(), Some(group.id()), user, now),
+    ];
+    match state.commit(batch, &[Change::User(user.clone())]).await {
         Ok(_) | Err(DbError::Unique { .. }) => Ok(()),
         Err(DbError::Unmet { .. }) => Err(Code::NotFound.into()),
         Err(error) => Err(error.into()),
@@ -65,15 +71,12 @@ pub(super) async fn remove(
         return Err(Problem::new(Code::Forbidden).detail(detail).into());
     }
     let both = || params![group.id().as_str(), user.as_str()];
-    let removed = state
-        .db
-        .batch(vec![
-            Statement::new(LOCK, params![group.id().as_str()]).expect_rows(),
-            Statement::new(IS_MEMBER, both()).expect_rows(),
-            Statement::new(REMOVE, both()).expect_rows(),
-        ])
-        .await;
-    match removed {
+    let batch = vec![
+        Statement::new(LOCK, params![group.id().as_str()]).expect_rows(),
+        Statement::new(IS_MEMBER, both()).expect_rows(),
+        Statement::new(REMOVE, both()).expect_rows(),
+    ];
+    match state.commit(batch, &[Change::User(user.clone())]).await {
         Ok(_) => {}
         Err(DbError::Unmet { index: 1 }) => return Err(Code::NotFound.into()),
         Err(DbError::Unmet { index: 2 }) => {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::store;
 use crate::{
-    identity::caller::Caller,
+    identity::{self, caller::Caller},
     rooms::{RawMessageDetail, RawSearchPage, WithHtml},
     state::AppState,
     ui::markdown,
@@ -154,5 +154,10 @@ pub(super) async fn socket(
     request: Request,
 ) -> Answer<Response> {
     let group = store::enter(&state, &group, &caller).await?;
-    Ok(state.rooms.upgrade(group.id().clone(), caller.id().clone(), request).await)
+    let (id, user) = (group.id().clone(), caller.id().clone());
+    let response = state.rooms.upgrade(id, user, caller.proof(), request).await;
+    // The credential may have ended before the socket could be found by it.
+    let held = identity::proofs_of(&state, caller.id()).await?;
+    state.rooms.keep_sockets(caller.id(), &held);
+    Ok(response)
 }

@@ -10,7 +10,9 @@ use convene_model::{
 
 use super::store;
 use crate::{
-    rooms::{GroupDescription, Groups},
+    changes::Bell,
+    reading::Recording,
+    rooms::{GroupDescription, Groups, Head, Records},
     web::{failure::of_database, rows},
 };
 
@@ -18,18 +20,26 @@ use crate::{
 pub struct WorkspaceGroups {
     db: Db,
     clock: Clock,
+    recording: Recording,
 }
 
 impl WorkspaceGroups {
     /// Answers from this database.
     #[must_use]
     pub fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+        Self::with_bell(db, clock, Bell::default())
+    }
+
+    /// Answers from this database, and rings when it has written what others may have to hear of.
+    pub(crate) fn with_bell(db: Db, clock: Clock, bell: Bell) -> Self {
+        let recording = Recording::new(db.clone(), clock.clone(), bell);
+        Self { db, clock, recording }
     }
 
     /// One statement, so that version and agents are of the same moment.
     async fn read(&self, group: &GroupId) -> Result<Option<GroupDescription>, DbError> {
-        const SQL: &str = "SELECT g.org_id, g.version, g.paused, a.agent_id, a.name, ga.wakes_on
+        const SQL: &str =
+            "SELECT g.org_id, g.version, g.paused, g.revisions, a.agent_id, a.name, ga.wakes_on
             FROM chat_groups g LEFT JOIN group_agents ga ON ga.group_id = g.group_id
             LEFT JOIN agents a ON a.agent_id = ga.agent_id
             WHERE g.group_id = $1 ORDER BY ga.place, a.created_at, a.agent_id";
@@ -46,11 +56,13 @@ impl WorkspaceGroups {
             }
         }
         let org_id: OrgId = rows::id(first, "org_id")?;
-        let (version, paused) = (first.get("version")?, first.get("paused")?);
-        Ok(Some(GroupDescription {
-            org_id,
-            config: GroupConfig { version, agents, paused, ..GroupConfig::default() },
-        }))
+        let config = GroupConfig {
+            version: first.get("version")?,
+            agents,
+            paused: first.get("paused")?,
+            revisions: rows::revisions(first, "revisions")?,
+        };
+        Ok(Some(GroupDescription { org_id, config }))
     }
 }
 
@@ -64,6 +76,14 @@ impl Groups for WorkspaceGroups {
     async fn role(&self, group: &GroupId, user: &UserId) -> Result<Option<Role>, Problem> {
         let found = store::find(&*self.db, group, user).await;
         Ok(found.map_err(|error| of_database(&error))?.map(|group| group.role))
+    }
+
+    async fn head(&self, group: &GroupId) -> Result<Option<Head>, Problem> {
+        self.recording.head(group).await.map_err(|error| of_database(&error))
+    }
+
+    async fn record(&self, group: &GroupId, records: Records) -> Result<Option<Head>, Problem> {
+        self.recording.record(group, records).await
     }
 
     async fn activated(&self, group: &GroupId) -> Result<(), Problem> {

@@ -1,13 +1,19 @@
 //! Groups in the database, always through the eyes of somebody.
 
-use convene_db::{Database, DbError, Row, Statement, params};
-use convene_model::{Code, GroupId, OrgId, Problem, Role, Timestamp, UserId};
+use convene_db::{Database, DbError, Statement, params};
+use convene_model::{
+    Code, GroupId, OrgId, Problem, Role, Timestamp, UserId, event::RevisionPolicy,
+};
+use serde_json::json;
 
 use crate::{
+    changes::Change as Changed,
     identity::caller::Caller,
+    reading,
     state::AppState,
     ui::view::GroupItem,
     web::{failure::Answer, rows},
+    workspaces::audit::{self, Action},
 };
 
 /// A group as somebody with access sees it.
@@ -17,6 +23,8 @@ pub(crate) struct Group {
     pub(crate) item: GroupItem,
     /// Whether all agents are paused.
     pub(crate) paused: bool,
+    /// What becomes of a text that an edit replaced.
+    pub(crate) revisions: RevisionPolicy,
     /// Who made it.
     pub(crate) created_by: UserId,
     /// What the reader is in it.
@@ -39,33 +47,20 @@ impl Group {
     }
 }
 
-fn item(row: &Row) -> Result<GroupItem, DbError> {
-    Ok(GroupItem {
-        group_id: rows::id(row, "group_id")?,
-        org_id: rows::id(row, "org_id")?,
-        title: row.get("title")?,
-        is_private: row.get("is_private")?,
-        created_at: rows::time(row, "created_at")?,
-    })
-}
-
 /// The group, if the user may see it.
 pub(crate) async fn find(
     db: &dyn Database,
     group: &GroupId,
     user: &UserId,
 ) -> Result<Option<Group>, DbError> {
-    const SQL: &str = "SELECT g.group_id, g.org_id, g.title, g.is_private, g.created_at, g.paused,
-        g.created_by, m.role FROM chat_groups g
-        JOIN org_members m ON m.org_id = g.org_id AND m.user_id = $2
-        WHERE g.group_id = $1 AND (g.is_private = 0 OR EXISTS (SELECT 1 FROM group_members p
-            WHERE p.group_id = g.group_id AND p.user_id = $2))";
+    let sql = format!("{} AND g.group_id = $1 AND m.user_id = $2", reading::SEEN);
     let params = params![group.as_str(), user.as_str()];
-    let found = db.query(Statement::new(SQL, params)).await?;
+    let found = db.query(Statement::new(sql, params)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     Ok(Some(Group {
-        item: item(row)?,
+        item: reading::item(row)?,
         paused: row.get("paused")?,
+        revisions: rows::revisions(row, "revisions")?,
         created_by: rows::id(row, "created_by")?,
         role: rows::role(row, "role")?,
     }))
@@ -89,14 +84,7 @@ pub(crate) async fn manage(state: &AppState, group: &GroupId, caller: &Caller) -
 
 /// The groups of a workspace that a user may see, oldest first.
 pub(crate) async fn list(state: &AppState, org: &OrgId, user: &UserId) -> Answer<Vec<GroupItem>> {
-    const SQL: &str = "SELECT g.group_id, g.org_id, g.title, g.is_private, g.created_at
-        FROM chat_groups g JOIN org_members m ON m.org_id = g.org_id AND m.user_id = $2
-        WHERE g.org_id = $1 AND (g.is_private = 0 OR EXISTS (SELECT 1 FROM group_members p
-            WHERE p.group_id = g.group_id AND p.user_id = $2))
-        ORDER BY g.created_at, g.group_id";
-    let params = params![org.as_str(), user.as_str()];
-    let found = state.db.query(Statement::new(SQL, params)).await?;
-    Ok(found.iter().map(item).collect::<Result<_, _>>()?)
+    Ok(reading::of_user(&*state.db, user, Some(org)).await?)
 }
 
 /// What of a group is changed; what is absent stays.
@@ -105,6 +93,8 @@ pub(crate) struct Change {
     pub(crate) title: Option<String>,
     /// Private or open.
     pub(crate) access: Option<Access>,
+    /// What becomes of texts that edits replace.
+    pub(crate) revisions: Option<RevisionPolicy>,
 }
 
 /// Who may see a group.
@@ -116,11 +106,27 @@ pub(crate) enum Access {
     Private(Vec<UserId>),
 }
 
-/// Changes title or access; whoever loses access is shown out.
-pub(crate) async fn change(state: &AppState, group: &Group, change: Change) -> Answer<()> {
+/// Changes title, access or policy; whoever loses access is shown out.
+pub(crate) async fn change(
+    state: &AppState,
+    group: &Group,
+    by: &UserId,
+    change: Change,
+) -> Answer<()> {
     const TITLE: &str = "UPDATE chat_groups SET title = $2 WHERE group_id = $1";
+    const REVISIONS: &str =
+        "UPDATE chat_groups SET revisions = $2, version = version + 1 WHERE group_id = $1";
     const ACCESS: &str =
         "UPDATE chat_groups SET is_private = $2 WHERE group_id = $1 AND is_private <> $2";
+    // Whoever sees it from now on has nothing unread.
+    const NEWCOMERS: &str = "INSERT INTO read_marks (user_id, group_id, up_to, nth, at)
+        SELECT m.user_id, h.group_id, h.seq, h.nth, CAST($3 AS BIGINT)
+        FROM org_members m JOIN group_heads h ON h.group_id = $1
+        WHERE m.org_id = $2 AND NOT EXISTS (SELECT 1 FROM group_members p
+            WHERE p.group_id = $1 AND p.user_id = m.user_id)
+        ON CONFLICT (user_id, group_id) DO UPDATE
+        SET up_to = excluded.up_to, nth = excluded.nth, at = excluded.at
+        WHERE read_marks.up_to < excluded.up_to";
     const FORGET: &str = "DELETE FROM group_members WHERE group_id = $1";
     const OUTSIDE: &str = "SELECT user_id FROM org_members m WHERE org_id = $1
         AND NOT EXISTS (SELECT 1 FROM group_members p
@@ -130,10 +136,21 @@ pub(crate) async fn change(state: &AppState, group: &Group, change: Change) -> A
     if let Some(title) = &change.title {
         batch.push(Statement::new(TITLE, params![id, title]).expect_rows());
     }
+    let revisions = change.revisions.filter(|revisions| *revisions != group.revisions);
+    if let Some(revisions) = revisions {
+        let detail = json!({"from": group.revisions, "to": revisions});
+        let name = rows::revisions_name(revisions);
+        batch.push(Statement::new(REVISIONS, params![id, name]).expect_rows());
+        let (action, now) = (Action::RevisionsSet, state.now());
+        batch.push(audit::record(group.org(), by, action, id, &detail, now));
+    }
+    let first_access = batch.len();
     let mut made_private = false;
     match &change.access {
         Some(Access::Open) if group.item.is_private => {
             batch.push(Statement::new(ACCESS, params![id, false]).expect_rows());
+            let now = state.now().millis();
+            batch.push(Statement::new(NEWCOMERS, params![id, group.org().as_str(), now]));
             batch.push(Statement::new(FORGET, params![id]));
         }
         Some(Access::Private(members)) if !group.item.is_private => {
@@ -150,16 +167,25 @@ pub(crate) async fn change(state: &AppState, group: &Group, change: Change) -> A
     if batch.is_empty() {
         return Ok(());
     }
-    let first_member = batch.len();
-    let answers = match state.db.batch(batch).await {
+    let outside = batch.len() - 1;
+    let changed = [Changed::Group(group.id().clone())];
+    let answers = match state.commit(batch, &changed).await {
         Ok(answers) => answers,
-        Err(DbError::Unmet { index }) if made_private && index > 1 && index < first_member => {
+        Err(DbError::Unmet { index })
+            if made_private && index > first_access && index < outside =>
+        {
             return Err(members_unknown().into());
         }
         Err(error) => return Err(error.into()),
     };
-    if made_private && is_activated(&*state.db, group.id()).await? {
-        for row in answers.last().into_iter().flatten() {
+    if !is_activated(&*state.db, group.id()).await? {
+        return Ok(());
+    }
+    if revisions.is_some() {
+        state.rooms.reconfigure(group.id());
+    }
+    if made_private {
+        for row in &answers[outside] {
             state.rooms.revoke(group.id(), &rows::id(row, "user_id")?);
         }
     }

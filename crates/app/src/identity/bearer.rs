@@ -12,6 +12,7 @@ use super::{
     tokens,
 };
 use crate::{
+    changes::Change,
     state::{AppState, fresh_id},
     ui::view::TokenView,
     validate,
@@ -82,7 +83,7 @@ async fn insert(
 
 /// Whose token it is; its last use is noted.
 pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>> {
-    const FIND: &str = "SELECT u.user_id, u.email, u.name, t.token_id, t.last_used_at
+    const FIND: &str = "SELECT u.user_id, u.email, u.name, t.token_id, t.last_used_at, t.expires_at
         FROM api_tokens t JOIN users u ON u.user_id = t.user_id
         WHERE t.token_hash = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)";
     const TOUCH: &str = "UPDATE api_tokens SET last_used_at = $2 WHERE token_id = $1";
@@ -99,7 +100,8 @@ pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>
     if noted.is_none_or(|noted| now.since(noted) >= LAST_USED_PRECISION) {
         state.db.execute(Statement::new(TOUCH, params![&token_id, now.millis()])).await?;
     }
-    Ok(Some(Caller { user, credential: Credential::Bearer { token_id } }))
+    let expires_at = rows::maybe_time(row, "expires_at")?;
+    Ok(Some(Caller { user, credential: Credential::Bearer { token_id }, expires_at }))
 }
 
 /// A person's tokens, newest first.
@@ -120,12 +122,14 @@ pub(crate) async fn list(state: &AppState, user: &UserId) -> Answer<Vec<TokenVie
     Ok(tokens)
 }
 
-/// Deletes one of a person's tokens.
+/// Deletes one of a person's tokens, and ends what was opened with it.
 pub(crate) async fn delete(state: &AppState, user: &UserId, token_id: &str) -> Answer<()> {
     const SQL: &str = "DELETE FROM api_tokens WHERE user_id = $1 AND token_id = $2";
     let params = params![user.as_str(), token_id];
-    match state.db.execute(Statement::new(SQL, params)).await? {
-        0 => Err(Code::NotFound.into()),
-        _ => Ok(()),
+    let batch = vec![Statement::new(SQL, params).expect_rows()];
+    match state.commit(batch, &[Change::User(user.clone())]).await {
+        Ok(_) => Ok(()),
+        Err(DbError::Unmet { .. }) => Err(Code::NotFound.into()),
+        Err(error) => Err(error.into()),
     }
 }

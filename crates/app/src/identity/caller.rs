@@ -1,9 +1,9 @@
 //! Who calls, and what proved it.
 
-use convene_model::UserId;
+use convene_model::{Timestamp, UserId};
 
 use super::accounts::User;
-use crate::ui::view::Me;
+use crate::{rooms::Proof, ui::view::Me};
 
 /// A person whose session or bearer token was found to hold.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub(crate) struct Caller {
     pub(crate) user: User,
     /// By what.
     pub(crate) credential: Credential,
+    /// Until when that holds, if it ends by itself.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// What a request was authenticated by.
@@ -23,9 +25,24 @@ pub(crate) enum Credential {
     Bearer { token_id: String },
 }
 
+impl Credential {
+    /// A name of the credential among those of its user; not the credential itself.
+    pub(crate) fn id(&self) -> String {
+        match self {
+            Self::Session { digest } => format!("session {digest}"),
+            Self::Bearer { token_id } => format!("token {token_id}"),
+        }
+    }
+}
+
 impl Caller {
     pub(crate) fn id(&self) -> &UserId {
         &self.user.user_id
+    }
+
+    /// What proved it, for whatever stays open longer than a request.
+    pub(crate) fn proof(&self) -> Proof {
+        Proof { id: self.credential.id(), expires_at: self.expires_at }
     }
 
     pub(crate) fn me(&self) -> Me {

@@ -58,7 +58,8 @@ mod tests {
     fn caller(digest: &str) -> Caller {
         let user =
             User { user_id: UserId::new("u1").unwrap(), email: "a@b".into(), name: "A".into() };
-        Caller { user, credential: Credential::Session { digest: digest.into() } }
+        let credential = Credential::Session { digest: digest.into() };
+        Caller { user, credential, expires_at: None }
     }
 
     #[test]

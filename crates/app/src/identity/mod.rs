@@ -12,6 +12,7 @@ pub mod limiter;
 mod pages;
 pub mod passwords;
 pub mod recovery;
+mod proofs;
 pub mod sessions;
 mod signing_in;
 pub(crate) mod tokens;
@@ -21,7 +22,10 @@ use axum::{
     routing::{delete, get, post},
 };
 
-pub(crate) use self::pages::form_errors;
+pub(crate) use self::{
+    pages::form_errors,
+    proofs::{proof_holds, proofs_of},
+};
 use crate::state::AppState;
 
 /// The API and the pages of this part.

@@ -10,7 +10,11 @@ use super::{
     caller::{Caller, Credential},
     tokens,
 };
-use crate::{state::AppState, web::failure::Answer};
+use crate::{
+    changes::Change,
+    state::AppState,
+    web::{failure::Answer, rows},
+};
 
 /// How long a session lasts.
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -36,19 +40,21 @@ pub(crate) async fn begin(state: &AppState, user: &UserId) -> Answer<String> {
 
 /// Whose session a cookie's token is.
 pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>> {
-    const SQL: &str = "SELECT u.user_id, u.email, u.name FROM sessions s
+    const SQL: &str = "SELECT u.user_id, u.email, u.name, s.expires_at FROM sessions s
         JOIN users u ON u.user_id = s.user_id WHERE s.token_hash = $1 AND s.expires_at > $2";
     let digest = tokens::digest(token);
     let now = state.now().millis();
     let found = state.db.query(Statement::new(SQL, params![&digest, now])).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let user = User::from_row(row)?;
-    Ok(Some(Caller { user, credential: Credential::Session { digest } }))
+    let expires_at = rows::maybe_time(row, "expires_at")?;
+    Ok(Some(Caller { user, credential: Credential::Session { digest }, expires_at }))
 }
 
-/// Ends a session.
-pub(crate) async fn end(state: &AppState, digest: &str) -> Answer<()> {
+/// Ends a session, and what was opened with it.
+pub(crate) async fn end(state: &AppState, user: &UserId, digest: &str) -> Answer<()> {
     const SQL: &str = "DELETE FROM sessions WHERE token_hash = $1";
-    state.db.execute(Statement::new(SQL, params![digest])).await?;
+    let batch = vec![Statement::new(SQL, params![digest])];
+    state.commit(batch, &[Change::User(user.clone())]).await?;
     Ok(())
 }

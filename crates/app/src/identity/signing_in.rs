@@ -96,7 +96,7 @@ pub(crate) async fn sign_out(
     mut response: Response,
 ) -> Answer<Response> {
     match &caller.credential {
-        Credential::Session { digest } => sessions::end(state, digest).await?,
+        Credential::Session { digest } => sessions::end(state, caller.id(), digest).await?,
         Credential::Bearer { token_id } => bearer::delete(state, caller.id(), token_id).await?,
     }
     response

@@ -25,16 +25,19 @@ pub(crate) fn event_seq(frame: &[u8]) -> Option<u64> {
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
+/// The kind of an event frame; `None` for any other frame.
+pub(crate) fn event_kind(frame: &[u8]) -> Option<&[u8]> {
+    let rest = frame.strip_prefix(EVENT_START)?;
+    let rest = &rest[rest.iter().position(|byte| !byte.is_ascii_digit())?..];
+    let rest = rest.strip_prefix(b",\"at\":")?;
+    let rest = &rest[rest.iter().position(|byte| !byte.is_ascii_digit())?..];
+    let kind = rest.strip_prefix(b",\"kind\":\"")?;
+    Some(&kind[..kind.iter().position(|byte| *byte == b'"')?])
+}
+
 /// Whether an event frame carries a text that is shown.
 fn has_text(frame: &[u8]) -> bool {
-    let kind = || {
-        let rest = frame.strip_prefix(EVENT_START)?;
-        let rest = &rest[rest.iter().position(|byte| !byte.is_ascii_digit())?..];
-        let rest = rest.strip_prefix(b",\"at\":")?;
-        let rest = &rest[rest.iter().position(|byte| !byte.is_ascii_digit())?..];
-        rest.strip_prefix(b",\"kind\":\"message.")
-    };
-    kind().is_some_and(|kind| kind.starts_with(b"posted\"") || kind.starts_with(b"edited\""))
+    event_kind(frame).is_some_and(|kind| kind == b"message.posted" || kind == b"message.edited")
 }
 
 #[derive(Deserialize)]

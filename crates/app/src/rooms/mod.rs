@@ -11,11 +11,15 @@
 //! controller does), and keeps nothing that outlives the process.
 
 mod commands;
+mod doors;
 pub mod fanout;
+mod figures;
 mod html;
 pub mod outbound;
 mod raw;
 mod reader;
+mod reading;
+mod records;
 mod room;
 mod shared;
 mod socket;
@@ -25,33 +29,34 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use convene_hop::{ApiError, Clock};
 use convene_model::{
-    Code, GroupId, HistoryId, MessageId, OrgId, Problem, Role, UserId,
+    Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId,
     event::GroupConfig,
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
 };
-use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use self::{
     room::Command,
-    shared::{Shared, is_about_the_user, jittered},
+    shared::{Shared, jittered},
     tuning::{RECONNECT_MAX, REVOKE_ATTEMPTS, SHUTDOWN_PATIENCE, Tuning},
 };
 use crate::orchestrator::OrchestratorClient;
 
 pub use commands::{Carried, GroupCommand, PostRequest};
+pub use doors::Proof;
+pub use figures::Figures;
 pub use html::Render;
 pub use raw::{RawHit, RawMessageDetail, RawSearchPage, WithHtml};
+pub use records::{Head, Mark, Records, Said};
 
 /// The numbering that is named on the page of a group that was never activated, and that an attach
 /// may repeat.
@@ -79,6 +84,17 @@ pub trait Groups: Send + Sync {
     /// # Errors
     /// That the workspace could not be asked.
     async fn role(&self, group: &GroupId, user: &UserId) -> Result<Option<Role>, Problem>;
+    /// Up to where a group's messages are recorded; `None` when nothing is.
+    ///
+    /// # Errors
+    /// That the workspace could not be asked.
+    async fn head(&self, group: &GroupId) -> Result<Option<Head>, Problem>;
+    /// Records what was said and read in a group, and says up to where it is recorded then.
+    /// Messages that do not follow what is recorded move nothing, unless they may jump.
+    ///
+    /// # Errors
+    /// That the workspace could not note it.
+    async fn record(&self, group: &GroupId, records: Records) -> Result<Option<Head>, Problem>;
     /// The group was activated. Called again whenever its upstream is opened.
     ///
     /// # Errors
@@ -122,9 +138,40 @@ impl Rooms {
     ///
     /// Answers 101, 426 when the request is no handshake for our subprotocol, or 503 when the room
     /// is full or the process stops. The group is activated by the client's first attach.
-    pub async fn upgrade(&self, group: GroupId, user: UserId, request: Request) -> Response {
-        let opened = socket::open(&self.0, &group, user, request);
+    ///
+    /// From its return on the socket is found by [`Rooms::keep_sockets`], so a caller that checks
+    /// the proof once more afterwards misses no end of it.
+    pub async fn upgrade(
+        &self,
+        group: GroupId,
+        user: UserId,
+        proof: Proof,
+        request: Request,
+    ) -> Response {
+        let opened = socket::open(&self.0, &group, user, proof, request);
         opened.unwrap_or_else(|problem| ApiError(problem).into_response())
+    }
+
+    /// How full the queues are, and what was refused or dropped because of it.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
+    /// Whether a user has sockets here.
+    #[must_use]
+    pub fn has_sockets(&self, user: &UserId) -> bool {
+        self.0.doors.has(user)
+    }
+
+    /// Closes the sockets of a user whose proof is none of these, with 4003.
+    pub fn keep_sockets(&self, user: &UserId, held: &HashSet<String>) {
+        self.0.doors.keep(user, held);
+    }
+
+    /// Closes the sockets whose proof has ended by itself, with 4003.
+    pub fn close_expired(&self, now: Timestamp) {
+        self.0.doors.close_expired(now);
     }
 
     /// Carries out a user's command and waits until it is durable.
@@ -168,10 +215,7 @@ impl Rooms {
         user: UserId,
         query: HistoryQuery,
     ) -> Result<RawHistoryPage, Problem> {
-        match self.read_as(&group, &user, &Reading::History(query)).await {
-            Err(problem) if problem.code == Code::GroupNotFound => Ok(empty_page()),
-            answer => parse(&group, &answer?),
-        }
+        self.0.history(&group, &user, query).await
     }
 
     /// One message and its former versions.
@@ -185,13 +229,7 @@ impl Rooms {
         user: UserId,
         message: MessageId,
     ) -> Result<RawMessageDetail, Problem> {
-        match self.read_as(&group, &user, &Reading::Message(message)).await {
-            // A group that was never activated has no messages.
-            Err(problem) if problem.code == Code::GroupNotFound => {
-                Err(Code::MessageNotFound.into())
-            }
-            answer => parse(&group, &answer?),
-        }
+        self.0.message(&group, &user, message).await
     }
 
     /// What a search in a group finds. A group that was never activated has nothing to find.
@@ -204,41 +242,21 @@ impl Rooms {
         user: UserId,
         request: SearchRequest,
     ) -> Result<RawSearchPage, Problem> {
-        match self.read_as(&group, &user, &Reading::Search(request)).await {
-            Err(problem) if problem.code == Code::GroupNotFound => Ok(RawSearchPage::default()),
-            answer => parse(&group, &answer?),
-        }
+        self.0.search(&group, &user, request).await
     }
 
-    /// Reads something with a user's routing token, once more with a new one if it is refused.
-    async fn read_as(
+    /// How many messages a group has up to an event, by its own history; `None` when the user has
+    /// lost access.
+    ///
+    /// # Errors
+    /// The Orchestrator's problem.
+    pub async fn look_up(
         &self,
         group: &GroupId,
         user: &UserId,
-        reading: &Reading,
-    ) -> Result<Bytes, Problem> {
-        let answer = self.try_read_as(group, user, reading).await;
-        if answer.as_ref().is_err_and(|problem| is_about_the_user(problem.code)) {
-            self.0.withdraw_token(group, user);
-            return self.try_read_as(group, user, reading).await;
-        }
-        answer
-    }
-
-    async fn try_read_as(
-        &self,
-        group: &GroupId,
-        user: &UserId,
-        reading: &Reading,
-    ) -> Result<Bytes, Problem> {
-        let token = self.0.token(group, user).await?.ok_or(Code::Forbidden)?.routing_token;
-        let org = self.0.org(group).await?;
-        let client = &self.0.config.orchestrator;
-        match reading {
-            Reading::History(query) => client.history(group, &org, &token, query).await,
-            Reading::Message(message) => client.message(group, &org, &token, message).await,
-            Reading::Search(request) => client.search(group, &org, &token, request).await,
-        }
+        up_to: u64,
+    ) -> Result<Option<Mark>, Problem> {
+        self.0.look_up(group, user.clone(), up_to).await
     }
 
     /// Tells the group's controller that its description changed. Runs beside the caller; a group
@@ -298,13 +316,6 @@ impl Rooms {
     }
 }
 
-/// What is read of a group.
-enum Reading {
-    History(HistoryQuery),
-    Message(MessageId),
-    Search(SearchRequest),
-}
-
 async fn revoke_until_done(shared: &Shared, group: &GroupId, user: &UserId) {
     let mut pause = shared.tuning.reconnect_first;
     for _ in 0..REVOKE_ATTEMPTS {
@@ -325,23 +336,4 @@ async fn revoke_until_done(shared: &Shared, group: &GroupId, user: &UserId) {
         pause = (pause * 2).min(RECONNECT_MAX);
     }
     tracing::error!(%group, %user, "a revocation was given up");
-}
-
-fn parse<T: DeserializeOwned>(group: &GroupId, answer: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(answer).map_err(|error| {
-        tracing::error!(%group, %error, "what was read of a group is not what it should be");
-        Problem::new(Code::Internal)
-    })
-}
-
-fn empty_page() -> RawHistoryPage {
-    RawHistoryPage {
-        messages: Vec::new(),
-        runs: Vec::new(),
-        answered: Vec::new(),
-        more_before: false,
-        more_after: false,
-        head: 0,
-        history: HistoryId::new(NO_HISTORY).expect("letters are an id"),
-    }
 }

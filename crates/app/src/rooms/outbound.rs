@@ -56,6 +56,7 @@ struct State {
     /// Frames of the backlog, the cut one included.
     frames: usize,
     draining: bool,
+    fell_behind: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,7 @@ impl Outbound {
         let too_slow = state.bytes > self.max_bytes || state.frames > self.max_frames;
         if too_slow {
             state.drop_whole_frames();
+            state.fell_behind = true;
             self.close_locked(&mut state, CloseCode::TooSlow);
         }
         self.drain_locked(&mut state);
@@ -238,6 +240,11 @@ impl Outbound {
         if let Ok(socket) = self.stream.as_fd().try_clone_to_owned() {
             let _ = std::net::TcpStream::from(socket).shutdown(how);
         }
+    }
+
+    /// Whether the client was closed for not keeping up.
+    pub(crate) fn fell_behind(&self) -> bool {
+        self.state.lock().fell_behind
     }
 
     /// What waits for the client: bytes and frames.

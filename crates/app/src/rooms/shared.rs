@@ -21,6 +21,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     RoomsConfig,
+    doors::Doors,
+    figures::Counters,
     room::{Command, Room},
     tuning::{
         MAX_CACHED_TOKENS, MAX_REVOKED_TRIES, RENEW_BEFORE, ROOM_QUEUE, TOKENS_AT_ONCE, Tuning,
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     orgs: Cache<GroupId, OrgId>,
     permits: Semaphore,
     rooms: Mutex<HashMap<GroupId, Arc<RoomHandle>>>,
+    pub(super) doors: Arc<Doors>,
+    pub(super) counters: Counters,
     stopping: AtomicBool,
 }
 
@@ -85,6 +89,8 @@ impl Shared {
             orgs: Cache::new(MAX_CACHED_TOKENS),
             permits: Semaphore::new(TOKENS_AT_ONCE),
             rooms: Mutex::default(),
+            doors: Arc::default(),
+            counters: Counters::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -118,6 +124,7 @@ impl Shared {
         let seat = Seat(self.room(group)?);
         // Counted even when refused: dropping the seat takes it back.
         if seat.0.sockets.fetch_add(1, Ordering::Relaxed) >= self.tuning.max_sockets {
+            self.counters.overloaded();
             return Err(Problem::new(Code::Overloaded)
                 .detail("the group has too many open connections")
                 .with("limit", self.tuning.max_sockets)
@@ -146,6 +153,10 @@ impl Shared {
         let mut rooms = self.rooms.lock();
         self.stopping.store(true, Ordering::Relaxed);
         rooms.drain().map(|(_, room)| room).collect()
+    }
+
+    pub(super) fn all_rooms(&self) -> Vec<Arc<RoomHandle>> {
+        self.rooms.lock().values().cloned().collect()
     }
 
     #[cfg(test)]

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_websockets::{Error, Limits, Message, ServerBuilder, proto::ProtocolError};
 
 use super::{
+    doors::{Open, Proof},
     outbound::Outbound,
     reader::Reader,
     room::Command,
@@ -33,22 +34,24 @@ pub(crate) fn open(
     shared: &Arc<Shared>,
     group: &GroupId,
     user: UserId,
+    proof: Proof,
     mut request: Request,
 ) -> Result<Response, Problem> {
     let handshake = Handshake::read(request.headers())?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(Code::UpgradeRequired)?;
     let seat = shared.seat(group)?;
+    let door = shared.doors.open(user.clone(), proof);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => serve(&shared, seat, user, upgraded).await,
+            Ok(upgraded) => serve(&shared, seat, door, user, upgraded).await,
             Err(error) => tracing::debug!(%error, "a client's upgrade failed"),
         }
     });
     Ok(handshake.response())
 }
 
-async fn serve(shared: &Shared, seat: Seat, user: UserId, upgraded: Upgraded) {
+async fn serve(shared: &Shared, seat: Seat, door: Open, user: UserId, upgraded: Upgraded) {
     let Ok(parts) = downcast::<TokioIo<TcpStream>>(upgraded) else {
         tracing::error!("a client's connection is not the TCP stream that the fan-out writes to");
         return;
@@ -62,6 +65,7 @@ async fn serve(shared: &Shared, seat: Seat, user: UserId, upgraded: Upgraded) {
     let tuning = &shared.tuning;
     let outbound =
         Outbound::bounded(Arc::clone(&stream), tuning.max_backlog_bytes, tuning.max_backlog_frames);
+    door.opened(&outbound);
     let conn = seat.room().conn();
     let commands = seat.room().commands.clone();
     let join = Command::Join { conn: conn.clone(), user, outbound: Arc::clone(&outbound) };
@@ -69,12 +73,15 @@ async fn serve(shared: &Shared, seat: Seat, user: UserId, upgraded: Upgraded) {
         let reader = Reader::new(parts.read_buf, Arc::clone(&stream), Arc::clone(&outbound));
         let code = read(shared, &seat, &conn, &outbound, reader).await;
         outbound.close(code);
+        if outbound.fell_behind() {
+            shared.counters.too_slow();
+        }
         let _ = commands.send(Command::Leave { conn }).await;
     } else {
         outbound.close(CloseCode::GoingAway);
     }
     // The place is given back at once; what follows only sees the socket off.
-    drop(seat);
+    drop((seat, door));
     let _ = tokio::time::timeout(CLOSE_LINGER, discard(&stream)).await;
     outbound.abort();
 }

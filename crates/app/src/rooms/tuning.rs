@@ -21,6 +21,17 @@ pub const MAX_QUEUED_FRAMES: usize = 64;
 pub const ROOM_QUEUE: usize = 1024;
 /// Frames that are joined into one write at most.
 pub const MAX_BATCH: usize = 256;
+/// Messages that a room keeps until they are recorded; beyond it they are read again from the
+/// group's history.
+pub const MAX_KEPT_SAID: usize = 512;
+/// Bytes of their texts.
+pub const MAX_KEPT_BYTES: usize = 256 * 1024;
+/// The latest messages whose numbers a room knows, so that marks need no look-up.
+pub const MAX_RECENT: usize = 256;
+/// Missed messages that are read again; of older ones the mentions are not counted.
+pub const MAX_CAUGHT_UP: usize = 10_000;
+/// The pause between two writes of a room to the workspace.
+pub const RECORD_PAUSE: Duration = Duration::from_millis(250);
 /// Rendered messages that a room keeps for replays.
 pub const MAX_FRAGMENTS: usize = 256;
 /// Bytes of rendered messages that a room keeps for replays.
@@ -74,6 +85,7 @@ pub(crate) struct Tuning {
     pub(crate) reconnect_first: Duration,
     pub(crate) after_revocation: Duration,
     pub(crate) answer_timeout: Duration,
+    pub(crate) record_pause: Duration,
 }
 
 impl Default for Tuning {
@@ -90,6 +102,7 @@ impl Default for Tuning {
             reconnect_first: RECONNECT_FIRST,
             after_revocation: AFTER_REVOCATION,
             answer_timeout: ANSWER_TIMEOUT,
+            record_pause: RECORD_PAUSE,
         }
     }
 }

@@ -34,6 +34,7 @@ fn item() -> GroupItem {
         title: EVIL.to_owned(),
         is_private: true,
         created_at: Timestamp::from_millis(AT),
+        standing: Standing::default(),
     }
 }
 

@@ -47,6 +47,28 @@ pub struct GroupItem {
     pub is_private: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// How it stands with the reader.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// How a group stands with its reader.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// The number of the event that posted the last message; 0 when there is none.
+    pub head: u64,
+    /// How many messages there are, deleted ones included.
+    pub nth: u64,
+    /// How many of them came after what the reader has read.
+    pub unread: u64,
+    /// How many of those mention the reader.
+    pub mentions: u64,
+    /// Whether the reader wants no notice of it.
+    pub muted: bool,
+    /// The number of the last event that the reader has read; 0 before the first time.
+    pub read_up_to: u64,
+    /// When the last message was posted.
+    pub last_at: Option<Timestamp>,
 }
 
 /// Somebody by name.

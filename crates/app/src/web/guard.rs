@@ -33,6 +33,9 @@ pub const MAX_FORM_BYTES: usize = 64 * 1024;
 /// The header with the CSRF token of a session.
 pub const CSRF_HEADER: &str = "x-csrf-token";
 
+/// What a foreign page may not open either: it could not read it, but it would keep it open.
+const EVENTS: &str = "/api/events";
+
 /// Calls that make a session rather than use one, so a session's token proves nothing for them.
 const SIGNING_IN: &[&str] = &["/api/auth/sign-in", "/api/auth/sign-up", "/sign-in", "/sign-up"];
 
@@ -58,7 +61,8 @@ async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
     };
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let upgrades = asks_for_websocket(request.headers());
-    if !bearer && (changes || upgrades) {
+    let streams = request.uri().path() == EVENTS;
+    if !bearer && (changes || upgrades || streams) {
         if !origin::is_own(request.headers(), state.public_origin.as_ref(), upgrades) {
             return Err(Code::BadOrigin.into());
         }

@@ -19,7 +19,9 @@ use axum::{
 use convene_model::keys::Jwks;
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::{agents, groups, identity, providers, state::AppState, ui, workspaces};
+use crate::{
+    agents, events, groups, identity, providers, reading, state::AppState, ui, workspaces,
+};
 
 /// The policy of answers that are no pages: nothing may be loaded, nobody may frame them.
 const CSP_OF_DATA: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -32,6 +34,8 @@ pub(crate) fn public_router(state: &AppState) -> Router {
         .merge(agents::routes())
         .merge(providers::routes())
         .merge(groups::routes())
+        .merge(reading::routes())
+        .merge(events::routes())
         .fallback(failure::not_found)
         .method_not_allowed_fallback(failure::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard));

@@ -3,7 +3,11 @@
 use std::str::FromStr;
 
 use convene_db::{DbError, Row};
-use convene_model::{Role, Timestamp, event::TriggerPolicy, ids::InvalidId};
+use convene_model::{
+    Role, Timestamp,
+    event::{RevisionPolicy, TriggerPolicy},
+    ids::InvalidId,
+};
 
 /// A column with an id.
 pub(crate) fn id<T: FromStr<Err = InvalidId>>(row: &Row, column: &str) -> Result<T, DbError> {
@@ -41,5 +45,22 @@ pub(crate) const fn trigger_name(policy: TriggerPolicy) -> &'static str {
         TriggerPolicy::Off => "off",
         TriggerPolicy::Mention => "mention",
         TriggerPolicy::Auto => "auto",
+    }
+}
+
+/// A column with a revision policy.
+pub(crate) fn revisions(row: &Row, column: &str) -> Result<RevisionPolicy, DbError> {
+    let name = row.get::<String>(column)?;
+    [RevisionPolicy::Keep, RevisionPolicy::Discard]
+        .into_iter()
+        .find(|policy| revisions_name(*policy) == name)
+        .ok_or_else(|| DbError::decode(column, format!("{name:?} is no revision policy")))
+}
+
+/// A revision policy as it stands in a row.
+pub(crate) const fn revisions_name(policy: RevisionPolicy) -> &'static str {
+    match policy {
+        RevisionPolicy::Keep => "keep",
+        RevisionPolicy::Discard => "discard",
     }
 }

@@ -23,6 +23,7 @@ pub(crate) enum Action {
     ProviderSecretSet,
     ProviderSecretRemoved,
     PasswordReset,
+    RevisionsSet,
 }
 
 impl Action {
@@ -35,6 +36,7 @@ impl Action {
             Self::ProviderSecretSet => "provider.secret_set",
             Self::ProviderSecretRemoved => "provider.secret_removed",
             Self::PasswordReset => "member.password_reset",
+            Self::RevisionsSet => "group.revisions_set",
         }
     }
 }

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::audit::{self, Action};
 use crate::{
+    changes::Change,
     identity::tokens,
+    reading,
     state::{AppState, fresh_id},
     ui::view::OrgView,
     web::{failure::Answer, rows},
@@ -110,15 +112,13 @@ pub(crate) async fn accept(state: &AppState, token: &str, user: &UserId) -> Answ
     let now = state.now();
     let digest = tokens::digest(token);
     let three = || params![&digest, user.as_str(), now.millis()];
-    let accepted = state
-        .db
-        .batch(vec![
-            Statement::new(USE, three()).expect_rows(),
-            Statement::new(JOIN, three()).expect_rows(),
-            audit::record(&org, user, Action::InviteAccepted, user.as_str(), &json!({}), now),
-        ])
-        .await;
-    match accepted {
+    let batch = vec![
+        Statement::new(USE, three()).expect_rows(),
+        Statement::new(JOIN, three()).expect_rows(),
+        reading::caught_up(&org, None, user, now),
+        audit::record(&org, user, Action::InviteAccepted, user.as_str(), &json!({}), now),
+    ];
+    match state.commit(batch, &[Change::User(user.clone())]).await {
         Ok(_) => Ok(org),
         Err(DbError::Unmet { .. }) => Err(gone().into()),
         // They joined by another link in between; this one was rolled back and stays good.

@@ -9,6 +9,7 @@ use super::{
     orgs,
 };
 use crate::{
+    changes::Change,
     identity::caller::Caller,
     state::AppState,
     ui::view::{MemberView, OrgView},
@@ -87,7 +88,7 @@ pub(crate) async fn change_role(
     if !to.manages() {
         batch.push(void_invites(id, target));
     }
-    run(state, batch, from).await?;
+    run(state, batch, from, target).await?;
     for group in activated_groups_of(state, id, target).await? {
         state.rooms.revoke(&group, target);
     }
@@ -124,7 +125,7 @@ pub(crate) async fn remove(
         void_invites(id, target),
         audit::record(id, caller.id(), Action::MemberRemoved, target.as_str(), &json!({}), now),
     ];
-    let answers = run(state, batch, role).await?;
+    let answers = run(state, batch, role, target).await?;
     let activated = activated_groups(state, id).await?;
     for row in &answers[2] {
         let group: GroupId = rows::id(row, "group_id")?;
@@ -147,8 +148,9 @@ async fn run(
     state: &AppState,
     batch: Vec<Statement>,
     role: Role,
+    target: &UserId,
 ) -> Answer<Vec<Vec<convene_db::Row>>> {
-    match state.db.batch(batch).await {
+    match state.commit(batch, &[Change::User(target.clone())]).await {
         Ok(answers) => Ok(answers),
         Err(DbError::Unmet { index: 1 }) if role == Role::Owner => {
             let detail = "This is the last owner. Make somebody else an owner first.";

@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod csrf;
+mod events;
 mod groups;
 mod identity;
+mod orchestrator;
 mod pages;
 mod providers;
 mod recovery;
+mod reading;
 mod resolve;
 mod support;
 mod workspaces;

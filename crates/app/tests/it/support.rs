@@ -11,18 +11,18 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::ConnectInfo,
-    response::{IntoResponse, Response},
+use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
+use convene_app::{
+    App, Config,
+    groups::WorkspaceGroups,
+    rooms::{Groups, Records, Said},
 };
-use convene_app::{App, Config, groups::WorkspaceGroups, rooms::Groups};
 use convene_db::{Db, Statement};
-use convene_hop::{ApiError, Hop, RawRequest, Signer};
+use convene_hop::{Hop, Signer};
 use convene_model::{
-    Code, GroupId, Timestamp,
+    GroupId, HistoryId, ParticipantId, Timestamp,
     claims::service,
+    event::Author,
     keys::{SigningKey, TrustedKeys},
 };
 use convene_storage::SqliteDatabase;
@@ -32,6 +32,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use url::Url;
 use zeroize::Zeroizing;
+
+use crate::orchestrator::{Talk, orchestrator};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
@@ -57,9 +59,10 @@ pub(crate) struct Setup {
 pub(crate) struct World {
     pub(crate) app: App,
     pub(crate) db: Db,
-    router: Router,
+    pub(crate) router: Router,
     now: Arc<AtomicU64>,
     calls: Arc<Mutex<Vec<String>>>,
+    talk: Talk,
     dir: tempfile::TempDir,
 }
 
@@ -72,29 +75,12 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let db: Db = Arc::new(SqliteDatabase::open(dir.path().join("workspace.db")).unwrap());
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
-        let ticks = Arc::clone(&now);
-        let clock: convene_hop::Clock =
-            Arc::new(move || Timestamp::from_millis(ticks.load(Ordering::SeqCst)));
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let config = Config {
-            db: Arc::clone(&db),
-            orchestrator: Hop::in_process(orchestrator(Arc::clone(&calls))),
-            signer: Signer::new(key(service::APP), clock.clone()),
-            agents_keys: trusted(service::AGENTS),
-            controller_keys: trusted(service::CONTROLLERS),
-            clock,
-            public_url: setup.public_url.map(|url| Url::parse(url).unwrap()),
-            trusted_proxies: setup
-                .trusted_proxies
-                .into_iter()
-                .map(|text| text.parse().unwrap())
-                .collect(),
-            ping_every: convene_app::rooms::tuning::PING_EVERY,
-            master_key: Zeroizing::new([7; 32]),
-        };
+        let talk = Talk::default();
+        let config = config(&db, &now, &calls, &talk, setup);
         let app = convene_app::open(config).await.unwrap();
         let router = app.router();
-        Self { app, db, router, now, calls, dir }
+        Self { app, db, router, now, calls, talk, dir }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -146,6 +132,31 @@ impl World {
         WorkspaceGroups::new(Arc::clone(&self.db), Arc::new(move || now))
     }
 
+    /// Lets something be said in a group, as its room would record it; every tenth event is a
+    /// message.
+    pub(crate) async fn say(&self, group: &str, author: Author, mentions: &[&str], text: &str) {
+        let nth = {
+            let mut talk = self.talk.lock().unwrap();
+            let messages = talk.entry(group.to_owned()).or_default();
+            messages.push(messages.len() as u64 * 10 + 10);
+            messages.len() as u64
+        };
+        let mentions = mentions.iter().map(|id| ParticipantId::new(id).unwrap()).collect();
+        let (seq, at, text) = (nth * 10, self.now(), text.to_owned());
+        let said = vec![Said { seq, nth, at, author, mentions, text }];
+        let history = HistoryId::new("h1").unwrap();
+        let (unsaid, read, jump) = (Vec::new(), Vec::new(), false);
+        let records = Records { history, said, unsaid, read, jump };
+        let head = self.groups().record(&GroupId::new(group).unwrap(), records).await.unwrap();
+        assert_eq!(head.unwrap().nth, nth);
+    }
+
+    /// A second App process over the same workspace.
+    pub(crate) async fn second_app(&self) -> Router {
+        let config = config(&self.db, &self.now, &self.calls, &self.talk, Setup::default());
+        convene_app::open(config).await.unwrap().router()
+    }
+
     /// How many rows a table has.
     pub(crate) async fn rows(&self, table: &str) -> u64 {
         let sql = format!("SELECT count(*) AS n FROM {table}");
@@ -164,27 +175,33 @@ impl World {
     }
 }
 
-fn trusted(issuer: &str) -> TrustedKeys {
-    TrustedKeys::of(issuer, &key(issuer).jwks()).unwrap()
+fn config(
+    db: &Db,
+    now: &Arc<AtomicU64>,
+    calls: &Arc<Mutex<Vec<String>>>,
+    talk: &Talk,
+    setup: Setup,
+) -> Config {
+    let ticks = Arc::clone(now);
+    let clock: convene_hop::Clock =
+        Arc::new(move || Timestamp::from_millis(ticks.load(Ordering::SeqCst)));
+    let proxies = setup.trusted_proxies.into_iter().map(|text| text.parse().unwrap());
+    Config {
+        db: Arc::clone(db),
+        orchestrator: Hop::in_process(orchestrator(Arc::clone(calls), Arc::clone(talk))),
+        signer: Signer::new(key(service::APP), clock.clone()),
+        agents_keys: trusted(service::AGENTS),
+        controller_keys: trusted(service::CONTROLLERS),
+        clock,
+        public_url: setup.public_url.map(|url| Url::parse(url).unwrap()),
+        trusted_proxies: proxies.collect(),
+        ping_every: convene_app::rooms::tuning::PING_EVERY,
+        master_key: Zeroizing::new([7; 32]),
+    }
 }
 
-/// Knows no group; says yes to configuration and revocation, and notes what it was asked.
-fn orchestrator(calls: Arc<Mutex<Vec<String>>>) -> Router {
-    Router::new().fallback(move |request: RawRequest| {
-        let body = String::from_utf8_lossy(&request.body).into_owned();
-        let line = format!("{} {} {body}", request.method, request.path);
-        let known = request.path.ends_with("/revoke") || request.path.ends_with("/config");
-        if known {
-            calls.lock().unwrap().push(line);
-        }
-        async move {
-            if known {
-                StatusCode::NO_CONTENT.into_response()
-            } else {
-                ApiError::from(Code::GroupNotFound).into_response()
-            }
-        }
-    })
+fn trusted(issuer: &str) -> TrustedKeys {
+    TrustedKeys::of(issuer, &key(issuer).jwks()).unwrap()
 }
 
 /// An answer, read.
@@ -300,6 +317,27 @@ impl<'w> Client<'w> {
         kind: Option<&str>,
         body: Vec<u8>,
     ) -> Reply {
+        let request = self.request(method, path, kind, body);
+        let reply = self.world.send(request).await;
+        for cookie in reply.headers.get_all(header::SET_COOKIE) {
+            let cookie = cookie.to_str().unwrap();
+            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+            if cookie.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        reply
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Vec<u8>,
+    ) -> Request<Body> {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::HOST, self.host);
         if let Some(origin) = self.origin {
@@ -322,18 +360,7 @@ impl<'w> Client<'w> {
             request = request.header(name, value);
         }
         let peer = SocketAddr::from((self.address, 50_000));
-        let request = request.extension(ConnectInfo(peer)).body(Body::from(body)).unwrap();
-        let reply = self.world.send(request).await;
-        for cookie in reply.headers.get_all(header::SET_COOKIE) {
-            let cookie = cookie.to_str().unwrap();
-            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
-            if cookie.contains("Max-Age=0") {
-                self.cookies.remove(name);
-            } else {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        reply
+        request.extension(ConnectInfo(peer)).body(Body::from(body)).unwrap()
     }
 
     /// Makes a workspace and returns its id.

@@ -21,6 +21,7 @@ const DELTA_START: &[u8] = b"{\"type\":\"delta\"";
 
 impl Room {
     pub(super) fn fan_out(&mut self, frames: &mut Vec<Bytes>) {
+        frames.iter().for_each(|frame| self.recorder.hear(frame));
         let mut batch = self.fanout.prepare(frames);
         for (at, action) in batch.take_actions() {
             match action {
@@ -33,6 +34,7 @@ impl Room {
         for conn in self.fanout.take_gone() {
             self.remove(&conn);
         }
+        self.record();
     }
 
     fn directed(&mut self, batch: &Batch, at: usize, conn: &ConnId, frame: &Bytes) {
@@ -57,7 +59,8 @@ impl Room {
             return self.fanout.direct(batch, at, conn, frame);
         };
         match parsed {
-            GroupFrame::Attached { r#ref, seq, history, .. } => {
+            GroupFrame::Attached { r#ref, seq, history, state, .. } => {
+                self.recorder.attached(&history, state.runs);
                 self.attached(batch, at, conn, frame, &r#ref, seq, history);
             }
             GroupFrame::Error { r#ref: Some(r#ref), code, .. } => {

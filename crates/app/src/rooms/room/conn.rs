@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub(super) queue: VecDeque<Queued>,
     /// Commands that the group has not answered.
     pub(super) unanswered: Vec<Ref>,
+    /// Marks that are not recorded yet.
+    pub(super) reads: usize,
     /// Whether the client ever asked to be attached.
     asked: bool,
     pub(super) attached: bool,
@@ -127,6 +129,7 @@ impl Attach {
 
 impl Room {
     pub(super) fn join(&mut self, conn: ConnId, user: UserId, outbound: Arc<Outbound>) {
+        self.recorder.seen(&user);
         self.fanout.join(conn.clone(), user.clone(), Arc::clone(&outbound));
         let state = Conn {
             user,
@@ -136,6 +139,7 @@ impl Room {
             sent: VecDeque::new(),
             queue: VecDeque::new(),
             unanswered: Vec::new(),
+            reads: 0,
             asked: false,
             attached: false,
             base: 0,
@@ -200,7 +204,7 @@ impl Room {
             | ClientFrame::Delete { r#ref, .. }
             | ClientFrame::React { r#ref, .. }
             | ClientFrame::Pin { r#ref, .. } => Queued::Command(r#ref, raw),
-            ClientFrame::Read { .. } => return,
+            ClientFrame::Read { r#ref, up_to } => return self.read(conn, r#ref, up_to),
             ClientFrame::Typing {} => return self.typing(conn, &raw),
         };
         let Some(state) = self.conns.get_mut(conn) else { return };
@@ -208,6 +212,7 @@ impl Room {
             let r#ref = match queued {
                 Queued::Attach(Attach { r#ref, .. }) | Queued::Command(r#ref, _) => r#ref,
             };
+            self.shared.counters.overloaded();
             state.outbound.send_text(&error_frame(Some(r#ref), Code::Overloaded, None));
             return;
         }
@@ -243,6 +248,9 @@ impl Room {
         match sent {
             Ok(()) => state.unanswered.push(r#ref),
             Err(code) => {
+                if code == Code::Overloaded {
+                    self.shared.counters.overloaded();
+                }
                 state.outbound.send_text(&error_frame(Some(r#ref), code, None));
             }
         }
@@ -276,7 +284,7 @@ impl Room {
             return;
         }
         match self.upstream {
-            Upstream::Open(_) => {
+            Upstream::Open(..) => {
                 state.busy = true;
                 let user = state.user.clone();
                 self.fetch_token(conn.clone(), user);
@@ -328,7 +336,7 @@ impl Room {
     }
 
     fn send_attach(&mut self, conn: &ConnId, attach: Attach, token: &RoutingToken) {
-        if !matches!(self.upstream, Upstream::Open(_)) {
+        if !matches!(self.upstream, Upstream::Open(..)) {
             if let Some(state) = self.conns.get_mut(conn) {
                 state.want = Some(attach);
             }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod conn;
+mod recorder;
 mod upstream;
 mod waiting;
 
@@ -25,11 +26,13 @@ use tokio::{
 
 use self::{
     conn::Conn,
+    recorder::{Recorded, Recorder},
     waiting::{Reply, Waiting},
 };
 use super::{
     GroupCommand,
     fanout::Fanout,
+    figures::Gauged,
     outbound::Outbound,
     shared::Shared,
     tuning::{MAX_BATCH, SHUTDOWN_PATIENCE},
@@ -67,6 +70,7 @@ pub(crate) struct Room {
     conns: HashMap<ConnId, Conn>,
     waiting: HashMap<ConnId, Waiting>,
     next_waiting: u64,
+    recorder: Recorder,
     tasks: JoinSet<Done>,
     ticker: Interval,
     idle_since: Option<Instant>,
@@ -78,7 +82,7 @@ enum Upstream {
     Closed,
     /// A task is opening it, or waits to do so.
     Opening,
-    Open(GroupLink),
+    Open(GroupLink, #[expect(dead_code, reason = "counts while it lives")] Gauged),
 }
 
 /// What a task beside the room reports.
@@ -87,6 +91,8 @@ enum Done {
     ReopenNow,
     Token { conn: ConnId, result: Result<Option<RoutingToken>, Problem> },
     AttachNow { conn: ConnId },
+    RecordNow,
+    Recorded(Recorded),
 }
 
 enum Happening {
@@ -116,6 +122,7 @@ impl Room {
             conns: HashMap::new(),
             waiting: HashMap::new(),
             next_waiting: 1,
+            recorder: Recorder::default(),
             tasks: JoinSet::new(),
             ticker,
             idle_since: None,
@@ -177,6 +184,8 @@ impl Room {
             }
             Done::Token { conn, result } => self.attach_token(&conn, result),
             Done::AttachNow { conn } => self.attach_now(&conn),
+            Done::RecordNow => self.record_now(),
+            Done::Recorded(recorded) => self.recorded(recorded),
         }
     }
 
@@ -186,10 +195,11 @@ impl Room {
         self.close_all(CloseCode::Restart);
         self.upstream = Upstream::Closed;
         self.waiting.clear();
+        self.recorder = Recorder::default();
     }
 
     fn tick(&mut self) {
-        if matches!(self.upstream, Upstream::Open(_)) {
+        if matches!(self.upstream, Upstream::Open(..)) {
             self.attempts = 0;
         }
         self.renew_due();
@@ -198,9 +208,11 @@ impl Room {
 
     fn is_over(&mut self) -> bool {
         if let Some(stop_at) = self.stop_at {
-            return self.waiting.is_empty() || Instant::now() >= stop_at;
+            let done = self.waiting.is_empty() && !self.recorder.has_writes();
+            return done || Instant::now() >= stop_at;
         }
-        if !self.conns.is_empty() || !self.waiting.is_empty() {
+        let needed = !self.conns.is_empty() || !self.waiting.is_empty();
+        if needed || self.recorder.has_work() {
             self.idle_since = None;
             return false;
         }
@@ -222,7 +234,7 @@ impl Room {
 
     /// Sends a frame to the group without waiting.
     fn send_up(&self, frame: Bytes) -> Result<(), Code> {
-        let Upstream::Open(link) = &self.upstream else { return Err(Code::Unavailable) };
+        let Upstream::Open(link, _) = &self.upstream else { return Err(Code::Unavailable) };
         link.tx.try_send(frame).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Code::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Code::Unavailable,
@@ -233,7 +245,7 @@ impl Room {
 async fn receive(upstream: &mut Upstream, frames: &mut Vec<Bytes>) -> usize {
     match upstream {
         // A dropped half is a closed link; what came before is still read.
-        Upstream::Open(link) => tokio::select! {
+        Upstream::Open(link, _) => tokio::select! {
             biased;
             count = link.rx.recv_many(frames, MAX_BATCH) => count,
             () = link.tx.closed() => 0,

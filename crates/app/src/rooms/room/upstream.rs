@@ -10,7 +10,7 @@ use super::{
     conn::{Attach, Purpose, Queued},
     error_frame,
 };
-use crate::rooms::{shared::jittered, tuning::RECONNECT_MAX, ws::CloseCode};
+use crate::rooms::{figures::Gauged, shared::jittered, tuning::RECONNECT_MAX, ws::CloseCode};
 
 /// Whose routing tokens are tried for one upgrade at most.
 const MAX_CANDIDATES: usize = 8;
@@ -20,7 +20,7 @@ impl Room {
     pub(super) fn open_if_needed(&mut self) {
         match self.upstream {
             Upstream::Closed => {}
-            Upstream::Opening | Upstream::Open(_) => return,
+            Upstream::Opening | Upstream::Open(..) => return,
         }
         let waiting = self.conns.values().filter(|conn| conn.want.is_some());
         let asking = self.waiting.values().map(|waiting| &waiting.user);
@@ -37,7 +37,11 @@ impl Room {
 
     pub(super) fn opened(&mut self, link: GroupLink) {
         tracing::debug!(group = %self.group, "the upstream is open");
-        self.upstream = Upstream::Open(link);
+        self.upstream =
+            Upstream::Open(link, Gauged::new(&self.shared, |counters| &counters.upstreams));
+        // What was said before it was open is read from the history.
+        self.recorder.missed();
+        self.record();
         let waiting: Vec<ConnId> = self
             .conns
             .iter()
@@ -102,6 +106,7 @@ impl Room {
         tracing::info!(group = %self.group, sockets = self.conns.len(), "the upstream is lost");
         self.upstream = Upstream::Closed;
         self.fanout.detach_all();
+        self.recorder.missed();
         self.restart_waiting();
         let fanned_out = self.fanout.last_seq();
         let conns: Vec<ConnId> = self.conns.keys().cloned().collect();

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{Done, Room, Upstream, conn::encode};
 use crate::rooms::{
     Carried, GroupCommand, PostRequest,
+    figures::Gauged,
     shared::{is_about_the_user, may_try_again},
 };
 
@@ -34,16 +35,20 @@ pub(super) struct Waiting {
     sent: bool,
     /// Answers to come of commands that were sent behind an attach that did not hold.
     void_answers: u32,
+    /// Counts it while it waits.
+    _counted: Gauged,
 }
 
 impl Room {
     pub(super) fn ask(&mut self, user: UserId, command: GroupCommand, reply: Reply) {
         let limit = self.shared.tuning.max_waiting;
         if self.waiting.len() >= limit {
+            self.shared.counters.overloaded();
             let problem = Problem::new(Code::Overloaded).with("limit", limit);
             let _ = reply.send(Err(problem.with("retry_after_ms", 1000)));
             return;
         }
+        self.recorder.seen(&user);
         let conn = ConnId::new(format!("p{}", self.next_waiting)).expect("a letter and a number");
         self.next_waiting += 1;
         let waiting = Waiting {
@@ -53,10 +58,11 @@ impl Room {
             refusals: 0,
             sent: false,
             void_answers: 0,
+            _counted: Gauged::new(&self.shared, |counters| &counters.waiting),
         };
         self.waiting.insert(conn.clone(), waiting);
         match self.upstream {
-            Upstream::Open(_) => self.fetch_token(conn, user),
+            Upstream::Open(..) => self.fetch_token(conn, user),
             Upstream::Closed | Upstream::Opening => self.open_if_needed(),
         }
     }
@@ -97,6 +103,7 @@ impl Room {
         if let Err(Code::Overloaded) =
             self.send_up(attach).and_then(|()| self.send_up(encode(&frame)))
         {
+            self.shared.counters.overloaded();
             self.detach_up(conn);
             let problem = Problem::new(Code::Overloaded).with("retry_after_ms", 1000);
             self.answer(conn, Err(problem));

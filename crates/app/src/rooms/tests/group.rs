@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use convene_hop::{Clock, GroupLink, Signer};
 use convene_model::{
-    Code, ConnId, HistoryId, MessageId, Problem, Ref, Timestamp, UserId,
+    Code, ConnId, HistoryId, MessageId, ParticipantId, Problem, Ref, Timestamp, UserId,
     claims::service,
     event::{Author, Event, EventKind, GroupConfig, Posted},
     frame::{
@@ -61,6 +61,9 @@ pub(super) struct Inner {
     /// The frames that are neither attaches nor posts, as they came.
     pub(super) heard: Vec<serde_json::Value>,
     pub(super) epoch: u64,
+    /// Whom the next message mentions.
+    pub(super) mentions: Vec<ParticipantId>,
+    pub(super) history_reads: usize,
 }
 
 /// How often what was asked.
@@ -91,6 +94,23 @@ impl FakeGroup {
     /// Writes a message into the group, as if by another app's user.
     pub(super) fn say(&self, text: &str) -> u64 {
         self.inner.lock().say(text)
+    }
+
+    /// Writes a message that mentions somebody.
+    pub(super) fn say_to(&self, user: &str, text: &str) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.mentions = vec![ParticipantId::new(user).unwrap()];
+        inner.say(text)
+    }
+
+    /// Adds an event that is no message.
+    pub(super) fn event(&self, kind: EventKind) -> u64 {
+        self.inner.lock().event(kind)
+    }
+
+    /// How often history was read.
+    pub(super) fn history_reads(&self) -> usize {
+        self.inner.lock().history_reads
     }
 
     /// Sends a frame to all upstreams.
@@ -375,18 +395,29 @@ impl Inner {
         self.post(UserId::new("elsewhere").unwrap(), id, text.to_owned())
     }
 
+    /// Adds an event that is no message.
+    fn event(&mut self, kind: EventKind) -> u64 {
+        let seq = self.events.len() as u64 + 1;
+        let record = Record::encode(&Event { seq, at: Timestamp::from_millis(1), kind });
+        self.broadcast(&record.body);
+        self.events.push(record.body);
+        seq
+    }
+
     fn post(&mut self, user: UserId, message_id: MessageId, text: String) -> u64 {
         let seq = self.events.len() as u64 + 1;
         self.message_ids.insert(message_id.clone(), seq);
+        let nth = self.message_ids.len() as u64;
+        let mentions = std::mem::take(&mut self.mentions);
         let kind = EventKind::MessagePosted(Posted {
             root: message_id.clone(),
             message_id,
             author: Author::User(user),
             hop: 0,
-            nth: 1,
+            nth,
             reply_to: None,
             run_id: None,
-            mentions: vec![],
+            mentions,
             text,
         });
         let record = Record::encode(&Event { seq, at: Timestamp::from_millis(1), kind });

@@ -80,3 +80,28 @@ async fn a_changed_configuration_reaches_the_group_when_it_is_active() {
     client.send(json!({"type": "cancel", "ref": "c", "run_id": "r1"})).await;
     assert_eq!(client.frame().await["code"], "run_not_found");
 }
+
+#[tokio::test]
+async fn the_figures_follow_what_is_open_waits_and_is_refused() {
+    let world = World::tuned(Tuning { max_waiting: 1, ..World::quick() }).await;
+    assert_eq!(world.rooms.figures(), crate::rooms::Figures::default());
+    let client = world.attached("u1").await;
+    let figures = world.rooms.figures();
+    assert_eq!((figures.sockets, figures.rooms, figures.upstreams), (1, 1, 1));
+    world.group.hold_answers(true);
+    let waiting = world.post("u1", "m1", "x");
+    let looking = async {
+        world.group.until("the post", |group| group.head() == 1).await;
+        assert_eq!(world.rooms.figures().waiting_commands, 1);
+        world.post("u1", "m2", "x").await.unwrap_err();
+        assert_eq!(world.rooms.figures().refused_as_overloaded, 1);
+        world.group.hold_answers(false);
+        world.group.cut();
+    };
+    let (posted, ()) = tokio::join!(waiting, looking);
+    posted.unwrap();
+    assert_eq!(world.rooms.figures().waiting_commands, 0);
+    drop(client);
+    world.group.until("the leave", |group| group.conns() == 0).await;
+    assert_eq!(world.rooms.figures().backlog_bytes, 0);
+}

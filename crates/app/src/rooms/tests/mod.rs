@@ -9,6 +9,7 @@ mod group;
 mod life;
 mod orchestrator;
 mod posts;
+mod recording;
 mod resume;
 mod revoke;
 mod slow;

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
@@ -12,7 +12,7 @@ use convene_model::{
     claims::{AppClaims, RoutingClaims, service},
     event::GroupConfig,
     frame::{DetachReason, GroupFrame},
-    history::SearchRequest,
+    history::{HistoryQuery, SearchRequest},
     infra::{
         ActivateRequest, Activation, GroupStatus, RevokeRequest, RoutingToken, RoutingTokenRequest,
     },
@@ -21,6 +21,7 @@ use convene_model::{
 };
 
 use super::group::{FakeGroup, GROUP};
+use crate::rooms::html::{event_kind, event_seq};
 
 impl FakeGroup {
     pub(super) fn router(&self) -> Router {
@@ -135,16 +136,32 @@ async fn routing_token(State(group): State<FakeGroup>, request: RawRequest) -> A
     Ok(axum::Json(RoutingToken { routing_token, expires_at }).into_response())
 }
 
-async fn history(State(group): State<FakeGroup>, request: RawRequest) -> Answer {
+async fn history(
+    State(group): State<FakeGroup>,
+    Query(query): Query<HistoryQuery>,
+    request: RawRequest,
+) -> Answer {
     group.check(&request)?;
     group.check_routing(request.header("x-routing-token"))?;
-    let inner = group.inner.lock();
-    let events = inner.events.iter().map(|event| String::from_utf8_lossy(event).into_owned());
+    let mut inner = group.inner.lock();
+    inner.history_reads += 1;
+    let before = query.before.unwrap_or(u64::MAX);
+    let messages: Vec<&str> = inner
+        .events
+        .iter()
+        .filter(|event| event_kind(event) == Some(b"message.posted"))
+        .filter(|event| event_seq(event).unwrap() < before)
+        .map(|event| std::str::from_utf8(event).unwrap())
+        .collect();
+    let first = messages.len().saturating_sub(query.page_size().unwrap());
     let page = format!(
-        r#"{{"messages":[{}],"runs":[],"more_before":false,"head":{},"history":"h1"}}"#,
-        events.collect::<Vec<_>>().join(","),
-        inner.events.len()
+        r#"{{"messages":[{}],"runs":[],"more_before":{},"head":{},"history":"h1"}}"#,
+        messages[first..].join(","),
+        first > 0,
+        inner.events.len(),
     );
+    drop(inner);
+    group.touch();
     Ok(page.into_response())
 }
 

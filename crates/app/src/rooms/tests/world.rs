@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,11 +19,11 @@ use axum::{
 };
 use convene_hop::{Clock, Hop, Signer};
 use convene_model::{
-    Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId, claims::service,
+    Code, GroupId, HistoryId, MessageId, OrgId, Problem, Role, Timestamp, UserId, claims::service,
     event::GroupConfig, keys::SigningKey,
 };
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 
 use super::{
     client::Client,
@@ -32,7 +32,8 @@ use super::{
 use crate::{
     orchestrator::OrchestratorClient,
     rooms::{
-        Carried, GroupCommand, GroupDescription, Groups, PostRequest, Rooms, RoomsConfig,
+        Carried, GroupCommand, GroupDescription, Groups, Head, PostRequest, Proof, Records, Rooms,
+        RoomsConfig,
         tuning::{PING_EVERY, Tuning},
     },
 };
@@ -56,6 +57,10 @@ pub(super) struct Workspace {
     roles: Mutex<HashMap<UserId, Role>>,
     pub(super) version: AtomicU64,
     pub(super) activations: AtomicUsize,
+    records: Mutex<Vec<Records>>,
+    head: Mutex<Option<Head>>,
+    pub(super) refuses_records: AtomicBool,
+    changed: Notify,
 }
 
 #[async_trait]
@@ -73,6 +78,28 @@ impl Groups for Workspace {
         Ok(self.roles.lock().get(user).copied())
     }
 
+    async fn head(&self, _: &GroupId) -> Result<Option<Head>, Problem> {
+        Ok(self.head.lock().clone())
+    }
+
+    async fn record(&self, _: &GroupId, records: Records) -> Result<Option<Head>, Problem> {
+        self.changed.notify_waiters();
+        if self.refuses_records.load(Ordering::Relaxed) {
+            return Err(Code::Unavailable.into());
+        }
+        let mut head = self.head.lock();
+        if let (Some(first), Some(last)) = (records.said.first(), records.said.last()) {
+            let stands = head.as_ref().map_or(0, |head| head.nth);
+            if records.jump || (first.nth <= stands + 1 && stands < last.nth) {
+                let history = records.history.clone();
+                *head = Some(Head { history, seq: last.seq, nth: last.nth });
+            }
+        }
+        self.records.lock().push(records);
+        self.changed.notify_waiters();
+        Ok(head.clone())
+    }
+
     async fn activated(&self, _: &GroupId) -> Result<(), Problem> {
         self.activations.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -80,6 +107,37 @@ impl Groups for Workspace {
 }
 
 impl Workspace {
+    /// What was recorded.
+    pub(super) fn records(&self) -> Vec<Records> {
+        self.records.lock().clone()
+    }
+
+    /// The numbers of the messages that were recorded, in order.
+    pub(super) fn recorded(&self) -> Vec<u64> {
+        self.records().iter().flat_map(|records| &records.said).map(|said| said.nth).collect()
+    }
+
+    /// Up to where another process has recorded.
+    pub(super) fn set_head(&self, history: &str, seq: u64, nth: u64) {
+        let history = HistoryId::new(history).unwrap();
+        *self.head.lock() = Some(Head { history, seq, nth });
+    }
+
+    /// Waits until something was recorded.
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if holds(self) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(waited.is_ok(), "waited for {what} in vain: {:?}", self.records());
+    }
+
     pub(super) fn set_role(&self, user: &str, role: impl Into<Option<Role>>) {
         let user = UserId::new(user).unwrap();
         match role.into() {
@@ -100,6 +158,7 @@ impl World {
             tick: Duration::from_millis(20),
             reconnect_first: Duration::from_millis(5),
             after_revocation: Duration::from_millis(5),
+            record_pause: Duration::from_millis(5),
             ..Tuning::default()
         }
     }
@@ -180,5 +239,6 @@ async fn upgrade(
     Path(user): Path<UserId>,
     request: Request,
 ) -> Response {
-    rooms.upgrade(group_id(), user, request).await
+    let proof = Proof { id: user.to_string(), expires_at: None };
+    rooms.upgrade(group_id(), user, proof, request).await
 }

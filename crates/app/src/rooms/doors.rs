@@ -1,0 +1,122 @@
+//! Which sockets are open by which proof, so that they end with it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use convene_model::{Timestamp, UserId};
+use parking_lot::Mutex;
+
+use super::{outbound::Outbound, ws::CloseCode};
+
+/// What a socket or a stream was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Its name among its user's proofs.
+    pub id: String,
+    /// Until when it holds, if it ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Proof {
+    /// Whether its time has come.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// All open sockets of this process.
+#[derive(Debug, Default)]
+pub(super) struct Doors(Mutex<HashMap<UserId, Vec<Arc<Door>>>>);
+
+/// One socket.
+#[derive(Debug)]
+pub(super) struct Door {
+    user: UserId,
+    proof: Proof,
+    state: Mutex<DoorState>,
+}
+
+#[derive(Debug, Default)]
+struct DoorState {
+    outbound: Option<Arc<Outbound>>,
+    ended: bool,
+}
+
+/// A socket that is open or about to be; it is forgotten when this is dropped.
+#[derive(Debug)]
+pub(super) struct Open {
+    doors: Arc<Doors>,
+    door: Arc<Door>,
+}
+
+impl Doors {
+    pub(super) fn open(self: &Arc<Self>, user: UserId, proof: Proof) -> Open {
+        let door = Arc::new(Door { user: user.clone(), proof, state: Mutex::default() });
+        self.0.lock().entry(user).or_default().push(Arc::clone(&door));
+        Open { doors: Arc::clone(self), door }
+    }
+
+    pub(super) fn has(&self, user: &UserId) -> bool {
+        self.0.lock().contains_key(user)
+    }
+
+    /// Closes the sockets of a user whose proof is none of these.
+    pub(super) fn keep(&self, user: &UserId, held: &HashSet<String>) {
+        let doors = self.0.lock().get(user).cloned().unwrap_or_default();
+        doors.iter().filter(|door| !held.contains(&door.proof.id)).for_each(|door| door.end());
+    }
+
+    /// Closes the sockets whose proof has ended by itself.
+    pub(super) fn close_expired(&self, now: Timestamp) {
+        let doors: Vec<_> = self.0.lock().values().flatten().cloned().collect();
+        doors.iter().filter(|door| door.proof.has_expired(now)).for_each(|door| door.end());
+    }
+
+    /// What waits to be written, over all sockets, in bytes and frames.
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        let doors = self.0.lock();
+        doors.values().flatten().fold((0, 0), |(bytes, frames), door| {
+            let waits = door.state.lock().outbound.as_ref().map_or((0, 0), |o| o.backlog());
+            (bytes + waits.0, frames + waits.1)
+        })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().values().map(Vec::len).sum()
+    }
+}
+
+impl Door {
+    fn end(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        if let Some(outbound) = &state.outbound {
+            outbound.close(CloseCode::Revoked);
+        }
+    }
+}
+
+impl Open {
+    /// The socket can be written to from now on; one whose proof has ended already is closed.
+    pub(super) fn opened(&self, outbound: &Arc<Outbound>) {
+        let mut state = self.door.state.lock();
+        state.outbound = Some(Arc::clone(outbound));
+        if state.ended {
+            outbound.close(CloseCode::Revoked);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut doors = self.doors.0.lock();
+        let Some(own) = doors.get_mut(&self.door.user) else { return };
+        own.retain(|door| !Arc::ptr_eq(door, &self.door));
+        if own.is_empty() {
+            doors.remove(&self.door.user);
+        }
+    }
+}
