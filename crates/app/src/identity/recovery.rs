@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{accounts, passwords, tokens};
 use crate::{
+    changes::{self, Change},
     validate,
     web::rows,
     workspaces::audit::{self, Action},
@@ -149,6 +150,8 @@ pub async fn reset_password(
         let org: OrgId = rows::id(&row, "org_id")?;
         batch.push(audit::record(&org, &operator, Action::PasswordReset, id, &json!({}), now));
     }
+    // What was opened with the ended credentials is closed by the processes that serve.
+    changes::note(&mut batch, &Change::User(user_id.clone()));
     let done = db.batch(batch).await?;
     let rows = |index: usize| done.get(index).map_or(0, Vec::len);
     Ok(Reset { sessions: rows(1), tokens: rows(2), user_id })

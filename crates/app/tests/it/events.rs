@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::{Router, body::BodyDataStream};
-use convene_app::events::{MAX_STREAMS_PER_USER, STALLED_AFTER};
+use convene_app::{
+    events::{MAX_STREAMS_PER_USER, STALLED_AFTER},
+    identity::recovery,
+};
 use futures_util::StreamExt;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -179,6 +182,17 @@ async fn a_stream_ends_with_the_session_or_token_that_opened_it_and_no_other_doe
     by_session.ended().await;
     let refused = Events::open_on(&bob, world.router.clone()).await.err().unwrap();
     assert_eq!(refused.refusal(), (401, "unauthorized"));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_password_that_an_operator_resets() {
+    let world = World::new().await;
+    let (_, _, [_, bob]) = two(&world).await;
+    let mut events = Events::open(&bob).await;
+    events.expect("groups").await;
+    let (db, now) = (&*world.db, world.now());
+    recovery::reset_password(db, "bob@example.org", "another password", now).await.unwrap();
+    events.ended().await;
 }
 
 #[tokio::test]
