@@ -275,6 +275,18 @@ impl Directory {
         Ok(())
     }
 
+    /// Raises a group's epoch by one; false when it is not `from`, and then nothing changes.
+    pub(crate) async fn raise_epoch(&self, group_id: &GroupId, from: u64) -> Result<bool, DbError> {
+        let raised = self
+            .db
+            .execute(Statement::new(
+                "UPDATE routing_records SET epoch = epoch + 1 WHERE group_id = $1 AND epoch = $2",
+                params![group_id.as_str(), from],
+            ))
+            .await?;
+        Ok(raised > 0)
+    }
+
     /// Records that a user's routing tokens issued until `now` are void. An earlier instant than
     /// the one on record changes nothing.
     pub(crate) async fn revoke(

@@ -8,6 +8,7 @@ pub(crate) mod configure;
 pub(crate) mod connect;
 pub(crate) mod history;
 pub(crate) mod message;
+pub(crate) mod raise_epoch;
 pub(crate) mod read;
 pub(crate) mod revoke;
 pub(crate) mod search;
