@@ -13,7 +13,6 @@ async fn app_calls(world: &World) -> Vec<Asking<'_>> {
         world.ask("GET", "/infra/groups/g1"),
         world.ask("PUT", "/infra/groups/g1/config").json(&json!({ "version": 1, "agents": [] })),
         world.ask("POST", "/infra/groups/g1/revoke").json(&json!({ "user_id": "u2" })),
-        world.ask("POST", "/infra/groups/g1/epoch").json(&json!({ "from": 1, "reason": "" })),
         world
             .ask("POST", "/infra/routing-token")
             .json(&json!({ "group_id": "g1", "user_id": "u1", "role": "member" })),
@@ -27,6 +26,8 @@ async fn app_calls(world: &World) -> Vec<Asking<'_>> {
             .json(&json!({ "query": "hello" }))
             .routing_token(&routing_token),
         world.ask("GET", "/groups/g1/ws").routing_token(&routing_token),
+        // The last, since it voids the routing tokens of the others.
+        world.ask("POST", "/infra/groups/g1/epoch").json(&json!({ "from": 1, "reason": "" })),
     ]
 }
 
