@@ -14,7 +14,7 @@ use tokio::time::sleep;
 const LOSSES: u64 = 3;
 const MANY_LOSSES: u64 = 40;
 /// Posts that must go through between two losses.
-const BETWEEN: u64 = 40;
+const BETWEEN: u64 = 25;
 const GROUPS: usize = 3;
 const WRITERS: usize = 6;
 

@@ -161,7 +161,7 @@ impl Shared {
 }
 
 /// Opens the file for writing while other processes may do the same: where one of them is about to
-/// turn a new file to WAL, SQLite says that it is busy at once instead of waiting.
+/// turn a new file to WAL, SQLite sometimes says that it is busy at once instead of waiting.
 fn open_beside_others(path: &Path) -> Result<Connection, rusqlite::Error> {
     let mut waited = Duration::ZERO;
     loop {
@@ -357,6 +357,25 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(rewrite_parameters(sql), expected);
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_opened_by_many_at_the_same_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let path = dir.path().join(format!("{round}.db"));
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                let open = || {
+                    start.wait();
+                    SqliteDatabase::open(&path).map(|_| ())
+                };
+                let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                for opened in opening {
+                    assert_eq!(opened.join().unwrap(), Ok(()), "round {round}");
+                }
+            });
         }
     }
 }
