@@ -225,7 +225,7 @@ fn is_ok(frame: &Bytes) -> Result<bool, CliError> {
     if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
         return Ok(true);
     }
-    if frame.starts_with(b"{\"type\":\"event\"") {
+    if frame.starts_with(b"{\"type\":\"event\"") || frame.starts_with(b"{\"type\":\"presence\"") {
         return Ok(false);
     }
     Err(String::from_utf8_lossy(frame).into_owned().into())

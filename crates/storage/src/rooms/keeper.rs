@@ -11,12 +11,15 @@ use std::sync::{
 
 use parking_lot::{Condvar, Mutex};
 
+use convene_model::GroupKey;
+
 use crate::{
     pending::Committed,
-    rooms::{lookup::Lookup, overlay::Overlay},
+    rooms::{ids::MAX_LEARNED_IDS, lookup::Lookup, overlay::Overlay},
+    store::options::MAX_ROWS_PER_READ,
 };
 
-/// What the projector asks of the keeper.
+/// What is asked of the keeper.
 pub(crate) enum Keep {
     /// These are committed in `rooms.db`.
     Projected(Vec<Committed>),
@@ -24,6 +27,15 @@ pub(crate) enum Keep {
     Indexed,
     /// End the look-ups' transactions, then answer.
     Refresh(Sender<()>),
+    /// Read which message ids a group has.
+    Learn {
+        /// The group.
+        key: GroupKey,
+        /// Which reading this is.
+        reading: u64,
+    },
+    /// The projector has ended, and nobody asks any more.
+    End,
 }
 
 /// Wakes those who wait until everything is projected.
@@ -48,7 +60,7 @@ impl Settled {
     }
 }
 
-/// Works until the projector has ended.
+/// Works until it is told to end.
 pub(crate) fn run(
     requests: Receiver<Keep>,
     lookup: &Lookup,
@@ -56,6 +68,13 @@ pub(crate) fn run(
     settled: &Settled,
 ) {
     for request in requests {
+        if let Keep::Learn { key, reading } = request {
+            if let Err(error) = learn(lookup, overlay, &key, reading) {
+                tracing::warn!(%error, "a group's message ids cannot be read; each is looked up");
+                overlay.give_up_learning(&key);
+            }
+            continue;
+        }
         lookup.refresh();
         match request {
             Keep::Projected(batch) => {
@@ -69,6 +88,33 @@ pub(crate) fn run(
                 // Nobody waits any more when the projector has ended meanwhile.
                 let _ = answer.send(());
             }
+            Keep::Learn { .. } => {}
+            Keep::End => return,
+        }
+    }
+}
+
+/// Reads a group's ids into the filter that already gets those which are submitted meanwhile.
+fn learn(
+    lookup: &Lookup,
+    overlay: &Overlay,
+    key: &GroupKey,
+    reading: u64,
+) -> Result<(), rusqlite::Error> {
+    let (mut after, mut count) = (String::new(), 0);
+    loop {
+        let ids = lookup.ids(key, &after)?;
+        count += ids.len();
+        if count > MAX_LEARNED_IDS {
+            overlay.give_up_learning(key);
+            return Ok(());
+        }
+        let complete = ids.len() < MAX_ROWS_PER_READ;
+        if !overlay.learn(key, reading, &ids, complete) || complete {
+            return Ok(());
+        }
+        if let Some(last) = ids.last() {
+            after = last.as_str().to_owned();
         }
     }
 }

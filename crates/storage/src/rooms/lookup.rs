@@ -10,7 +10,10 @@ use convene_model::{GroupKey, MessageId};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::{sqlite::open_reader, store::types::FoundMessage};
+use crate::{
+    sqlite::open_reader,
+    store::{options::MAX_ROWS_PER_READ, types::FoundMessage},
+};
 
 /// Connections, over which the groups are spread.
 const CONNECTIONS: usize = 2;
@@ -18,6 +21,8 @@ const CONNECTIONS: usize = 2;
 /// The connections for look-ups.
 pub(crate) struct Lookup {
     connections: Vec<Mutex<Connection>>,
+    /// For reading all ids of a group, page by page; it keeps no transaction open.
+    pages: Mutex<Connection>,
 }
 
 impl Lookup {
@@ -25,7 +30,35 @@ impl Lookup {
         let connections = (0..CONNECTIONS)
             .map(|_| open_reader(path).map(Mutex::new))
             .collect::<Result<_, rusqlite::Error>>()?;
-        Ok(Self { connections })
+        Ok(Self { connections, pages: Mutex::new(open_reader(path)?) })
+    }
+
+    /// The projected message ids of a group after `after`, in order, at most
+    /// [`MAX_ROWS_PER_READ`]. It sees everything that is committed by now.
+    pub(crate) fn ids(
+        &self,
+        key: &GroupKey,
+        after: &str,
+    ) -> Result<Vec<MessageId>, rusqlite::Error> {
+        let connection = self.pages.lock();
+        let mut statement = connection.prepare_cached(
+            "SELECT message_id FROM message_ids WHERE group_key = ?1 AND message_id > ?2
+             ORDER BY message_id LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![&key.0[..], after, MAX_ROWS_PER_READ as i64])?;
+        let mut ids = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text: String = row.get(0)?;
+            let id = MessageId::new(text).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(
+                    0,
+                    rusqlite::types::Type::Text,
+                    Box::new(error),
+                )
+            })?;
+            ids.push(id);
+        }
+        Ok(ids)
     }
 
     /// The projected post of this message.

@@ -7,6 +7,7 @@
 pub(crate) mod chunks;
 pub(crate) mod detail;
 pub(crate) mod history;
+pub(crate) mod ids;
 pub(crate) mod inbox;
 pub(crate) mod keeper;
 pub(crate) mod lookup;

@@ -31,9 +31,9 @@ use crate::{
     rooms::{
         detail, history,
         inbox::{Inbox, Stop},
-        keeper::{self, Settled},
+        keeper::{self, Keep, Settled},
         lookup::Lookup,
-        overlay::Overlay,
+        overlay::{Known, Overlay},
         projector::{IndexState, Projector, ProjectorCounters, SinceCheckpoint},
         quarantine::Quarantine,
         reader::Reader,
@@ -69,6 +69,7 @@ struct Inner {
     lookup: Arc<Lookup>,
     reader: Reader,
     settled: Arc<Settled>,
+    to_keeper: mpsc::Sender<Keep>,
     options: StoreOptions,
     commits: Arc<CommitCounters>,
     projections: Arc<ProjectorCounters>,
@@ -167,7 +168,7 @@ impl GroupStore {
             connection: rooms,
             inbox: Arc::clone(&inbox),
             quarantine: Arc::clone(&quarantine),
-            keeper: to_keeper,
+            keeper: to_keeper.clone(),
             retired: journal.retired.into(),
             position,
             since_checkpoint: SinceCheckpoint::default(),
@@ -193,6 +194,7 @@ impl GroupStore {
                 lookup,
                 reader,
                 settled,
+                to_keeper,
                 options,
                 commits,
                 projections,
@@ -282,10 +284,21 @@ impl GroupStore {
         message_id: &MessageId,
     ) -> Result<Option<FoundMessage>, StoreError> {
         self.inner.quarantine.check(&group)?;
-        if let Some(found) = self.inner.overlay.find(&group, message_id) {
-            return Ok(Some(found));
+        match self.inner.overlay.look_up(&group, message_id) {
+            Known::Post(found) => return Ok(Some(found)),
+            Known::Absent => return Ok(None),
+            Known::Unknown => {}
+            Known::Learn(reading) => {
+                // A store that ends learns nothing any more.
+                let _ = self.inner.to_keeper.send(Keep::Learn { key: group, reading });
+            }
         }
         Ok(self.inner.lookup.find(&group, message_id)?)
+    }
+
+    /// Gives back the memory that a group takes while it is used. It may be used again any time.
+    pub fn release(&self, group: GroupKey) {
+        self.inner.overlay.forget(&group);
     }
 
     /// A message as it is now, committed or merely submitted. Blocks, for a look-up and two chunks
@@ -368,6 +381,7 @@ impl GroupStore {
             queued_events: inner.queue.events(),
             lag_events: inner.overlay.events(),
             lag_bytes: inner.overlay.bytes(),
+            id_filter_bytes: inner.overlay.filter_bytes() as u64,
             journal_files: (inner.first_file + rotations).saturating_sub(removed),
             quarantined_groups: inner.quarantine.len() as u64,
         }
@@ -439,6 +453,7 @@ impl Inner {
         join(threads.committer);
         self.inbox.stop(stop);
         join(threads.projector);
+        let _ = self.to_keeper.send(Keep::End);
         join(threads.keeper);
     }
 }

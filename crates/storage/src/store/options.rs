@@ -24,9 +24,9 @@ pub const MAX_BYTES_PER_TURN: usize = 16 * 1024 * 1024;
 /// nearly the same whatever is in it. A lone post never waits for others.
 pub const BUSY_TURN_GROUPS: usize = 4;
 /// How long it lets more come in at most.
-pub const MAX_LINGER: Duration = Duration::from_micros(500);
+pub const MAX_LINGER: Duration = Duration::from_micros(200);
 /// Groups that wait from which on the committer does not let more come in.
-pub const FULL_TURN_GROUPS: usize = 64;
+pub const FULL_TURN_GROUPS: usize = 16;
 /// Events that the projector carries over in one transaction.
 pub const PROJECTOR_BATCH_EVENTS: usize = 8192;
 /// How long the projector waits for more, in milliseconds: small transactions would make it fall

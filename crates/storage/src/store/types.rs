@@ -132,6 +132,8 @@ pub struct StoreStats {
     pub lag_events: u64,
     /// Their bytes.
     pub lag_bytes: u64,
+    /// Memory of the filters over groups' message ids.
+    pub id_filter_bytes: u64,
     /// Journal files on disk.
     pub journal_files: u64,
     /// Groups in quarantine.

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod faults;
+mod ids;
 mod model;
 #[path = "../../../tests/it/support.rs"]
 mod support;
@@ -37,6 +38,18 @@ impl GroupStore {
     /// Whether messages are kept out of the search index from now on.
     fn hold_index(&self, hold: bool) {
         self.inner.inbox.hold_index(hold);
+    }
+
+    /// Waits until the keeper has done what it was asked before.
+    fn let_keeper_catch_up(&self) {
+        let (answer, answered) = std::sync::mpsc::channel();
+        self.inner.to_keeper.send(super::Keep::Refresh(answer)).unwrap();
+        answered.recv().unwrap();
+    }
+
+    /// Lets look-ups see what other connections have done.
+    fn refresh_lookups(&self) {
+        self.inner.lookup.refresh();
     }
 
     /// Lets the projector carry over so many events more; `None`: all.
