@@ -11,9 +11,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_hop::GroupLink;
-use convene_model::UpstreamId;
-use tokio::{sync::mpsc, task::JoinHandle};
+use convene_hop::{Close, GroupLink, LinkClose};
+use convene_model::{UpstreamId, frame::CLOSE_TOO_SLOW};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::JoinHandle,
+};
 
 use super::{
     Shared,
@@ -42,6 +45,7 @@ pub(super) struct Upstreams {
 struct Upstream {
     id: UpstreamId,
     tx: mpsc::Sender<Bytes>,
+    close: LinkClose,
     /// `None` once it has ended.
     rx: Option<mpsc::Receiver<Bytes>>,
     /// Frames that are checked beside the group's task.
@@ -56,8 +60,8 @@ impl Upstreams {
 
     /// From here on the upstream gets broadcasts and is read.
     pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink) {
-        let GroupLink { tx, rx, .. } = link;
-        self.open.push(Upstream { id, tx, rx: Some(rx), checked: None });
+        let GroupLink { tx, rx, close } = link;
+        self.open.push(Upstream { id, tx, close, rx: Some(rx), checked: None });
     }
 
     /// From here on it does not. Whether it was there.
@@ -70,12 +74,12 @@ impl Upstreams {
     /// Sends a frame to one upstream, if it is there. `false` when it ended or cannot keep up.
     pub(super) fn send(&self, id: UpstreamId, frame: Bytes) -> bool {
         let upstream = self.open.iter().find(|upstream| upstream.id == id);
-        upstream.is_none_or(|upstream| upstream.tx.try_send(frame).is_ok())
+        upstream.is_none_or(|upstream| upstream.send(frame))
     }
 
     /// Sends a frame to all; returns those that ended or cannot keep up.
     pub(super) fn broadcast(&self, frame: &Bytes) -> Vec<UpstreamId> {
-        let late = self.open.iter().filter(|upstream| upstream.tx.try_send(frame.clone()).is_err());
+        let late = self.open.iter().filter(|upstream| !upstream.send(frame.clone()));
         late.map(|upstream| upstream.id).collect()
     }
 
@@ -96,6 +100,18 @@ impl Upstreams {
 }
 
 impl Upstream {
+    /// `false` when it ended or cannot keep up; in the latter case it is told so.
+    fn send(&self, frame: Bytes) -> bool {
+        match self.tx.try_send(frame) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(_)) => {
+                self.close.say(Close::new(CLOSE_TOO_SLOW, "the upstream cannot keep up"));
+                false
+            }
+        }
+    }
+
     fn poll(&mut self, shared: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Arrival> {
         if let Some(checked) = &mut self.checked {
             let Poll::Ready(frames) = Pin::new(checked).poll(cx) else { return Poll::Pending };

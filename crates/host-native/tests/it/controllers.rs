@@ -386,3 +386,38 @@ async fn a_message_and_a_search_answer_with_what_was_posted() {
         assert_eq!(search(query.clone()).await.0, StatusCode::OK, "{query}");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_does_not_read_is_let_go_with_4008_and_the_others_notice_nothing() {
+    let world = World::new().await;
+    let mut slow = world.open().await;
+    let mut reader = world.open().await;
+    let token = world.routing_token().encode();
+    let attach = json!({"type": "attach", "ref": "a", "conn": "c1", "token": token});
+    let attached = exchange(&mut reader, attach).await;
+    assert_eq!(attached["type"], "attached", "{attached}");
+    let posts = convene_hop::LINK_QUEUE_FRAMES + 1;
+    let post = |number: usize| {
+        let id = format!("m{number}");
+        json!({"type": "post", "ref": id, "conn": "c1", "message_id": id, "text": "x"}).to_string()
+    };
+    let GroupLink { tx, mut rx, .. } = reader;
+    tokio::spawn(async move {
+        for number in 0..posts {
+            tx.send(Bytes::from(post(number))).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let mut acknowledged = 0;
+    while acknowledged < posts {
+        let frame: Value = serde_json::from_slice(&rx.recv().await.unwrap()).unwrap();
+        assert_ne!(frame["type"], "error", "{frame}");
+        acknowledged += usize::from(frame["type"] == "ok");
+    }
+    let mut passed = 0;
+    while slow.rx.recv().await.is_some() {
+        passed += 1;
+    }
+    assert!(passed <= convene_hop::LINK_QUEUE_FRAMES, "{passed}");
+    assert_eq!(slow.close.heard().map(|close| close.code), Some(4008));
+}
