@@ -33,6 +33,8 @@ pub(super) struct World {
 impl Server {
     /// Starts on a fresh data directory below `dir`.
     pub(super) fn start(dir: &Path, name: &str) -> Result<Self, CliError> {
+        // The first installation in this process holds, whoever makes it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let data = dir.join(name);
         if data.exists() {
             std::fs::remove_dir_all(&data)?;

@@ -15,6 +15,7 @@ mod faults;
 mod frames;
 mod healing;
 mod providers;
+mod storm;
 mod story;
 mod users;
 
