@@ -29,7 +29,10 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(first: Bytes, stream: Arc<TcpStream>, outbound: Arc<Outbound>) -> Self {
+    pub(crate) fn new(first: &[u8], stream: Arc<TcpStream>, outbound: Arc<Outbound>) -> Self {
+        // Copied, for the buffer that the request was read into is many times as large as what is
+        // mostly in it: nothing.
+        let first = Bytes::copy_from_slice(first);
         Self { first, stream, outbound, written: Vec::new() }
     }
 }
@@ -44,13 +47,17 @@ impl AsyncRead for Reader {
             let len = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first[..len]);
             self.first.advance(len);
+            if self.first.is_empty() {
+                self.first = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(buffer.initialize_unfilled()) {
-                Ok(len) => {
-                    buffer.advance(len);
+            // Into memory that nobody has touched: an idle client's buffer costs no more than the
+            // few bytes that were ever read.
+            match self.stream.try_read_buf(buffer) {
+                Ok(_) => {
                     self.outbound.hear();
                     return Poll::Ready(Ok(()));
                 }

@@ -56,7 +56,7 @@ async fn serve(shared: &Shared, seat: Seat, door: Open, user: UserId, upgraded: 
         tracing::error!("a client's connection is not the TCP stream that the fan-out writes to");
         return;
     };
-    let stream = parts.io.into_inner();
+    let (stream, read_buf) = (parts.io.into_inner(), parts.read_buf);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client was gone before its socket was set up");
         return;
@@ -70,7 +70,8 @@ async fn serve(shared: &Shared, seat: Seat, door: Open, user: UserId, upgraded: 
     let commands = seat.room().commands.clone();
     let join = Command::Join { conn: conn.clone(), user, outbound: Arc::clone(&outbound) };
     if commands.send(join).await.is_ok() {
-        let reader = Reader::new(parts.read_buf, Arc::clone(&stream), Arc::clone(&outbound));
+        let reader = Reader::new(&read_buf, Arc::clone(&stream), Arc::clone(&outbound));
+        drop(read_buf);
         let code = read(shared, &seat, &conn, &outbound, reader).await;
         outbound.close(code);
         if outbound.fell_behind() {
