@@ -90,7 +90,7 @@ async fn reset_password(args: ResetPassword) -> Result<(), CliError> {
         "The password is changed; sessions ended: {}, tokens deleted: {}.",
         reset.sessions, reset.tokens
     );
-    eprintln!("Connections that are open now last until they break or the process is restarted.");
+    eprintln!("What is still open with them is closed within seconds.");
     if !args.ask {
         eprintln!("The new password, shown this once:");
         println!("{}", *password);
