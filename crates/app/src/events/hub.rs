@@ -27,11 +27,12 @@ use crate::{
 };
 
 /// How often streams and sockets are looked through for what has ended by itself.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// All streams of this process.
-#[derive(Default)]
 pub(crate) struct Hub {
+    most_of_user: usize,
+    most: usize,
     streams: Mutex<Streams>,
     /// Held shared while a stream is begun, and alone while changes are told: so a stream's
     /// beginning never mixes with a change that it may or may not show already.
@@ -73,7 +74,18 @@ impl Drop for Subscription {
     }
 }
 
+impl Default for Hub {
+    fn default() -> Self {
+        Self::limited(MAX_STREAMS_PER_USER, MAX_STREAMS)
+    }
+}
+
 impl Hub {
+    fn limited(most_of_user: usize, most: usize) -> Self {
+        let (streams, gate, stopping) = (Mutex::default(), RwLock::new(()), AtomicBool::new(false));
+        Self { most_of_user, most, streams, gate, stopping }
+    }
+
     /// How many streams are open.
     pub(crate) fn open_streams(&self) -> usize {
         self.streams.lock().count
@@ -108,12 +120,12 @@ impl Hub {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Problem::new(Code::Unavailable).detail("the service is stopping"));
         }
-        if streams.count >= MAX_STREAMS {
-            return Err(full(MAX_STREAMS));
+        if streams.count >= self.most {
+            return Err(full(self.most));
         }
         let own = streams.of_user.entry(caller.id().clone()).or_default();
-        if own.len() >= MAX_STREAMS_PER_USER {
-            return Err(full(MAX_STREAMS_PER_USER));
+        if own.len() >= self.most_of_user {
+            return Err(full(self.most_of_user));
         }
         let stream = Arc::new(EventStream::new(caller.id().clone(), caller.proof()));
         own.push(Arc::clone(&stream));
@@ -177,7 +189,10 @@ impl Hub {
         for change in changes {
             match change {
                 Change::User(user) => self.recheck(state, user).await?,
-                Change::Group(group) => drop(groups.insert(group, Whom::Everybody)),
+                Change::Group(group) => {
+                    state.rooms.recheck_group(group).await?;
+                    groups.insert(group, Whom::Everybody);
+                }
                 Change::Head(group) => match groups.get_mut(group) {
                     Some(Whom::Everybody) => {}
                     Some(Whom::Listing | Whom::Only(_)) | None => {
@@ -231,6 +246,7 @@ impl Hub {
         }
         let held = identity::proofs_of(state, user).await?;
         state.rooms.keep_sockets(user, &held);
+        state.rooms.recheck_user(user).await?;
         let _gate = self.gate.write().await;
         let groups = reading::of_user(&*state.db, user, None).await?;
         for stream in self.of(user) {
@@ -255,3 +271,7 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

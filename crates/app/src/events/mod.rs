@@ -46,13 +46,16 @@ pub(crate) fn routes() -> Router<AppState> {
 }
 
 async fn open(State(state): State<AppState>, caller: Caller) -> Answer<Response> {
-    let subscription = state.hub.open(&state, &caller).await?;
+    Ok(respond(state.hub.open(&state, &caller).await?))
+}
+
+fn respond(subscription: Subscription) -> Response {
     let keep_alive = KeepAlive::new().interval(HEARTBEAT_EVERY);
     let mut response = Sse::new(told(subscription)).keep_alive(keep_alive).into_response();
     // A proxy that gathers answers would hold every event back.
     let buffering = HeaderName::from_static("x-accel-buffering");
     response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 fn told(subscription: Subscription) -> impl Stream<Item = Result<Event, Infallible>> {

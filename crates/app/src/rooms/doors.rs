@@ -1,11 +1,11 @@
 //! Which sockets are open by which proof, so that they end with it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use convene_model::{Timestamp, UserId};
+use convene_model::{GroupId, Timestamp, UserId};
 use parking_lot::Mutex;
 
 use super::{outbound::Outbound, ws::CloseCode};
@@ -35,6 +35,7 @@ pub(super) struct Doors(Mutex<HashMap<UserId, Vec<Arc<Door>>>>);
 #[derive(Debug)]
 pub(super) struct Door {
     user: UserId,
+    group: GroupId,
     proof: Proof,
     state: Mutex<DoorState>,
 }
@@ -53,14 +54,28 @@ pub(super) struct Open {
 }
 
 impl Doors {
-    pub(super) fn open(self: &Arc<Self>, user: UserId, proof: Proof) -> Open {
-        let door = Arc::new(Door { user: user.clone(), proof, state: Mutex::default() });
+    pub(super) fn open(self: &Arc<Self>, user: UserId, group: GroupId, proof: Proof) -> Open {
+        let state = Mutex::default();
+        let door = Arc::new(Door { user: user.clone(), group, proof, state });
         self.0.lock().entry(user).or_default().push(Arc::clone(&door));
         Open { doors: Arc::clone(self), door }
     }
 
     pub(super) fn has(&self, user: &UserId) -> bool {
         self.0.lock().contains_key(user)
+    }
+
+    /// The groups in which a user has sockets.
+    pub(super) fn groups_of(&self, user: &UserId) -> BTreeSet<GroupId> {
+        let doors = self.0.lock();
+        doors.get(user).into_iter().flatten().map(|door| door.group.clone()).collect()
+    }
+
+    /// The users who have sockets in a group.
+    pub(super) fn users_in(&self, group: &GroupId) -> BTreeSet<UserId> {
+        let doors = self.0.lock();
+        let inside = doors.values().flatten().filter(|door| door.group == *group);
+        inside.map(|door| door.user.clone()).collect()
     }
 
     /// Closes the sockets of a user whose proof is none of these.

@@ -164,6 +164,40 @@ impl Rooms {
         self.0.doors.has(user)
     }
 
+    /// Closes the sockets of a user in all groups that the user may not see any more, as the
+    /// workspace has it. The group's own word does the same; this holds when it is lost.
+    ///
+    /// # Errors
+    /// That the workspace could not be asked.
+    pub async fn recheck_user(&self, user: &UserId) -> Result<(), Problem> {
+        for group in self.0.doors.groups_of(user) {
+            self.recheck(&group, user).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the sockets in a group of all users who may not see it any more.
+    ///
+    /// # Errors
+    /// That the workspace could not be asked.
+    pub async fn recheck_group(&self, group: &GroupId) -> Result<(), Problem> {
+        for user in self.0.doors.users_in(group) {
+            self.recheck(group, &user).await?;
+        }
+        Ok(())
+    }
+
+    async fn recheck(&self, group: &GroupId, user: &UserId) -> Result<(), Problem> {
+        if self.0.config.groups.role(group, user).await?.is_some() {
+            return Ok(());
+        }
+        self.0.withdraw_token(group, user);
+        if let Some(room) = self.0.existing(group) {
+            let _ = room.commands.send(Command::DropUser { user: user.clone() }).await;
+        }
+        Ok(())
+    }
+
     /// Closes the sockets of a user whose proof is none of these, with 4003.
     pub fn keep_sockets(&self, user: &UserId, held: &HashSet<String>) {
         self.0.doors.keep(user, held);

@@ -40,7 +40,7 @@ pub(crate) fn open(
     let handshake = Handshake::read(request.headers())?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(Code::UpgradeRequired)?;
     let seat = shared.seat(group)?;
-    let door = shared.doors.open(user.clone(), proof);
+    let door = shared.doors.open(user.clone(), group.clone(), proof);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         match on_upgrade.await {

@@ -14,7 +14,7 @@ use super::{audit, invites, members, orgs};
 use crate::{
     identity::caller::Caller,
     state::AppState,
-    ui::view::MemberView,
+    ui::view::{MemberView, OrgView},
     web::{
         extract::{Ids, Search, Site},
         failure::Answer,
@@ -34,6 +34,16 @@ pub(super) async fn make_org(
 ) -> Answer<Response> {
     let org = orgs::make(&state, caller.id(), &body.name).await?;
     Ok((StatusCode::CREATED, Json(org)).into_response())
+}
+
+pub(super) async fn rename_org(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+    ApiJson(body): ApiJson<NewOrg>,
+) -> Answer<Json<OrgView>> {
+    let org = orgs::manage(&state, &org, &caller).await?;
+    Ok(Json(orgs::rename(&state, org, caller.id(), &body.name).await?))
 }
 
 pub(super) async fn members(
@@ -81,6 +91,25 @@ pub(super) async fn make_invite(
     let org = orgs::manage(&state, &org, &caller).await?;
     let made = invites::make(&state, &org, caller.id(), &site.origin).await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+pub(super) async fn invites(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Json<Vec<invites::Listed>>> {
+    let org = orgs::manage(&state, &org, &caller).await?;
+    Ok(Json(invites::list(&state, &org.org_id).await?))
+}
+
+pub(super) async fn revoke_invite(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, invite)): Ids<(OrgId, String)>,
+) -> Answer<StatusCode> {
+    let org = orgs::manage(&state, &org, &caller).await?;
+    invites::revoke(&state, &org, caller.id(), &invite).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Serialize)]

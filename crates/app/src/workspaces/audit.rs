@@ -18,6 +18,8 @@ pub(crate) const AUDIT_PAGE: usize = 200;
 pub(crate) enum Action {
     InviteMade,
     InviteAccepted,
+    InviteRevoked,
+    OrgRenamed,
     RoleChanged,
     MemberRemoved,
     ProviderSecretSet,
@@ -31,6 +33,8 @@ impl Action {
         match self {
             Self::InviteMade => "invite.made",
             Self::InviteAccepted => "invite.accepted",
+            Self::InviteRevoked => "invite.revoked",
+            Self::OrgRenamed => "org.renamed",
             Self::RoleChanged => "member.role_changed",
             Self::MemberRemoved => "member.removed",
             Self::ProviderSecretSet => "provider.secret_set",

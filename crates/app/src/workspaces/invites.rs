@@ -20,6 +20,9 @@ use crate::{
 /// How long a link is good for.
 pub(crate) const INVITE_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Links in one answer.
+const MAX_LISTED: u64 = 500;
+
 /// A link that was just made: the only time that its token is seen.
 #[derive(Serialize)]
 pub(crate) struct Made {
@@ -75,6 +78,57 @@ pub(crate) async fn make(
         .await?;
     let url = format!("{origin}{}", page_path(&token));
     Ok(Made { invite_id, url, token, expires_at })
+}
+
+/// A link that can still be accepted, without its token.
+#[derive(Serialize)]
+pub(crate) struct Listed {
+    invite_id: String,
+    role: Role,
+    created_by: UserId,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// The links of a workspace that can be accepted, newest first.
+pub(crate) async fn list(state: &AppState, org: &OrgId) -> Answer<Vec<Listed>> {
+    const SQL: &str = "SELECT invite_id, role, created_by, created_at, expires_at FROM invites
+        WHERE org_id = $1 AND used_at IS NULL AND expires_at > $2
+        ORDER BY created_at DESC, invite_id DESC LIMIT $3";
+    let params = params![org.as_str(), state.now().millis(), MAX_LISTED];
+    let mut listed = Vec::new();
+    for row in state.db.query(Statement::new(SQL, params)).await? {
+        listed.push(Listed {
+            invite_id: row.get("invite_id")?,
+            role: rows::role(&row, "role")?,
+            created_by: rows::id(&row, "created_by")?,
+            created_at: rows::time(&row, "created_at")?,
+            expires_at: rows::time(&row, "expires_at")?,
+        });
+    }
+    Ok(listed)
+}
+
+/// Takes an open link back; one that was used or has expired is nothing to take back.
+pub(crate) async fn revoke(
+    state: &AppState,
+    org: &OrgView,
+    by: &UserId,
+    invite: &str,
+) -> Answer<()> {
+    const SQL: &str = "DELETE FROM invites WHERE org_id = $1 AND invite_id = $2
+        AND used_at IS NULL AND expires_at > $3";
+    let (id, now) = (&org.org_id, state.now());
+    let params = params![id.as_str(), invite, now.millis()];
+    let batch = vec![
+        Statement::new(SQL, params).expect_rows(),
+        audit::record(id, by, Action::InviteRevoked, invite, &json!({}), now),
+    ];
+    match state.db.batch(batch).await {
+        Ok(_) => Ok(()),
+        Err(DbError::Unmet { .. }) => Err(Code::NotFound.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a link is for; one that was used, has expired or never was is gone.

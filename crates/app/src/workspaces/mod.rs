@@ -13,7 +13,7 @@ mod settings;
 
 use axum::{
     Router,
-    routing::{get, patch, post},
+    routing::{delete, get, patch, post},
 };
 
 pub(crate) use self::pages::shell;
@@ -23,12 +23,14 @@ use crate::state::AppState;
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/api/orgs", post(api::make_org))
+        .route("/api/orgs/{org_id}", patch(api::rename_org))
         .route("/api/orgs/{org_id}/members", get(api::members))
         .route(
             "/api/orgs/{org_id}/members/{user_id}",
             patch(api::change_role).delete(api::remove_member),
         )
-        .route("/api/orgs/{org_id}/invites", post(api::make_invite))
+        .route("/api/orgs/{org_id}/invites", get(api::invites).post(api::make_invite))
+        .route("/api/orgs/{org_id}/invites/{invite_id}", delete(api::revoke_invite))
         .route("/api/orgs/{org_id}/audit", get(api::audit))
         .route("/api/invites/{token}", post(api::accept_invite))
         .route("/", get(pages::start))

@@ -3,6 +3,9 @@
 use convene_db::{Statement, params};
 use convene_model::{Code, OrgId, Problem, Role, UserId};
 
+use serde_json::json;
+
+use super::audit::{self, Action};
 use crate::{
     agents,
     identity::caller::Caller,
@@ -30,6 +33,24 @@ pub(crate) async fn make(state: &AppState, maker: &UserId, name: &str) -> Answer
         ])
         .await?;
     Ok(OrgView { org_id, name, role: Role::Owner })
+}
+
+/// Gives a workspace another name.
+pub(crate) async fn rename(
+    state: &AppState,
+    org: OrgView,
+    by: &UserId,
+    name: &str,
+) -> Answer<OrgView> {
+    const SQL: &str = "UPDATE orgs SET name = $2 WHERE org_id = $1";
+    let name = validate::name("name", name)?;
+    let (id, detail) = (&org.org_id, json!({"from": org.name, "to": name}));
+    let batch = vec![
+        Statement::new(SQL, params![id.as_str(), &name]).expect_rows(),
+        audit::record(id, by, Action::OrgRenamed, id.as_str(), &detail, state.now()),
+    ];
+    state.db.batch(batch).await?;
+    Ok(OrgView { name, ..org })
 }
 
 /// The workspaces of a person, oldest membership first.

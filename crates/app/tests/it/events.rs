@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Router, body::BodyDataStream};
 use convene_app::{
     events::{MAX_STREAMS_PER_USER, STALLED_AFTER},
-    identity::recovery,
+    identity::{recovery, sessions::SESSION_TTL},
 };
 use futures_util::StreamExt;
 use http::{Method, StatusCode};
@@ -182,6 +182,16 @@ async fn a_stream_ends_with_the_session_or_token_that_opened_it_and_no_other_doe
     by_session.ended().await;
     let refused = Events::open_on(&bob, world.router.clone()).await.err().unwrap();
     assert_eq!(refused.refusal(), (401, "unauthorized"));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_session_does_by_itself() {
+    let world = World::new().await;
+    let (_, _, [_, bob]) = two(&world).await;
+    let mut events = Events::open(&bob).await;
+    events.expect("groups").await;
+    world.pass(SESSION_TTL);
+    events.ended().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use convene_app::rooms::Groups;
 use convene_model::{
     GroupId, Role, UserId,
-    limits::{MAX_AGENTS_PER_GROUP, MAX_PAGE, MAX_TEXT_BYTES, MAX_TITLE_CHARS},
+    limits::{
+        MAX_AGENTS_PER_GROUP, MAX_EMOJI_BYTES, MAX_HITS, MAX_PAGE, MAX_QUERY_CHARS, MAX_TEXT_BYTES,
+        MAX_TITLE_CHARS,
+    },
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -378,4 +381,76 @@ async fn a_message_is_held_to_its_limits_before_it_travels() {
         (404, "group_not_found"),
         "it travels to an Orchestrator that knows nothing"
     );
+}
+
+#[tokio::test]
+async fn what_becomes_of_edited_texts_is_set_by_managers_and_the_controller_is_told() {
+    let world = World::new().await;
+    let (org, [mut owner, mut bob, _]) = three(&world).await;
+    let group = bob.group(&org, "Plans", None).await;
+    let root = format!("/api/groups/{group}");
+    assert_eq!(bob.get(&root).await.json["revisions"], "keep");
+    let discard = json!({"revisions": "discard"});
+    let refused = bob.patch(&root, &discard).await;
+    assert_eq!(refused.refusal(), (403, "forbidden"), "its maker is not enough");
+    world.activate(&group).await;
+    assert_eq!(owner.patch(&root, &discard).await.json["revisions"], "discard");
+    let told = world.calls(1).await;
+    assert!(told[0].contains("\"version\":2") && told[0].contains("\"revisions\":\"discard\""));
+    assert_eq!(owner.patch(&root, &discard).await.status, StatusCode::OK);
+    assert_eq!(version(&world, &group).await, 2, "what stands already is no change");
+    let clone = owner.post(&format!("{root}/clone"), &json!({"title": "Again"})).await;
+    let clone = clone.json["group_id"].as_str().unwrap().to_owned();
+    assert_eq!(owner.get(&format!("/api/groups/{clone}")).await.json["revisions"], "discard");
+    let audit = owner.get(&format!("/api/orgs/{org}/audit")).await.json;
+    assert_eq!(audit[0]["action"], "group.revisions_set");
+    assert_eq!(audit[0]["detail"], json!({"from": "keep", "to": "discard"}));
+    let wrong = owner.patch(&root, &json!({"revisions": "burn"})).await;
+    assert_eq!(wrong.refusal(), (400, "invalid_request"));
+}
+
+#[tokio::test]
+async fn what_is_asked_of_messages_is_checked_before_it_goes_on() {
+    let world = World::new().await;
+    let (org, [mut owner, mut bob, _]) = three(&world).await;
+    let group = owner.group(&org, "Plans", None).await;
+    let root = format!("/api/groups/{group}");
+    let message = format!("{root}/messages/m1");
+    let none = json!({});
+    for (method, path, body) in [
+        (Method::PATCH, message.clone(), json!({"text": " "})),
+        (Method::PATCH, message.clone(), json!({"text": "x".repeat(MAX_TEXT_BYTES + 1)})),
+        (
+            Method::PUT,
+            format!("{message}/reactions/{}", "x".repeat(MAX_EMOJI_BYTES + 1)),
+            none.clone(),
+        ),
+        (Method::GET, format!("{root}/messages?around=5&before=7"), none.clone()),
+        (Method::GET, format!("{root}/search?q=%20"), none.clone()),
+        (Method::GET, format!("{root}/search?q={}", "x".repeat(MAX_QUERY_CHARS + 1)), none.clone()),
+        (Method::GET, format!("{root}/search?q=x&limit={}", MAX_HITS + 1), none.clone()),
+        (Method::GET, format!("{root}/search?q=x&limit=0"), none.clone()),
+        (Method::GET, format!("{root}/search?q=x&author=a%20b"), none.clone()),
+    ] {
+        let reply = owner.json(method.clone(), &path, &body).await;
+        assert_eq!(reply.refusal(), (422, "validation_failed"), "{method} {path}");
+    }
+    let longest = format!("{root}/search?q={}&limit={MAX_HITS}", "x".repeat(MAX_QUERY_CHARS));
+    assert_eq!(owner.get(&longest).await.json, json!({"hits": [], "more": false}));
+    let secret = owner.group(&org, "Secret", Some(&[])).await;
+    let root = format!("/api/groups/{secret}");
+    for (method, path) in [
+        (Method::GET, "messages/m1"),
+        (Method::PATCH, "messages/m1"),
+        (Method::DELETE, "messages/m1"),
+        (Method::PUT, "messages/m1/reactions/%F0%9F%91%8D"),
+        (Method::DELETE, "messages/m1/reactions/%F0%9F%91%8D"),
+        (Method::PUT, "messages/m1/pin"),
+        (Method::DELETE, "messages/m1/pin"),
+        (Method::GET, "search?q=x"),
+    ] {
+        let body = json!({"text": "x"});
+        let reply = bob.json(method.clone(), &format!("{root}/{path}"), &body).await;
+        assert_eq!(reply.refusal(), (404, "group_not_found"), "{method} {path}");
+    }
 }

@@ -88,6 +88,9 @@ async fn each_call_is_open_to_whom_the_matrix_says() {
         (Method::GET, format!("/api/groups?org_id={org}"), &none, everybody),
         (Method::GET, format!("{root}/audit"), &none, managers(200)),
         (Method::POST, format!("{root}/invites"), &none, managers(201)),
+        (Method::GET, format!("{root}/invites"), &none, managers(200)),
+        (Method::DELETE, format!("{root}/invites/none"), &none, managers(404)),
+        (Method::PATCH, root.clone(), &json!({"name": "Works"}), managers(200)),
         // Refused by what is asked for, once it is known that the caller may ask.
         (Method::POST, format!("{root}/agents"), &json!({"name": "9"}), managers(422)),
         (Method::PATCH, format!("{root}/agents/{agent}"), &none, managers(200)),
@@ -402,4 +405,53 @@ async fn an_agents_configuration_is_held_to_its_limits() {
     }
     let reply = ada.post(&path, &json!({"name": "too-many"})).await;
     assert_eq!(reply.refusal(), (422, "validation_failed"));
+}
+
+#[tokio::test]
+async fn open_invites_are_listed_and_taken_back() {
+    let world = World::new().await;
+    let (org, [mut owner, mut admin, _, mut stranger]) = team(&world).await;
+    let path = format!("/api/orgs/{org}/invites");
+    let kept = owner.post(&path, &json!({})).await.json;
+    let taken_back = admin.post(&path, &json!({})).await;
+    assert_eq!(owner.post(&path, &json!({})).await.status, StatusCode::CREATED);
+    let used = owner.post(&path, &json!({})).await.json;
+    let token = used["token"].as_str().unwrap();
+    assert_eq!(stranger.post(&format!("/api/invites/{token}"), &json!({})).await.status, 200);
+    let listed = owner.get(&path).await;
+    assert_eq!(listed.json.as_array().unwrap().len(), 3, "{}", listed.text);
+    assert!(!listed.text.contains(kept["token"].as_str().unwrap()));
+    let id = taken_back.json["invite_id"].as_str().unwrap();
+    assert_eq!(owner.delete(&format!("{path}/{id}")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(owner.delete(&format!("{path}/{id}")).await.refusal(), (404, "not_found"));
+    let used = used["invite_id"].as_str().unwrap();
+    assert_eq!(owner.delete(&format!("{path}/{used}")).await.refusal(), (404, "not_found"));
+    let listed = owner.get(&path).await.json;
+    assert!(listed.as_array().unwrap().iter().all(|invite| invite["invite_id"] != id));
+    let mut late = world.person("Late").await;
+    let token = taken_back.json["token"].as_str().unwrap();
+    let refused = late.post(&format!("/api/invites/{token}"), &json!({})).await;
+    assert_eq!(refused.refusal(), (410, "gone"));
+    world.pass(Duration::from_secs(7 * 24 * 60 * 60));
+    assert_eq!(owner.get(&path).await.json, json!([]));
+    let audit = owner.get(&format!("/api/orgs/{org}/audit")).await.text;
+    assert!(audit.contains("invite.revoked"));
+}
+
+#[tokio::test]
+async fn a_workspace_is_renamed_and_the_audit_says_by_whom() {
+    let world = World::new().await;
+    let (org, [mut owner, mut admin, ..]) = team(&world).await;
+    let path = format!("/api/orgs/{org}");
+    let renamed = admin.patch(&path, &json!({"name": " Harbour "})).await;
+    assert_eq!(
+        (&renamed.json["name"], &renamed.json["role"]),
+        (&json!("Harbour"), &json!("admin"))
+    );
+    assert_eq!(owner.get("/api/me").await.json["orgs"][0]["name"], "Harbour");
+    let refused = owner.patch(&path, &json!({"name": ""})).await;
+    assert_eq!(refused.refusal(), (422, "validation_failed"));
+    let entry = owner.get(&format!("/api/orgs/{org}/audit")).await.json[0].clone();
+    assert_eq!((&entry["action"], &entry["actor_id"]), (&json!("org.renamed"), &json!(admin.id)));
+    assert_eq!(entry["detail"], json!({"from": "Works", "to": "Harbour"}));
 }

@@ -2,6 +2,7 @@
 //! inside.
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
+mod access;
 mod chain;
 mod changes;
 mod chat;

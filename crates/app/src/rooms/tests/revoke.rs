@@ -113,3 +113,36 @@ async fn a_revocation_in_a_group_that_was_never_activated_is_no_fault() {
     client.send(json!({"type": "attach", "ref": "a"})).await;
     assert_eq!(client.frame().await["code"], "forbidden");
 }
+
+#[tokio::test]
+async fn who_may_not_see_the_group_any_more_is_dropped_also_when_the_groups_word_is_lost() {
+    let world = World::new().await;
+    let (mut gone, mut stays) = (world.attached("u1").await, world.attached("u2").await);
+    let mut also_gone = world.attached("u3").await;
+    world.rooms.recheck_group(&group_id()).await.unwrap();
+    gone.nothing_more().await;
+    world.workspace.set_role("u1", None);
+    world.rooms.recheck_user(&"u1".parse().unwrap()).await.unwrap();
+    assert_eq!(gone.frame().await["reason"], "revoked");
+    assert_eq!(gone.seen().await, Seen::Closed(4003));
+    world.workspace.set_role("u3", None);
+    world.rooms.recheck_group(&group_id()).await.unwrap();
+    assert_eq!(also_gone.frame().await["reason"], "revoked");
+    assert_eq!(also_gone.seen().await, Seen::Closed(4003));
+    stays.nothing_more().await;
+    assert_eq!(world.group.counts().revocations, 0);
+}
+
+#[tokio::test]
+async fn sockets_end_with_the_proof_that_opened_them_and_no_others_do() {
+    let world = World::new().await;
+    let (mut first, mut other) = (world.attached("u1").await, world.attached("u2").await);
+    let user = "u1".parse().unwrap();
+    assert!(world.rooms.has_sockets(&user));
+    world.rooms.keep_sockets(&user, &["u1".to_owned()].into());
+    first.nothing_more().await;
+    world.rooms.keep_sockets(&user, &["another".to_owned()].into());
+    assert_eq!(first.seen().await, Seen::Closed(4003));
+    other.nothing_more().await;
+    world.group.until("the leave", |group| group.conns() == 1).await;
+}
