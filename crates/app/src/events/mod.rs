@@ -1,7 +1,7 @@
 //! `GET /api/events`: how each of a person's groups stands, told as it changes.
 //!
 //! A stream begins with the whole list and goes on with whatever changed, in this process or in
-//! another one over the same workspace database (see [`crate::changes`]). A reader that is slow gets
+//! another one over the same workspace database (see `changes`). A reader that is slow gets
 //! the latest state of each group once it reads again, so what waits for it is bounded by how many
 //! groups it has. Never carries what was said.
 
