@@ -17,6 +17,8 @@ use crate::{
     web::{failure::of_database, rows},
 };
 
+const MENTION: &str = "INSERT INTO mentions (user_id, group_id, seq) VALUES ($1, $2, $3)
+    ON CONFLICT (user_id, group_id, seq) DO NOTHING";
 /// Groups that are written in one transaction.
 const GROUPS_AT_ONCE: usize = 128;
 
@@ -148,8 +150,6 @@ impl Recording {
 
 /// The statements of one group; the last reads the head as it stands then.
 fn statements(job: &Job, now: Timestamp, batch: &mut Vec<Statement>) {
-    const MENTION: &str = "INSERT INTO mentions (user_id, group_id, seq) VALUES ($1, $2, $3)
-        ON CONFLICT (user_id, group_id, seq) DO NOTHING";
     const UNSAID: &str = "DELETE FROM mentions WHERE group_id = $1 AND seq = $2";
     let Job { group, records, mentions, .. } = job;
     let id = group.as_str();
@@ -247,6 +247,22 @@ pub(super) fn mark_statements(group: &GroupId, mark: &Mark, now: Timestamp) -> [
     let (user, group) = (mark.user.as_str(), group.as_str());
     let params = params![user, group, mark.up_to, mark.nth, now.millis()];
     [Statement::new(MARK, params), Statement::new(COVERED, params![user, group, mark.up_to])]
+}
+
+/// A mark that moves back, and the mentions that it covers no longer.
+pub(super) fn mark_back_statements(
+    group: &GroupId,
+    mark: &Mark,
+    mentions: &[u64],
+    now: Timestamp,
+) -> Vec<Statement> {
+    const MARK: &str = "UPDATE read_marks SET up_to = $3, nth = $4, at = $5
+        WHERE user_id = $1 AND group_id = $2 AND up_to > $3";
+    let (user, group) = (mark.user.as_str(), group.as_str());
+    let params = params![user, group, mark.up_to, mark.nth, now.millis()];
+    let mut batch = vec![Statement::new(MARK, params)];
+    batch.extend(mentions.iter().map(|seq| Statement::new(MENTION, params![user, group, *seq])));
+    batch
 }
 
 fn select_head(group: &GroupId) -> Statement {

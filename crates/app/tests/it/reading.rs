@@ -95,6 +95,27 @@ async fn mentions_are_counted_by_id_and_by_name_where_no_person_is_named_by_id()
 }
 
 #[tokio::test]
+async fn what_was_read_is_unread_again_where_its_reader_says_so() {
+    let world = World::new().await;
+    let (org, group, [mut ann, mut bob]) = two(&world).await;
+    for text in ["one", "two", "three"] {
+        world.say(&group, person(&ann.id), &[], text).await;
+    }
+    read(&mut bob, &group, 30).await;
+    let path = format!("/api/groups/{group}/read");
+    let reply = bob.put(&path, &json!({"up_to": 19, "back": true})).await;
+    assert_eq!(reply.status, StatusCode::NO_CONTENT, "{}", reply.text);
+    assert_eq!(counts(&mut bob, &org, &group).await, (2, 0));
+    assert_eq!(standing(&mut bob, &org, &group).await["read_up_to"], 19);
+    let reply = bob.put(&path, &json!({"up_to": 25, "back": true})).await;
+    assert_eq!(reply.status, StatusCode::NO_CONTENT);
+    assert_eq!(counts(&mut bob, &org, &group).await, (2, 0), "nothing is read by it");
+    assert_eq!(counts(&mut ann, &org, &group).await, (0, 0), "and nobody else is concerned");
+    read(&mut bob, &group, 30).await;
+    assert_eq!(counts(&mut bob, &org, &group).await, (0, 0));
+}
+
+#[tokio::test]
 async fn who_joins_has_nothing_unread() {
     let world = World::new().await;
     let (org, group, [mut ann, mut bob]) = two(&world).await;
