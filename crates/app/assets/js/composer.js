@@ -1,6 +1,7 @@
 // <convene-composer>: the field that messages are written in, with completion of names after `@`.
 
-import { avatar, find, h } from "./dom.js";
+import { avatar, find, h, icon } from "./dom.js";
+import { plain } from "./quote.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
@@ -8,6 +9,8 @@ import { load, save } from "./storage.js";
 const MAX_BYTES = 32 * 1024;
 /** Mentions in a message at most. */
 const MAX_MENTIONS = 20;
+/** How often others are told that the reader is writing. */
+const TYPING_EVERY = 3_000;
 const utf8 = new TextEncoder();
 
 class Composer extends HTMLElement {
@@ -24,21 +27,37 @@ class Composer extends HTMLElement {
   start = 0;
   #draftKey = `draft.${room.me.id}.${room.group.group_id}`;
   #timer = 0;
+  #typed = 0;
+  /** The message that is answered. @type {{message_id: string, name: string, text: string} | undefined} */
+  answered;
+  banner = h("div", { class: "answering", hidden: true });
 
   connectedCallback() {
-    this.field.value = load(this.#draftKey) ?? "";
+    const draft = load(this.#draftKey);
+    this.field.value = draft?.text ?? draft ?? "";
+    this.form.before(this.banner);
+    this.answer(draft?.answered);
+    room.on("answer", ({ message_id, author, text }) => {
+      this.answer({ message_id, name: room.name(author), text: plain(text).slice(0, 200) });
+      this.field.focus();
+    });
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.send();
     });
     this.field.addEventListener("keydown", (event) => this.key(event));
-    this.field.addEventListener("input", () => this.changed());
+    this.field.addEventListener("input", () => {
+      this.changed();
+      if (!this.text.trim() || Date.now() - this.#typed < TYPING_EVERY) return;
+      this.#typed = Date.now();
+      room.writing();
+    });
     this.field.addEventListener("click", () => this.complete());
     this.field.addEventListener("blur", () => this.close());
     addEventListener("pagehide", () => this.keep());
     document.addEventListener("keydown", (event) => this.stray(event));
     this.changed();
-    if (matchMedia("(pointer: fine)").matches) this.field.focus();
+    if (!room.target && matchMedia("(pointer: fine)").matches) this.field.focus();
   }
 
   /** Letters typed nowhere in particular are meant for the message. @param {KeyboardEvent} event */
@@ -46,8 +65,7 @@ class Composer extends HTMLElement {
     const { target } = event;
     const nowhere = target === document.body || (target instanceof Element && target.matches(".msg, main, convene-timeline"));
     if (!nowhere || event.ctrlKey || event.metaKey || event.altKey || event.key.length !== 1) return;
-    if (event.key === "?" || event.key === " ") return;
-    if (event.key === "/") event.preventDefault();
+    if (event.key === "?" || event.key === " " || event.key === "/") return;
     this.field.focus();
   }
 
@@ -74,7 +92,23 @@ class Composer extends HTMLElement {
   /** Keeps the draft. */
   keep() {
     clearTimeout(this.#timer);
-    save(this.#draftKey, this.text || undefined);
+    const { text, answered } = this;
+    save(this.#draftKey, text || answered ? { text, answered } : undefined);
+  }
+
+  /**
+   * Says above the field what is answered.
+   * @param {{message_id: string, name: string, text: string}} [message] nothing in particular when absent
+   */
+  answer(message) {
+    this.answered = message;
+    this.banner.hidden = !message;
+    if (message) {
+      const end = h("button", { class: "icon-button", type: "button", "aria-label": "Cancel the reply", title: "Cancel the reply (Esc)" }, icon("close"));
+      end.addEventListener("click", () => (this.answer(), this.field.focus()));
+      this.banner.replaceChildren(icon("reply"), h("span", { class: "clip grow" }, "Answering ", h("b", {}, message.name), ` ${message.text}`), end);
+    }
+    this.keep();
   }
 
   send() {
@@ -82,10 +116,11 @@ class Composer extends HTMLElement {
     const text = this.text.trim();
     if (!text || button.disabled) return;
     const mentions = new Set(room.mentionsIn(text).map(({ id }) => id));
-    room.post(text, [...mentions].slice(0, MAX_MENTIONS));
+    room.post(text, [...mentions].slice(0, MAX_MENTIONS), this.answered?.message_id);
     field.value = "";
+    this.#typed = 0;
     this.changed();
-    this.keep();
+    this.answer();
     field.focus();
   }
 
@@ -107,7 +142,11 @@ class Composer extends HTMLElement {
         return this.close();
       }
     }
-    if (event.key === "Escape") return this.field.blur();
+    if (event.key === "Escape") return this.answered ? this.answer() : this.field.blur();
+    if (event.key === "ArrowUp" && !this.text) {
+      event.preventDefault();
+      return void document.dispatchEvent(new Event("edit-last"));
+    }
     // On a phone there is no Shift to break a line with: there the button sends.
     const byButton = matchMedia("(pointer: coarse) and (hover: none)").matches;
     if (event.key === "Enter" && !event.shiftKey && !byButton) {

@@ -1,7 +1,6 @@
 // One WebSocket to a group that comes back by itself: exponential backoff with jitter, at once when
 // the network returns or when the App closed it because this client was too slow.
 
-/** @typedef {import("./wire.js").Frame} Frame */
 /** @typedef {"connecting" | "open" | "waiting" | "offline" | "refused"} Status */
 
 const SUBPROTOCOL = "convene.v1";
@@ -14,8 +13,10 @@ const ANSWER_WITHIN = 20_000;
 /** What codes mean where the group says nothing more. @type {Record<string, string>} */
 const WORDS = {
   access_revoked: "You no longer have access to this group.",
+  disconnected: "The connection is gone.",
   forbidden: "You may not do this.",
   group_archived: "The group is archived.",
+  message_not_found: "The message is not there any more.",
   overloaded: "The group is overloaded.",
   rate_limited: "That was too much at once.",
   run_not_found: "The run has ended already.",
@@ -140,6 +141,11 @@ export class Connection {
       this.#asked.set(ref, { resolve, reject, timer });
       socket.send(JSON.stringify({ ...frame, ref }));
     });
+  }
+
+  /** Sends a frame that is not answered. @param {Record<string, unknown>} frame */
+  send(frame) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame));
   }
 
   /** @param {unknown} data */

@@ -3,12 +3,11 @@
 
 import { call, sentence } from "./api.js";
 import { h } from "./dom.js";
+import { heads } from "./heads.js";
 import { pick } from "./picks.js";
 import { room } from "./room.js";
 
-/** @typedef {import("./wire.js").Trigger} Trigger */
-/** @typedef {import("./wire.js").Person} Person */
-/** @typedef {{title: string, is_private: boolean, can_manage: boolean, paused: boolean}} Detail */
+/** @typedef {{title: string, is_private: boolean, can_manage: boolean, paused: boolean, revisions: "keep" | "discard"}} Detail */
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
 
 /** @type {Record<Trigger, string>} */
@@ -75,6 +74,10 @@ class GroupSettings extends HTMLElement {
     );
     const paused = h("input", { type: "checkbox", name: "paused", disabled: fixed });
     paused.checked = detail.paused;
+    const keep = h("input", { type: "checkbox", name: "keep", disabled: room.org.role === "member" });
+    keep.checked = detail.revisions !== "discard";
+    const muted = h("input", { type: "checkbox", name: "muted" });
+    muted.checked = muted.defaultChecked = heads.get(room.group.group_id)?.muted ?? false;
     const form = h(
       "form", { class: "stack" },
       h("h2", { id: "group-settings-title" }, "Change the group"),
@@ -93,14 +96,24 @@ class GroupSettings extends HTMLElement {
         h("div", { class: "picks" }, ...this.agentLines(current, agents, fixed)),
         h("label", { class: "check" }, paused, h("span", {}, "Pause all agents")),
       ),
+      h(
+        "fieldset", { class: "field" },
+        h("legend", {}, "Edited messages"),
+        h("label", { class: "check" }, keep, h("span", {}, "Keep former versions, for everybody to read")),
+      ),
+      h(
+        "fieldset", { class: "field" },
+        h("legend", {}, "For you alone"),
+        h("label", { class: "check" }, muted, h("span", {}, "Mute: only mentions are counted")),
+      ),
       this.problem,
-      this.actions(!fixed || detail.is_private),
+      this.actions(),
     );
     this.problem.hidden = true;
     form.addEventListener("change", () => (memberPart.hidden = !closed.checked));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      void this.save(form, detail, members, current, others);
+      void this.save(form, detail, members, current, others, muted);
     });
     this.dialog.replaceChildren(form);
     if (!fixed) title.focus();
@@ -124,8 +137,8 @@ class GroupSettings extends HTMLElement {
     });
   }
 
-  /** @param {boolean} saves */
-  actions(saves) {
+  /** @param {boolean} [saves] */
+  actions(saves = true) {
     return h(
       "div", { class: "actions" },
       h("button", { class: "button", type: "button", onclick: () => this.dialog.close() }, saves ? "Cancel" : "Close"),
@@ -140,13 +153,15 @@ class GroupSettings extends HTMLElement {
    * @param {Person[]} members
    * @param {OrgAgent[]} current
    * @param {Person[]} others
+   * @param {HTMLInputElement} muted
    */
-  async save(form, detail, members, current, others) {
+  async save(form, detail, members, current, others, muted) {
     const data = new FormData(form);
     const button = form.querySelector("[type=submit]");
     if (button instanceof HTMLButtonElement) button.disabled = true;
     this.problem.hidden = true;
     try {
+      if (muted.checked !== muted.defaultChecked) await call("PUT", `${room.path}/preferences`, { muted: muted.checked });
       const isPrivate = detail.can_manage ? data.get("access") === "private" : detail.is_private;
       const chosen = new Set(data.getAll("member").map(String));
       if (detail.can_manage) await this.saveGroup(data, detail, isPrivate, [...chosen], current);
@@ -181,6 +196,8 @@ class GroupSettings extends HTMLElement {
       change.is_private = isPrivate;
       if (isPrivate) change.member_ids = chosen;
     }
+    const revisions = data.has("keep") ? "keep" : "discard";
+    if (room.org.role !== "member" && revisions !== detail.revisions) change.revisions = revisions;
     if (Object.keys(change).length) await call("PATCH", room.path, change);
     const agents = data.getAll("agent").map((id) => ({ agent_id: String(id), trigger: String(data.get(`trigger-${id}`)) }));
     const paused = data.has("paused");

@@ -1,21 +1,20 @@
 // Makes the items of a conversation from what history and events tell.
 
 import { fill, shell } from "./message.js";
+import { room } from "./room.js";
 import { ending, Run } from "./run.js";
 
 /** @typedef {import("./items.js").Item} Item */
-/** @typedef {import("./wire.js").Author} Author */
-/** @typedef {import("./wire.js").Message} Message */
-/** @typedef {import("./wire.js").FinishedRun} FinishedRun */
 
 /**
  * A message.
  * @param {Message} message
+ * @param {number} asOf the last event that it has taken in
  * @param {FinishedRun} [run] that wrote it
  * @param {HTMLElement} [existing] element that came with the page
  * @returns {Item}
  */
-export function itemOf(message, run, existing) {
+export function itemOf(message, asOf, run, existing) {
   const key = `m-${message.message_id}`;
   const el = existing ?? shell(message.author, message.at, key);
   if (existing) localise(existing, message.author, message.at);
@@ -23,7 +22,7 @@ export function itemOf(message, run, existing) {
     fill(el, message);
     if (run) showEnd(el, run);
   }
-  return { key, author: message.author, at: message.at, seq: message.seq, pending: false, el };
+  return { key, author: message.author, at: message.at, seq: message.seq, pending: false, el, message, asOf };
 }
 
 /**
@@ -44,7 +43,7 @@ export function itemOfRun(run, existing) {
 
 /**
  * The items of a page that are not there yet, oldest first.
- * @param {import("./wire.js").Page} page
+ * @param {Page} page
  * @param {{get(key: string): Item | undefined}} there
  * @returns {Item[]}
  */
@@ -52,7 +51,7 @@ export function itemsOf(page, there) {
   const byMessage = new Map(page.runs.filter((run) => run.message_id).map((run) => [run.message_id, run]));
   const items = page.messages
     .filter((message) => !there.get(`m-${message.message_id}`))
-    .map((message) => itemOf(message, byMessage.get(message.message_id)));
+    .map((message) => itemOf(message, Math.max(page.head, room.seq), byMessage.get(message.message_id)));
   for (const run of page.runs) {
     if (run.message_id || run.status === "completed" || there.get(`r-${run.run_id}`)) continue;
     items.push(itemOfRun(run));

@@ -8,11 +8,13 @@ import { dayKey, dayName } from "./time.js";
 /**
  * @typedef {object} Item
  * @property {string} key `m-` and the message's id, or `r-` and the run's
- * @property {import("./wire.js").Author} author
+ * @property {Author} author
  * @property {number} at epoch milliseconds
  * @property {number} seq of the posting event; Infinity while there is none
  * @property {boolean} pending whether it is a message of the reader that is on its way
  * @property {HTMLElement} el
+ * @property {Message} [message] absent for runs without a word and what waits
+ * @property {number} [asOf] the last event that `message` has taken in
  * @property {string} [day]
  * @property {number} [headAt] when the message was posted that carries the header
  * @property {HTMLElement} [dayEl]
@@ -194,7 +196,7 @@ export class Items {
 
   /**
    * Shows an author's name where another stood.
-   * @param {(author: import("./wire.js").Author) => string} name
+   * @param {(author: Author) => string} name
    */
   rechristen(name) {
     for (const item of this.list) {

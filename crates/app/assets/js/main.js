@@ -1,6 +1,7 @@
 // What every page has: the theme switch, forms, dialogs and their keys.
 
 import "./form.js";
+import "./groups.js";
 import "./keys.js";
 import "./new-group.js";
 import "./switcher.js";

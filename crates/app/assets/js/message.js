@@ -1,11 +1,10 @@
 // Makes the element of a message: the same markup as `templates/message.html`.
 
 import { avatar, fragment, h, icon } from "./dom.js";
+import { quotation } from "./quote.js";
+import { pills } from "./reactions.js";
 import { room } from "./room.js";
 import { clock, full } from "./time.js";
-
-/** @typedef {import("./wire.js").Author} Author */
-/** @typedef {import("./wire.js").Message} Message */
 
 /**
  * @param {Author} author
@@ -51,11 +50,54 @@ export function setTime(element, name, at) {
 export function fill(element, message) {
   const body = element.querySelector(".msg-body");
   if (!body) return;
-  if (message.deleted) body.replaceChildren(h("p", { class: "quiet" }, "This message was taken back."));
+  if (message.deleted) body.replaceChildren(h("p", { class: "quiet" }, "This message was deleted."));
   else if (message.html !== undefined) body.replaceChildren(fragment(message.html));
   else body.replaceChildren(h("p", { class: "raw" }, message.text));
-  if (message.edited_at !== undefined) body.append(h("span", { class: "quiet" }, "(edited)"));
   dress(element, message);
+}
+
+/**
+ * What stands below a message's text: that it was edited, that it is pinned, the reactions.
+ * @param {HTMLElement} element
+ * @param {Message} message
+ */
+export function foot(element, message) {
+  const parts = [];
+  if (!message.deleted) {
+    if (message.edited_at !== undefined) {
+      parts.push(h("button", { class: "edited", type: "button", title: `Edited ${full(message.edited_at)}` }, "edited"));
+    }
+    if (room.isPinned(message.message_id)) parts.push(h("span", { class: "pinned" }, icon("pin"), "pinned"));
+    parts.push(...pills(message));
+  }
+  const old = element.querySelector(".msg-foot");
+  if (!parts.length) return old?.remove();
+  // The reader may be on one of the buttons.
+  const focused = old?.contains(document.activeElement) ? [...old.children].findIndex((part) => part === document.activeElement) : -1;
+  const line = h("div", { class: "msg-foot" }, ...parts);
+  if (old) old.replaceWith(line);
+  else element.querySelector(".msg-body")?.after(line);
+  if (focused >= 0) {
+    const next = line.children[Math.min(focused, line.children.length - 1)];
+    (next instanceof HTMLButtonElement ? next : element).focus({ preventScroll: true });
+  }
+}
+
+/**
+ * Says below a message what a command about it was refused with.
+ * @param {HTMLElement} element
+ * @param {string} sentence
+ * @param {() => void} [again]
+ */
+export function complain(element, sentence, again) {
+  element.querySelector(".complaint")?.remove();
+  const link = (/** @type {string} */ words, /** @type {() => void} */ act) =>
+    h("button", { class: "link", type: "button", onclick: () => (box.remove(), element.focus({ preventScroll: true }), act()) }, words);
+  const box = h(
+    "div", { class: "msg-note bad complaint", role: "alert" },
+    h("span", {}, sentence), again && link("Try again", again), link("Dismiss", () => {}),
+  );
+  element.append(box);
 }
 
 /**
@@ -66,6 +108,14 @@ export function fill(element, message) {
 export function dress(element, message) {
   const toMe = message.author.id !== room.me.id && message.mentions?.includes(room.me.id);
   element.classList.toggle("to-me", toMe ?? false);
+  element.classList.toggle("deleted", message.deleted ?? false);
+  if (message.reply_to && !message.deleted) {
+    const quote = quotation(message.reply_to);
+    const old = element.querySelector(".quote");
+    if (old) old.replaceWith(quote);
+    else element.querySelector(".msg-body")?.before(quote);
+  } else element.querySelector(".quote")?.remove();
+  foot(element, message);
   const body = element.querySelector(".msg-body");
   if (body) markMentions(body);
   for (const pre of element.querySelectorAll(".msg-body pre")) {
@@ -115,7 +165,9 @@ function markMentions(body) {
 export function unsent(entry) {
   const element = shell({ kind: "user", id: room.me.id }, entry.at, `m-${entry.message_id}`);
   element.classList.add("pending");
-  element.querySelector(".msg-body")?.append(h("p", { class: "raw" }, entry.text));
+  const body = element.querySelector(".msg-body");
+  body?.append(h("p", { class: "raw" }, entry.text));
+  if (entry.reply_to) body?.before(quotation(entry.reply_to));
   return element;
 }
 

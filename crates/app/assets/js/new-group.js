@@ -4,7 +4,6 @@ import { call, sentence } from "./api.js";
 import { find, h } from "./dom.js";
 import { pick } from "./picks.js";
 
-/** @typedef {import("./wire.js").Member} Member */
 /** @typedef {{agent_id: string, name: string, is_default: boolean}} OrgAgent */
 
 class NewGroup extends HTMLElement {

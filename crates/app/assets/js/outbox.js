@@ -9,6 +9,7 @@ import { keys, load, save } from "./storage.js";
  * @property {string} message_id
  * @property {string} text
  * @property {string[]} [mentions]
+ * @property {string} [reply_to]
  * @property {number} at epoch milliseconds
  * @property {string} [problem] why the group refused it, as a sentence
  */

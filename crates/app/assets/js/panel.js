@@ -4,12 +4,13 @@ import { avatar, find, h } from "./dom.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
-/** @type {Record<import("./wire.js").Trigger, string>} */
+/** @type {Record<Trigger, string>} */
 const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message" };
 
 class Panel extends HTMLElement {
   connectedCallback() {
     room.on("people", () => this.show());
+    room.on("presence", () => this.show());
     const toggle = find("#panel-toggle", HTMLButtonElement);
     const set = (/** @type {boolean} */ open) => {
       document.documentElement.dataset.panel = open ? "open" : "closed";
@@ -33,14 +34,19 @@ class Panel extends HTMLElement {
       ),
     );
     if (!room.agents.length) find('[data-list="agents"]', HTMLElement, this).append(h("li", { class: "quiet" }, "No agents in this group."));
+    const here = (/** @type {string} */ id) => room.present.has(id) || (id === room.me.id && room.state === "live");
+    // Whoever is here stands first, else the order holds.
+    const people = [...room.members].sort((a, b) => Number(here(b.user_id)) - Number(here(a.user_id)));
     find('[data-list="people"]', HTMLElement, this).replaceChildren(
-      ...room.members.map((person) =>
+      ...people.map((person) =>
         h(
           "li", {}, avatar(false, person.user_id, person.name),
-          h("span", { class: "grow" }, h("span", { class: "clip" }, person.name, person.user_id === room.me.id && h("span", { class: "quiet" }, " (you)"))),
+          h("span", { class: "grow clip" }, person.name, person.user_id === room.me.id && h("span", { class: "quiet" }, " (you)")),
+          h("span", { class: `presence${here(person.user_id) ? " here" : ""}` }, here(person.user_id) ? "here" : "away"),
         ),
       ),
     );
+    find("#people-count", HTMLElement).textContent = `${Math.max(1, room.presentCount)} of ${people.length} here`;
   }
 }
 

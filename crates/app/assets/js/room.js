@@ -2,12 +2,10 @@
 // protocol and tells the elements of the page; it never touches the document.
 
 import { call, Problem } from "./api.js";
+import { apply, isChange } from "./changes.js";
 import { Connection, Refusal } from "./connection.js";
 import { Outbox } from "./outbox.js";
 
-/** @typedef {import("./wire.js").Event} GroupEvent */
-/** @typedef {import("./wire.js").Author} Author */
-/** @typedef {import("./wire.js").Page} Page */
 /** @typedef {import("./outbox.js").Unsent} Unsent */
 /** @typedef {"connecting" | "live" | "waiting" | "offline" | "refused"} State */
 
@@ -16,15 +14,23 @@ import { Outbox } from "./outbox.js";
  * - `event`: an event of the group; `delta`: more text of a run; `runs`: the runs in progress
  * - `unsent`: a message was written, sent, refused or taken back (its id)
  * - `reset`: the history was read anew; with `lost` what was in progress may have ended unseen
- * - `people`: members, agents or names changed
+ * - `people`: members, agents or names changed; `presence`: who is here changed
+ * - `pins`: messages were pinned or taken off; `typing`: somebody is writing (the person's id)
+ * - `answer`: the reader wants to answer a message
+ * - `reading`: it may be said again how far the reader has read
  * - `state`: the connection's state changed
  * @typedef {object} Topics
  * @property {GroupEvent} event
- * @property {import("./wire.js").Delta} delta
- * @property {import("./wire.js").RunView[]} runs
+ * @property {Delta} delta
+ * @property {RunView[]} runs
  * @property {string} unsent
  * @property {{page: Page, lost: boolean}} reset
  * @property {null} people
+ * @property {null} presence
+ * @property {null} reading
+ * @property {null} pins
+ * @property {string} typing
+ * @property {Message} answer
  * @property {State} state
  */
 
@@ -32,6 +38,11 @@ import { Outbox } from "./outbox.js";
 const PASSING = new Set([
   "disconnected", "overloaded", "rate_limited", "unavailable", "group_controller_unavailable", "not_attached", "token_expired",
 ]);
+
+/** Events that are kept for pages that were read before they happened. */
+const MAX_RECENT = 1_000;
+/** How often it is said at most that the reader has seen the newest message. */
+const READ_EVERY = 1_000;
 
 /** What a name may not touch: `@Ada` is nobody in `@Adam` or in `x@Ada`. */
 const WORD = /[\p{L}\p{N}_]/u;
@@ -48,6 +59,22 @@ class Room {
   #asking = new Set();
   /** @type {Set<string>} people whom a member list fetched for their sake did not have, by id */
   #gone = new Set();
+  /** The last events, oldest first. @type {GroupEvent[]} */
+  #recent = [];
+  #readTimer = 0;
+  /** The newest message's number. */
+  newest = 0;
+  /** The pinned messages, in the order of pinning. @type {Pin[]} */
+  pins = [];
+  /** Who is here, as far as they are listed. @type {Set<string>} */
+  present = new Set();
+  presentCount = 0;
+  /**
+   * Shows a message in the conversation; the timeline puts it here.
+   * @type {(messageId: string, seq?: number) => Promise<void>}
+   * @throws {Error} when the message cannot be read
+   */
+  go = async () => {};
   /** @type {State} */
   state = "connecting";
   /** Why there will be no further attempt, as a sentence. */
@@ -55,7 +82,7 @@ class Room {
   /** Whether the history has been read at least once. */
   loaded = false;
 
-  /** @param {import("./wire.js").Bootstrap} start */
+  /** @param {Bootstrap} start */
   constructor(start) {
     this.me = start.me;
     this.org = start.org;
@@ -68,10 +95,14 @@ class Room {
     this.seq = start.page?.head ?? 0;
     this.history = start.page?.history ?? "";
     this.loaded = start.page !== null;
+    this.readUpTo = start.group.read_up_to;
+    this.target = start.target;
+    this.#posted(start.page?.messages ?? []);
     for (const [id, name] of Object.entries(start.former)) this.#names.set(id, name);
     this.#learn();
     this.outbox = new Outbox(this.me.id, this.group.group_id);
     for (const message of start.page?.messages ?? []) this.outbox.remove(message.message_id);
+    this.link = `/g/${this.group.group_id}`;
     this.path = `/api/groups/${encodeURIComponent(this.group.group_id)}`;
     this.connection = new Connection(`${this.path}/ws`, {
       open: () => void this.#attach(),
@@ -97,7 +128,7 @@ class Room {
    * @param {T} topic
    * @param {Topics[T]} value
    */
-  #tell(topic, value) {
+  tell(topic, value) {
     for (const listener of this.#listeners.get(topic) ?? []) listener(value);
   }
 
@@ -150,26 +181,91 @@ class Room {
   }
 
   /**
-   * A page of history.
-   * @param {{before?: number, after?: number}} where
+   * A page of history, with what has happened to its messages since it was read.
+   * @param {{before?: number, after?: number, around?: number}} where
    * @returns {Promise<Page>}
    */
-  read(where) {
+  async read(where) {
     const query = new URLSearchParams({ limit: "50", render: "html" });
     for (const [key, value] of Object.entries(where)) query.set(key, String(value));
-    return call("GET", `${this.path}/messages?${query}`);
+    /** @type {Page} */
+    const page = await call("GET", `${this.path}/messages?${query}`);
+    const messages = new Map(page.messages.map((message) => [message.message_id, message]));
+    for (const event of this.since(page.head)) {
+      const message = isChange(event) && messages.get(event.message_id);
+      if (message) apply(message, event);
+    }
+    return page;
+  }
+
+  /** The last events above a number. @param {number} seq */
+  since(seq) {
+    return this.#recent.filter((event) => event.seq > seq);
+  }
+
+  /**
+   * A message and its former versions.
+   * @param {string} messageId
+   * @returns {Promise<Detail>}
+   */
+  detail(messageId) {
+    return call("GET", `${this.path}/messages/${encodeURIComponent(messageId)}?render=html`);
+  }
+
+  /**
+   * Gives the group a command.
+   * @param {Record<string, unknown>} frame without `ref`
+   * @throws {Refusal}
+   */
+  ask(frame) {
+    return this.connection.ask(frame);
+  }
+
+  /** Says that the reader is writing. */
+  writing() {
+    if (this.state === "live") this.connection.send({ type: "typing" });
+  }
+
+  /** Says that the reader has seen everything so far: at once, or when it was just said, a little later. */
+  seen() {
+    if (this.#readTimer || this.newest <= this.readUpTo || this.state !== "live") return;
+    const before = this.readUpTo;
+    const upTo = (this.readUpTo = this.seq);
+    this.#readTimer = setTimeout(() => {
+      this.#readTimer = 0;
+      this.tell("reading", null);
+    }, READ_EVERY);
+    this.ask({ type: "read", up_to: upTo }).catch(() => {
+      // It is said again when the reader next looks.
+      if (this.readUpTo === upTo) this.readUpTo = before;
+    });
+  }
+
+  /** Makes a message and what follows it unread again. @param {number} seq */
+  async unsee(seq) {
+    clearTimeout(this.#readTimer);
+    this.#readTimer = 0;
+    await call("PUT", `${this.path}/read`, { up_to: seq - 1, back: true });
+    this.readUpTo = seq - 1;
+  }
+
+  /** @param {string} messageId */
+  isPinned(messageId) {
+    return this.pins.some((pin) => pin.message_id === messageId);
   }
 
   /**
    * @param {string} text
    * @param {string[]} mentions ids; none leaves it to the group to find names in the text
+   * @param {string} [replyTo] the message that it answers
    */
-  post(text, mentions) {
+  post(text, mentions, replyTo) {
     /** @type {Unsent} */
     const entry = { message_id: newId(), text, at: Date.now() };
     if (mentions.length) entry.mentions = mentions;
+    if (replyTo) entry.reply_to = replyTo;
     this.outbox.put(entry);
-    this.#tell("unsent", entry.message_id);
+    this.tell("unsent", entry.message_id);
     this.#flush();
   }
 
@@ -179,7 +275,7 @@ class Room {
     if (!entry) return;
     delete entry.problem;
     this.outbox.put(entry);
-    this.#tell("unsent", messageId);
+    this.tell("unsent", messageId);
     this.connection.retry();
     this.#flush();
   }
@@ -187,7 +283,7 @@ class Room {
   /** @param {string} messageId */
   takeBack(messageId) {
     this.outbox.remove(messageId);
-    this.#tell("unsent", messageId);
+    this.tell("unsent", messageId);
   }
 
   /** @param {string} messageId */
@@ -210,11 +306,14 @@ class Room {
    */
   async reload(lost = false) {
     const page = await this.read({});
-    this.seq = page.head;
+    // While events arrive, the page may be older than the last of them.
+    this.seq = lost ? page.head : Math.max(this.seq, page.head);
+    if (lost) this.#recent = [];
+    this.#posted(page.messages);
     this.history = page.history;
     this.loaded = true;
     for (const message of page.messages) this.outbox.remove(message.message_id);
-    this.#tell("reset", { page, lost });
+    this.tell("reset", { page, lost });
   }
 
   async #attach() {
@@ -240,24 +339,37 @@ class Room {
     }
   }
 
-  /** @param {import("./wire.js").Frame} frame */
+  /** @param {Frame} frame */
   #receive(frame) {
     switch (frame.type) {
       case "attached":
         this.history = frame.history;
         this.agents = frame.state.agents;
         this.paused = frame.state.paused;
+        this.pins = frame.state.pins;
+        this.present = new Set(frame.state.present);
+        this.presentCount = frame.state.present_count;
         this.#learn();
         this.connection.sound();
         this.#become("live");
-        this.#tell("people", null);
-        this.#tell("runs", frame.state.runs);
+        this.tell("people", null);
+        this.tell("presence", null);
+        this.tell("pins", null);
+        this.tell("runs", frame.state.runs);
         this.#flush();
         return;
       case "event":
         return this.#happened(frame);
       case "delta":
-        return this.#tell("delta", frame);
+        return this.tell("delta", frame);
+      case "presence":
+        for (const id of frame.joined ?? []) this.present.add(id);
+        for (const id of frame.left ?? []) this.present.delete(id);
+        this.presentCount = frame.count;
+        return this.tell("presence", null);
+      case "typing":
+        if (frame.user_id !== this.me.id) this.tell("typing", frame.user_id);
+        return;
       case "detached":
         if (frame.user_id && frame.user_id !== this.me.id) return;
         if (frame.reason === "revoked") this.#refuse("You no longer have access to this group.");
@@ -274,16 +386,31 @@ class Room {
   #happened(event) {
     if (event.seq <= this.seq) return;
     this.seq = event.seq;
+    this.#recent.push(event);
+    if (this.#recent.length > MAX_RECENT) this.#recent.shift();
     if (event.kind === "group.configured") {
       this.agents = event.agents;
       this.paused = event.paused ?? false;
       this.#learn();
-      this.#tell("people", null);
+      this.tell("people", null);
     } else if (event.kind === "message.posted") {
       this.outbox.remove(event.message_id);
       this.#sending.delete(event.message_id);
+      this.#posted([event]);
+    } else if (event.kind === "message.pinned" || event.kind === "message.unpinned" || event.kind === "message.deleted") {
+      const others = this.pins.filter((pin) => pin.message_id !== event.message_id);
+      const changed = event.kind === "message.pinned" || others.length < this.pins.length;
+      this.pins = event.kind === "message.pinned" ? [...others, event] : others;
+      this.tell("event", event);
+      if (changed) this.tell("pins", null);
+      return;
     }
-    this.#tell("event", event);
+    this.tell("event", event);
+  }
+
+  /** @param {Message[]} messages */
+  #posted(messages) {
+    for (const { seq } of messages) this.newest = Math.max(this.newest, seq);
   }
 
   /** Sends what waits. */
@@ -297,14 +424,14 @@ class Room {
 
   /** @param {Unsent} entry */
   async #send(entry) {
-    const { message_id, text, mentions } = entry;
+    const { message_id, text, mentions, reply_to } = entry;
     this.#sending.add(message_id);
-    this.#tell("unsent", message_id);
+    this.tell("unsent", message_id);
     try {
-      const answer = await this.connection.ask({ type: "post", message_id, text, ...(mentions ? { mentions } : {}) });
+      const answer = await this.connection.ask({ type: "post", message_id, text, ...(mentions ? { mentions } : {}), ...(reply_to ? { reply_to } : {}) });
       // The event, which comes before or after this answer, takes it out of the outbox; one that
       // came long ago will not come again.
-      if (answer.seq <= this.seq && this.outbox.remove(message_id)) this.#tell("unsent", message_id);
+      if (answer.seq <= this.seq && this.outbox.remove(message_id)) this.tell("unsent", message_id);
     } catch (error) {
       this.#sending.delete(message_id);
       const current = this.outbox.entries.get(message_id);
@@ -315,7 +442,7 @@ class Room {
         current.problem = error.message;
         this.outbox.put(current);
       }
-      this.#tell("unsent", message_id);
+      this.tell("unsent", message_id);
     }
   }
 
@@ -323,7 +450,7 @@ class Room {
   #become(state) {
     if (state !== "live") this.#sending.clear();
     this.state = state;
-    this.#tell("state", state);
+    this.tell("state", state);
   }
 
   /** @param {string} reason */
@@ -367,7 +494,7 @@ class Room {
     }
     this.#learn();
     if (!this.#names.has(id)) this.#gone.add(id);
-    this.#tell("people", null);
+    this.tell("people", null);
   }
 }
 

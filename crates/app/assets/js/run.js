@@ -53,7 +53,7 @@ customElements.define("convene-run", Run);
 
 /**
  * How a run ended, as a state and a sentence; the same words as the templates have.
- * @param {import("./wire.js").FinishedRun} run
+ * @param {FinishedRun} run
  * @returns {{state: RunState, sentence: string}}
  */
 export function ending(run) {

@@ -46,7 +46,7 @@ export class Stream {
   /**
    * Takes what a delta adds; what is known already is left out. After a gap nothing more is shown
    * until the reply is whole.
-   * @param {import("./wire.js").Delta} delta
+   * @param {Delta} delta
    * @returns {boolean} whether it added anything
    */
   take(delta) {

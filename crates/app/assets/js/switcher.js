@@ -45,7 +45,7 @@ class Switcher extends HTMLElement {
       .map((link) => ({
         href: link.getAttribute("href") ?? "",
         title: link.querySelector(".grow")?.textContent ?? "",
-        isPrivate: link.querySelector(".sr-only") !== null,
+        isPrivate: link.querySelector('use[href$="#lock"]') !== null,
       }))
       .filter(({ title }) => words.every((word) => title.toLowerCase().includes(word)))
       .sort((a, b) => Number(b.title.toLowerCase().startsWith(words[0] ?? "")) - Number(a.title.toLowerCase().startsWith(words[0] ?? "")));

@@ -6,18 +6,19 @@
 // added above therefore moves nothing; changes below the reader are evened out by `steady`.
 
 import { sentence } from "./api.js";
+import { apply } from "./changes.js";
 import { find, fragment, h, icon } from "./dom.js";
+import { edit, giveUp, goOn } from "./editor.js";
 import { itemOf, itemOfRun, itemsOf, showEnd } from "./item.js";
 import { Items } from "./items.js";
-import { dress, fill, note, shell, unsent, why } from "./message.js";
+import { complain, dress, fill, foot, note, shell, unsent, why } from "./message.js";
+import { learn, note as quoted } from "./quote.js";
 import { room } from "./room.js";
 import { words } from "./states.js";
-import { load, save } from "./storage.js";
 import { Stream } from "./stream.js";
+import { follow, say } from "./tools.js";
 
 /** @typedef {import("./items.js").Item} Item */
-/** @typedef {import("./wire.js").Message} Message */
-/** @typedef {import("./wire.js").Page} Page */
 
 /** Messages in the document at most, however long the history is. */
 const MAX_ITEMS = 600;
@@ -48,9 +49,9 @@ class Timeline extends HTMLElement {
   loading = null;
   /** Messages of others that came while the reader was elsewhere. */
   unseen = 0;
+  /** Whether the reader made messages unread and has not gone on since. */
+  held = false;
   #frame = 0;
-  #readKey = `read.${room.me.id}.${room.group.group_id}`;
-  #title = document.title;
 
   connectedCallback() {
     this.list.before(this.first);
@@ -66,13 +67,18 @@ class Timeline extends HTMLElement {
     room.on("unsent", (id) => this.unsent(id));
     room.on("reset", ({ page, lost }) => this.reset(page, lost));
     room.on("people", () => this.items.rechristen((author) => room.name(author)));
+    room.on("pins", () => this.pins());
+    room.on("reading", () => this.read());
     room.on("state", () => this.connection());
+    room.go = (id, seq) => this.go(id, seq);
+    follow(this.list, (el) => this.items.get(el.id), (item) => void this.unread(item));
+    document.addEventListener("edit-last", () => this.editLast());
 
     this.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.addEventListener("keydown", (event) => this.key(event));
     this.pill.addEventListener("click", () => void this.toEnd());
     document.addEventListener("visibilitychange", () => this.read());
-    addEventListener("focus", () => this.read());
+    for (const kind of ["focus", "blur"]) addEventListener(kind, () => this.read());
 
     this.watcher.observe(this.first);
     this.watcher.observe(this.last);
@@ -109,20 +115,68 @@ class Timeline extends HTMLElement {
     this.showPill();
   }
 
-  /** Remembers that the newest message was seen, if it was. */
+  /** Says that the newest message was seen, if it was. */
   read() {
-    if (!this.atEnd || document.hidden || !document.hasFocus()) return;
+    const reading = this.atEnd && !this.held && !document.hidden && document.hasFocus();
+    const root = document.documentElement;
+    if (reading !== "reading" in root.dataset) {
+      root.toggleAttribute("data-reading", reading);
+      document.dispatchEvent(new Event("reading"));
+    }
+    if (!reading) return;
     this.unseen = 0;
-    document.title = this.#title;
-    if (room.history) save(this.#readKey, { seq: room.seq, history: room.history });
     this.showPill();
+    room.seen();
+    if (location.pathname !== room.link && room.loaded) history.replaceState(null, "", room.link);
+  }
+
+  /** Makes a message and all after it unread. @param {Item} item */
+  async unread(item) {
+    try {
+      await room.unsee(item.seq);
+    } catch (error) {
+      return complain(item.el, sentence(error), () => void this.unread(item));
+    }
+    this.held = true;
+    this.items.unreadAfter = item.seq - 1;
+    this.items.set();
+    this.read();
+    say("Marked as unread.");
+  }
+
+  /**
+   * Shows a message, whatever part of the history is in view.
+   * @param {string} id
+   * @param {number} [seq]
+   * @throws {Error} when it cannot be read
+   */
+  async go(id, seq) {
+    if (!this.items.get(`m-${id}`)) {
+      const around = seq ?? (await room.detail(id)).message.seq;
+      this.show(await room.read({ around }));
+    }
+    const el = this.items.get(`m-${id}`)?.el;
+    if (!el) throw new Error("That message is not there any more.");
+    el.scrollIntoView({ block: "center" });
+    el.focus({ preventScroll: true });
+    el.classList.remove("found");
+    // Reading the layout begins the animation anew.
+    void el.offsetWidth;
+    el.classList.add("found");
+    this.scrolled();
+  }
+
+  /** Lets the reader edit the last message of their own that is in view. */
+  editLast() {
+    const mine = [...this.items.list].reverse().find(({ message, author }) => message && !message.deleted && author.id === room.me.id);
+    if (mine) edit(mine);
   }
 
   showPill() {
     const far = this.moreAfter || this.scrollTop < -this.clientHeight;
     this.pill.hidden = this.unseen === 0 && !far;
     this.pill.classList.toggle("plain", this.unseen === 0);
-    const text = this.unseen === 0 ? "Newest" : this.unseen === 1 ? "1 new message" : `${this.unseen} new messages`;
+    const text = this.unseen === 0 ? "Jump to latest" : this.unseen === 1 ? "1 new message" : `${this.unseen} new messages`;
     this.pill.replaceChildren(icon("down"), text);
   }
 
@@ -136,6 +190,7 @@ class Timeline extends HTMLElement {
       }
     }
     this.scrollTop = 0;
+    this.held = false;
     this.read();
   }
 
@@ -146,8 +201,8 @@ class Timeline extends HTMLElement {
    * @param {Page} page
    */
   adopt(page) {
-    const stored = load(this.#readKey);
-    if (stored?.history === page.history && stored.seq < page.head) this.items.unreadAfter = stored.seq;
+    learn(page);
+    if (room.readUpTo > 0 && room.readUpTo < page.head) this.items.unreadAfter = room.readUpTo;
     const messages = new Map(page.messages.map((message) => [`m-${message.message_id}`, message]));
     const runs = new Map(page.runs.map((run) => [`r-${run.run_id}`, run]));
     for (const el of [...this.list.children]) {
@@ -156,13 +211,19 @@ class Timeline extends HTMLElement {
       const run = runs.get(el.id);
       if (message) {
         dress(el, message);
-        this.items.adopt(itemOf(message, undefined, el));
+        this.items.adopt(itemOf(message, page.head, undefined, el));
       } else if (run) {
         this.items.adopt(itemOfRun(run, el));
       }
     }
     this.moreBefore = page.more_before;
+    this.moreAfter = page.more_after ?? false;
     this.finishPage();
+    goOn(this.items);
+    if (room.target) {
+      this.go(room.target).catch((error) => this.fail("after", sentence(error)));
+      return;
+    }
     const first = this.items.firstUnread();
     if (first && first.el.offsetTop < this.inner.offsetHeight - this.clientHeight) {
       first.el.scrollIntoView({ block: "center" });
@@ -175,18 +236,33 @@ class Timeline extends HTMLElement {
    * @param {boolean} lost
    */
   reset(page, lost) {
-    this.items.clear();
-    this.moreBefore = page.more_before;
-    this.moreAfter = false;
-    this.state(null);
-    this.items.prepend(itemsOf(page, this.items));
     // After a loss the attach that follows brings the runs in progress, with their text so far.
     if (lost) this.runs.clear();
-    for (const run of page.runs) this.runs.delete(run.run_id);
-    this.appendTail();
-    this.finishPage();
+    this.show(page);
     this.scrollTop = 0;
     this.read();
+  }
+
+  /** Shows a page in the place of what is in view. @param {Page} page */
+  show(page) {
+    learn(page);
+    this.items.clear();
+    this.moreBefore = page.more_before;
+    this.moreAfter = page.more_after ?? false;
+    this.state(null);
+    this.items.prepend(itemsOf(page, this.items));
+    for (const run of page.runs) this.runs.delete(run.run_id);
+    if (!this.moreAfter) this.catchUp(page);
+    this.finishPage();
+    goOn(this.items);
+  }
+
+  /** Adds what came since a page at the end was read, and what lies below it. @param {Page} page */
+  catchUp(page) {
+    for (const event of room.since(page.head)) {
+      if (event.kind === "message.posted" && !this.items.get(`m-${event.message_id}`)) this.items.append(itemOf(event, room.seq));
+    }
+    this.appendTail();
   }
 
   /** Below the newest message: runs in progress, and what waits to be sent. */
@@ -230,14 +306,16 @@ class Timeline extends HTMLElement {
     } finally {
       this.loading = null;
     }
-    // What is still within reach is not reported again by itself.
-    const end = where === "before" ? this.first : this.last;
-    this.watcher.unobserve(end);
-    this.watcher.observe(end);
+    // What is still within reach, or came into it meanwhile, is not reported again by itself.
+    for (const end of [this.first, this.last]) {
+      this.watcher.unobserve(end);
+      this.watcher.observe(end);
+    }
   }
 
   /** @param {Page} page */
   older(page) {
+    learn(page);
     this.moreBefore = page.more_before && page.messages.length > 0;
     this.items.prepend(itemsOf(page, this.items));
     const over = this.items.length - MAX_ITEMS;
@@ -250,12 +328,14 @@ class Timeline extends HTMLElement {
 
   /** @param {Page} page */
   newer(page) {
+    learn(page);
     for (const item of itemsOf(page, this.items)) this.items.append(item);
-    if (page.messages.length === 0 || this.items.range.last >= page.head) {
+    if (!page.more_after) {
       this.moreAfter = false;
-      this.appendTail();
+      this.catchUp(page);
     }
     this.trimTop();
+    goOn(this.items);
   }
 
   trimTop() {
@@ -293,7 +373,7 @@ class Timeline extends HTMLElement {
   runItem(runId, agentId, at) {
     const known = this.runs.get(runId);
     if (known) return known;
-    /** @type {import("./wire.js").Author} */
+    /** @type {Author} */
     const author = { kind: "agent", id: agentId };
     const el = shell(author, at, `r-${runId}`);
     const item = { key: `r-${runId}`, author, at, seq: Infinity, pending: false, el, stream: new Stream(runId, el) };
@@ -303,13 +383,15 @@ class Timeline extends HTMLElement {
     return item;
   }
 
-  /** @param {import("./wire.js").Event} event */
+  /** @param {GroupEvent} event */
   event(event) {
     switch (event.kind) {
       case "message.posted":
         return this.posted(event);
       case "message.edited":
       case "message.deleted":
+      case "reaction.added":
+      case "reaction.removed":
         return this.changed(event);
       case "trigger.decided":
         return this.decided(event);
@@ -324,6 +406,8 @@ class Timeline extends HTMLElement {
         return;
       case "run.finished":
         return this.finished(event);
+      case "message.pinned":
+      case "message.unpinned":
       case "group.configured":
       case "group.activated":
       case "group.epoch_raised":
@@ -335,8 +419,11 @@ class Timeline extends HTMLElement {
   /** @param {Message} message */
   posted(message) {
     const mine = message.author.id === room.me.id;
-    if (mine) this.items.unreadAfter = null;
-    else this.arrived(message);
+    quoted(message);
+    if (mine) {
+      this.items.unreadAfter = null;
+      this.held = false;
+    } else this.arrived(message);
     const run = message.run_id ? this.runs.get(message.run_id) : undefined;
     const item = run ?? this.items.get(`m-${message.message_id}`);
     this.steady(() => {
@@ -345,13 +432,14 @@ class Timeline extends HTMLElement {
       } else if (item?.stream) {
         // The run becomes its message: the text is replaced once, in place.
         this.items.rename(item, `m-${message.message_id}`);
-        item.seq = message.seq;
+        item.seq = item.asOf = message.seq;
+        item.message = message;
         fill(item.el, message);
       } else if (item?.pending) {
         this.items.remove(item);
-        this.items.append(itemOf(message));
+        this.items.append(itemOf(message, message.seq));
       } else if (!item && !this.moreAfter) {
-        this.items.append(itemOf(message));
+        this.items.append(itemOf(message, message.seq));
       }
       this.items.set();
     });
@@ -368,24 +456,34 @@ class Timeline extends HTMLElement {
   arrived(message) {
     const looking = this.atEnd && !document.hidden && document.hasFocus();
     if (looking) return;
-    if (this.unseen === 0) this.items.unreadAfter = message.seq - 1;
+    if (this.unseen === 0 && !this.held) this.items.unreadAfter = message.seq - 1;
     this.unseen += 1;
-    if (document.hidden || !document.hasFocus()) document.title = `(${this.unseen}) ${this.#title}`;
     this.showPill();
   }
 
-  /** @param {import("./wire.js").Edited | import("./wire.js").Deleted} event */
+  /** @param {Change} event */
   changed(event) {
     const item = this.items.get(`m-${event.message_id}`);
-    if (!item) return;
-    /** @type {Message} */
-    const message = { seq: item.seq, at: item.at, message_id: event.message_id, author: item.author, text: "" };
-    if (event.kind === "message.deleted") message.deleted = true;
-    else Object.assign(message, { text: event.text, html: event.html, edited_at: event.at });
-    this.steady(() => fill(item.el, message));
+    const message = item?.message;
+    if (!item || !message || event.seq <= (item.asOf ?? 0)) return;
+    apply(message, event);
+    const reacted = event.kind === "reaction.added" || event.kind === "reaction.removed";
+    this.steady(() => (reacted ? foot : fill)(item.el, message));
+    if (!reacted) quoted(message);
+    if (message.deleted) giveUp(item);
   }
 
-  /** @param {import("./wire.js").Decided} event */
+  /** Says at each message whether it is pinned. */
+  pins() {
+    this.steady(() => {
+      for (const { el, message } of this.items.list) {
+        const marked = el.querySelector(".pinned") !== null;
+        if (message && marked !== (room.isPinned(message.message_id) && !message.deleted)) foot(el, message);
+      }
+    });
+  }
+
+  /** @param {Decided} event */
   decided(event) {
     for (const candidate of event.candidates) {
       if (candidate.outcome === "accepted") {
@@ -398,7 +496,7 @@ class Timeline extends HTMLElement {
     }
   }
 
-  /** @param {import("./wire.js").RunFinished} event */
+  /** @param {RunFinished} event */
   finished(event) {
     const item = this.runs.get(event.run_id) ?? this.items.get(`m-${event.message_id}`);
     this.runs.delete(event.run_id);
@@ -417,7 +515,7 @@ class Timeline extends HTMLElement {
 
   /**
    * The runs in progress when the connection was made; others that were shown have ended.
-   * @param {import("./wire.js").RunView[]} runs
+   * @param {RunView[]} runs
    */
   inProgress(runs) {
     for (const run of runs) {
@@ -427,7 +525,7 @@ class Timeline extends HTMLElement {
     }
   }
 
-  /** @param {import("./wire.js").Delta} delta */
+  /** @param {Delta} delta */
   delta(delta) {
     const stream = this.runs.get(delta.run_id)?.stream;
     if (!stream?.take(delta)) return;
@@ -470,6 +568,7 @@ class Timeline extends HTMLElement {
       const item = this.items.get(`m-${entry.message_id}`);
       if (item?.pending) note(item.el, entry);
     }
+    if (room.state === "live") this.read();
     if (!room.loaded && (room.state === "refused" || room.state === "offline")) this.state("failed");
   }
 

@@ -1,4 +1,4 @@
-// The shapes of the App's JSON, as types only: this file is never loaded by a page.
+// The shapes of the App's JSON, as types only, which every file knows: no page loads this one.
 
 /**
  * @typedef {{kind: "user" | "agent", id: string}} Author
@@ -7,7 +7,8 @@
  * @typedef {{user_id: string, name: string}} Person
  * @typedef {{user_id: string, name: string, email: string, role: string}} Member
  * @typedef {{org_id: string, name: string, role: string}} Org
- * @typedef {{group_id: string, org_id: string, title: string, is_private: boolean, created_at: number}} Group
+ * @typedef {{group_id: string, org_id: string, title: string, is_private: boolean, created_at: number, head: number, nth: number,
+ *   unread: number, mentions: number, muted: boolean, read_up_to: number, last_at: number | null}} Group
  *
  * @typedef {object} Message
  * @property {number} seq
@@ -21,6 +22,14 @@
  * @property {string} [html] a sanitised fragment, safe to insert
  * @property {number} [edited_at]
  * @property {boolean} [deleted]
+ * @property {Reactions[]} [reactions]
+ *
+ * @typedef {{emoji: string, count: number, authors: Author[]}} Reactions
+ * @typedef {{message_id: string, seq: number, author: Author, text: string, deleted?: boolean}} Excerpt
+ * @typedef {{seq: number, at: number, text: string}} Revision
+ * @typedef {{message: Message, revisions: Revision[]}} Detail
+ * @typedef {{message: Message, snippet: {text: string, hit?: boolean}[]}} Hit
+ * @typedef {{message_id: string, message_seq: number, author: Author, at: number}} Pin
  *
  * @typedef {"completed" | "failed" | "cancelled" | "interrupted"} RunStatus
  *
@@ -37,7 +46,8 @@
  * @property {string} [detail]
  * @property {{input_tokens: number, output_tokens: number}} [usage]
  *
- * @typedef {{messages: Message[], runs: FinishedRun[], more_before: boolean, head: number, history: string}} Page
+ * @typedef {{messages: Message[], runs: FinishedRun[], answered?: Excerpt[], more_before: boolean, more_after?: boolean,
+ *   head: number, history: string}} Page
  *
  * @typedef {{run_id: string, agent_id: string, trigger: string, attempt: number, phase: "queued" | "thinking" | "writing"}} RunView
  *
@@ -46,24 +56,29 @@
  *
  * @typedef {{type: "event", seq: number, at: number}} EventBase
  * @typedef {EventBase & Message & {kind: "message.posted"}} Posted
- * @typedef {EventBase & {kind: "message.edited", message_id: string, text: string, html?: string}} Edited
- * @typedef {EventBase & {kind: "message.deleted", message_id: string}} Deleted
+ * @typedef {EventBase & {kind: "message.edited", message_id: string, author: Author, text: string, html?: string}} Edited
+ * @typedef {EventBase & {kind: "message.deleted", message_id: string, author: Author}} Deleted
+ * @typedef {EventBase & {kind: "message.pinned" | "message.unpinned", message_id: string, message_seq: number, author: Author}} Pinned
+ * @typedef {EventBase & {kind: "reaction.added" | "reaction.removed", message_id: string, author: Author, emoji: string}} Reacted
+ * @typedef {Edited | Deleted | Reacted} Change
  * @typedef {EventBase & {kind: "trigger.decided", message_id: string, candidates: Candidate[]}} Decided
  * @typedef {EventBase & {kind: "run.started", run_id: string, attempt: number, agent_id: string, trigger: string}} RunStarted
  * @typedef {EventBase & {kind: "run.streaming", run_id: string, attempt: number}} RunStreaming
  * @typedef {EventBase & FinishedRun & {kind: "run.finished"}} RunFinished
  * @typedef {EventBase & {kind: "group.configured", version: number, agents: Agent[], paused?: boolean}} Configured
  * @typedef {EventBase & {kind: "group.activated" | "group.epoch_raised" | "access.revoked"}} Other
- * @typedef {Posted | Edited | Deleted | Decided | RunStarted | RunStreaming | RunFinished | Configured | Other} Event
+ * @typedef {Posted | Change | Pinned | Decided | RunStarted | RunStreaming | RunFinished | Configured | Other} GroupEvent
  *
  * @typedef {{type: "delta", run_id: string, attempt: number, offset: number, text: string}} Delta
  * @typedef {{type: "attached", ref: string, seq: number, epoch: number, history: string,
- *   state: {version: number, agents: Agent[], paused: boolean, runs: RunView[]}}} Attached
+ *   state: {version: number, agents: Agent[], paused: boolean, runs: RunView[], pins: Pin[], present: string[], present_count: number}}} Attached
  * @typedef {{type: "ok", ref: string, seq?: number, message_id?: string}} Ok
  * @typedef {{type: "error", ref?: string, code: string, detail?: string, retry_after_ms?: number, start?: number}} Refused
  * @typedef {{type: "reset", ref: string, seq: number, history: string}} Reset
  * @typedef {{type: "detached", reason: "requested" | "token_expired" | "revoked" | "epoch_raised", user_id?: string}} Detached
- * @typedef {Event | Delta | Attached | Ok | Refused | Reset | Detached} Frame
+ * @typedef {{type: "presence", joined?: string[], left?: string[], count: number}} Presence
+ * @typedef {{type: "typing", user_id: string}} Typing
+ * @typedef {GroupEvent | Delta | Presence | Typing | Attached | Ok | Refused | Reset | Detached} Frame
  *
  * @typedef {object} Bootstrap
  * @property {{id: string, name: string, email: string}} me
@@ -77,6 +92,5 @@
  * @property {Page | null} page null when the history could not be read
  * @property {string} csrf
  * @property {boolean} read_only
+ * @property {string | null} target the message that the page was opened at
  */
-
-export {};

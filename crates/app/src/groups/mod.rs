@@ -51,4 +51,5 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/api/groups/{group_id}/search", get(messages::search))
         .route("/api/groups/{group_id}/ws", get(messages::socket))
         .route("/g/{group_id}", get(page::group))
+        .route("/g/{group_id}/m/{message_id}", get(page::at_message))
 }

@@ -1,14 +1,16 @@
-//! `/g/{group_id}`: the group's page with its newest messages.
+//! `/g/{group_id}`: the group's page with its newest messages; `…/m/{message_id}`: with those around
+//! one of them.
 
 use std::collections::{BTreeSet, HashMap};
 
 use axum::{extract::State, response::Response};
 use convene_db::{Statement, params};
 use convene_model::{
-    GroupId, OrgId, Problem,
+    Code, GroupId, MessageId, OrgId, Problem,
     event::Author,
     history::{FinishedRun, HistoryQuery, Message, RawHistoryPage},
 };
+use serde_json::value::RawValue;
 
 use super::{agents, members, store};
 use crate::{
@@ -31,12 +33,30 @@ pub(super) async fn group(
     caller: Caller,
     Ids(group): Ids<GroupId>,
 ) -> Answer<Response> {
-    let group = store::enter(&state, &group, &caller).await?;
-    let org = orgs::enter(&state, group.org(), &caller).await?;
-    let shell = shell(&state, &caller, org).await?;
-    let members = members::list(&state, &group).await?;
-    let agents = agents::list(&state, &group).await?;
-    let page = match newest_page(&state, &group, &caller).await {
+    show(&state, &caller, &group, None).await
+}
+
+/// A link to a message: the group, opened there.
+pub(super) async fn at_message(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, message)): Ids<(GroupId, MessageId)>,
+) -> Answer<Response> {
+    show(&state, &caller, &group, Some(message)).await
+}
+
+async fn show(
+    state: &AppState,
+    caller: &Caller,
+    group: &GroupId,
+    target: Option<MessageId>,
+) -> Answer<Response> {
+    let group = store::enter(state, group, caller).await?;
+    let org = orgs::enter(state, group.org(), caller).await?;
+    let shell = shell(state, caller, org).await?;
+    let members = members::list(state, &group).await?;
+    let agents = agents::list(state, &group).await?;
+    let page = match page_at(state, &group, caller, target.as_ref()).await {
         Ok(page) => Some(page),
         // The page stands without it; the script tries again.
         Err(Failure(problem)) => {
@@ -56,7 +76,7 @@ pub(super) async fn group(
             Author::User(_) | Author::Agent(_) => {}
         }
     }
-    let former = former_names(&state, group.org(), &unknown).await?;
+    let former = former_names(state, group.org(), &unknown).await?;
     let view = GroupView {
         shell,
         paused: group.paused,
@@ -65,17 +85,46 @@ pub(super) async fn group(
         agents,
         former,
         page,
+        target,
         read_only: None,
     };
     Ok(web::page(pages::group(&view)))
 }
 
-async fn newest_page(state: &AppState, group: &store::Group, caller: &Caller) -> Answer<PageView> {
-    let (id, user) = (group.id().clone(), caller.id().clone());
-    let page = state.rooms.history(id, user, HistoryQuery::default()).await?;
+/// The page of history around a message; the newest one without it, and where there is none such,
+/// which the script then says.
+async fn page_at(
+    state: &AppState,
+    group: &store::Group,
+    caller: &Caller,
+    target: Option<&MessageId>,
+) -> Answer<PageView> {
+    let (id, user) = (group.id(), caller.id());
+    let mut query = HistoryQuery::default();
+    if let Some(target) = target {
+        match state.rooms.message(id.clone(), user.clone(), target.clone()).await {
+            Ok(detail) => query.around = Some(numbered(&detail.message)?.seq),
+            Err(problem) if problem.code == Code::MessageNotFound => {}
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    let page = state.rooms.history(id.clone(), user.clone(), query).await?;
     page_view(&page).map_err(|error| {
         tracing::error!(%error, group_id = %group.id(), "a page of history cannot be read");
-        Problem::new(convene_model::Code::Internal).into()
+        Problem::new(Code::Internal).into()
+    })
+}
+
+/// The number of a message, of which nothing else is needed.
+#[derive(serde::Deserialize)]
+struct Numbered {
+    seq: u64,
+}
+
+fn numbered(message: &RawValue) -> Result<Numbered, Problem> {
+    serde_json::from_str(message.get()).map_err(|error| {
+        tracing::error!(%error, "a message cannot be read");
+        Problem::new(Code::Internal)
     })
 }
 
@@ -92,7 +141,9 @@ fn page_view(page: &RawHistoryPage) -> Result<PageView, serde_json::Error> {
     Ok(PageView {
         messages: messages.collect::<Result<_, serde_json::Error>>()?,
         runs: runs.collect::<Result<_, _>>()?,
+        answered: page.answered.clone(),
         more_before: page.more_before,
+        more_after: page.more_after,
         head: page.head,
         history: page.history.clone(),
     })

@@ -6,7 +6,7 @@
 
 use askama::Template;
 use convene_model::{
-    AgentId, Timestamp,
+    AgentId, MessageId, Timestamp,
     event::{GroupAgent, TriggerPolicy},
 };
 use serde::Serialize;
@@ -131,6 +131,7 @@ pub fn group(view: &GroupView) -> String {
         page: view.page.as_ref(),
         csrf: &view.shell.csrf,
         read_only: view.read_only.is_some(),
+        target: view.target.as_ref(),
     };
     // Within a script element only `<` could end it; in JSON it stands only inside strings.
     let bootstrap = serde_json::to_string(&bootstrap)
@@ -321,4 +322,5 @@ struct Bootstrap<'a> {
     page: Option<&'a PageView>,
     csrf: &'a str,
     read_only: bool,
+    target: Option<&'a MessageId>,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use convene_model::{
     AgentId, GroupId, HistoryId, MessageId, OrgId, Role, RunId, Timestamp, UserId,
     event::{Author, GroupAgent, Posted, RunFinished, RunStatus, TriggerPolicy},
-    history::{FinishedRun, Message},
+    history::{Excerpt, FinishedRun, Message, Reactions},
 };
 
 use super::{
@@ -91,7 +91,15 @@ fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>)
 
 fn page(messages: Vec<MessageView>, runs: Vec<FinishedRun>) -> PageView {
     let history = HistoryId::new("h1").unwrap();
-    PageView { messages, runs, more_before: false, head: 9, history }
+    PageView {
+        messages,
+        runs,
+        answered: Vec::new(),
+        more_before: false,
+        more_after: false,
+        head: 9,
+        history,
+    }
 }
 
 fn group(page: Option<PageView>) -> GroupView {
@@ -107,6 +115,7 @@ fn group(page: Option<PageView>) -> GroupView {
         paused: false,
         former: HashMap::new(),
         page,
+        target: None,
         read_only: Some(EVIL.to_owned()),
     }
 }
@@ -262,6 +271,10 @@ fn the_bootstrap_is_json_and_ends_where_it_should() {
     assert_eq!(json["page"]["head"], 9);
     assert_eq!(json["me"]["id"], "u1");
     assert_eq!(json["read_only"], true);
+    assert_eq!(
+        (&json["group"]["read_up_to"], &json["target"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
 }
 
 #[test]
@@ -303,6 +316,60 @@ fn a_run_stands_at_its_message_or_alone_where_it_ended() {
     assert_eq!(states, [None, Some("done"), Some("failed"), Some("stopped")]);
     assert_eq!(set[2].state.as_ref().unwrap().1, "failed because the provider is silent.");
     assert!(set[1].agent && set[1].name == "Guide");
+}
+
+#[test]
+fn an_answer_quotes_what_it_answers_from_the_page_or_from_beyond_it() {
+    let names = Names::of_group(&group(None));
+    let answer = |seq, to: &str| {
+        let mut answer = message(seq, AT, user("u1"));
+        answer.message.posted.reply_to = Some(MessageId::new(to).unwrap());
+        answer
+    };
+    let mut quoted = message(1, AT, user("u9"));
+    quoted.message.posted.text = "# Plan\n> the **tide** `tables`\n```json\n{}\n```".to_owned();
+    let mut gone = message(2, AT, user("u9"));
+    gone.message.deleted = true;
+    let mut page = page(
+        vec![quoted, gone, answer(3, "m1"), answer(4, "m2"), answer(5, "far"), answer(6, "lost")],
+        Vec::new(),
+    );
+    page.answered.push(Excerpt {
+        message_id: MessageId::new("far").unwrap(),
+        seq: 0,
+        author: Author::Agent(AgentId::new("a1").unwrap()),
+        text: "From afar".to_owned(),
+        deleted: false,
+    });
+    let set = timeline::items(&page, &names);
+    let quotes: Vec<Option<(&str, &str)>> = set
+        .iter()
+        .map(|item| item.quote.as_ref().map(|quote| (quote.name.as_str(), quote.text.as_str())))
+        .collect();
+    assert_eq!(
+        quotes,
+        [
+            None,
+            None,
+            Some(("Former member", "Plan the tide tables {}")),
+            Some(("Former member", "This message was deleted.")),
+            Some(("Guide", "From afar")),
+            Some(("", "…")),
+        ]
+    );
+}
+
+#[test]
+fn reactions_and_edits_stand_below_a_message_before_any_script() {
+    let mut edited = message(1, AT, user("u1"));
+    edited.message.edited_at = Some(Timestamp::from_millis(AT + 1));
+    edited.message.reactions =
+        vec![Reactions {
+            emoji: "👍".to_owned(), count: 2, authors: vec![user("u1"), user("u2")]
+        }];
+    let html = pages::group(&group(Some(page(vec![edited], Vec::new()))));
+    assert!(html.contains(">edited</span>"), "{html}");
+    assert!(html.contains("<span>👍</span><b>2</b>"), "{html}");
 }
 
 #[test]

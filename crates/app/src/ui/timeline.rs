@@ -1,15 +1,16 @@
 //! How a page of messages is set: which message carries a header, and where a day begins.
 //!
-//! The script sets messages by the same rules (`assets/js/timeline.js`), in the reader's time zone
+//! The script sets messages by the same rules (`assets/js/items.js`), in the reader's time zone
 //! where this module only knows UTC.
 
 use convene_model::{
     Timestamp,
     event::{Author, RunStatus},
-    history::FinishedRun,
+    history::{FinishedRun, Reactions},
+    limits::EXCERPT_CHARS,
 };
 
-use super::view::{Names, PageView};
+use super::view::{MessageView, Names, PageView};
 
 /// How long a message goes on under the header of the one before it, in milliseconds.
 pub const GROUP_MILLIS: u64 = 5 * 60 * 1000;
@@ -49,10 +50,25 @@ pub struct Item {
     pub deleted: bool,
     /// Whether the message was changed.
     pub edited: bool,
+    /// The message that it answers.
+    pub quote: Option<Quote>,
+    /// The reactions to it.
+    pub reactions: Vec<Reactions>,
     /// The run's id, for what an agent wrote.
     pub run_id: Option<String>,
     /// How the run ended: a CSS class and a sentence.
     pub state: Option<(&'static str, String)>,
+}
+
+/// An answered message, as it is quoted above the answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Which message.
+    pub message_id: String,
+    /// The name of its author; empty where the page does not have the message.
+    pub name: String,
+    /// What it says, in one line.
+    pub text: String,
 }
 
 /// The items of a page, oldest first: its messages, and the runs that ended without one.
@@ -79,13 +95,47 @@ pub fn items(page: &PageView, names: &Names) -> Vec<Item> {
     }
     entries.sort_by_key(|entry| entry.seq);
     let mut set = Setting::default();
-    entries.iter().filter_map(|entry| set.item(entry, names)).collect()
+    let mut items: Vec<Item> = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let Some(mut item) = set.item(entry, names) else { continue };
+        item.quote = entry.message.and_then(|message| quote(page, message, names));
+        items.push(item);
+    }
+    items
+}
+
+/// What a message of a page answers.
+fn quote(page: &PageView, answer: &MessageView, names: &Names) -> Option<Quote> {
+    let id = answer.message.posted.reply_to.as_ref().filter(|_| !answer.message.deleted)?;
+    let near = page.messages.iter().map(|message| &message.message);
+    let near = near.map(|m| (&m.posted.message_id, &m.posted.author, &m.posted.text, m.deleted));
+    let far = page.answered.iter().map(|m| (&m.message_id, &m.author, &m.text, m.deleted));
+    let found = near.chain(far).find(|(found, ..)| *found == id);
+    let (name, text) = match found {
+        Some((_, author, _, true)) => (names.of(author).2, "This message was deleted.".to_owned()),
+        Some((_, author, text, false)) => (names.of(author).2, plain(text)),
+        None => (String::new(), "…".to_owned()),
+    };
+    Some(Quote { message_id: id.to_string(), name, text })
+}
+
+/// The beginning of a text in one line, without the marks that only matter when it is set.
+fn plain(text: &str) -> String {
+    let beginning: String = text.chars().take(EXCERPT_CHARS).collect();
+    let mut words: Vec<String> = Vec::new();
+    for line in beginning.lines() {
+        let line = line.trim_start_matches(|c: char| c == '#' || c == '>' || c.is_whitespace());
+        let line = if line.starts_with("```") { "" } else { line };
+        words.extend(line.split_whitespace().map(|word| word.replace("**", "").replace('`', "")));
+    }
+    words.retain(|word| !word.is_empty());
+    words.join(" ")
 }
 
 struct Entry<'a> {
     at: Timestamp,
     seq: u64,
-    message: Option<&'a super::view::MessageView>,
+    message: Option<&'a MessageView>,
     run: Option<&'a FinishedRun>,
 }
 
@@ -136,6 +186,8 @@ impl Setting {
             html: entry.message.map(|message| message.html.clone()).unwrap_or_default(),
             deleted: entry.message.is_some_and(|message| message.message.deleted),
             edited: entry.message.is_some_and(|message| message.message.edited_at.is_some()),
+            quote: None,
+            reactions: entry.message.map(|m| m.message.reactions.clone()).unwrap_or_default(),
             run_id: entry.run.map(|run| run.finished.run_id.to_string()),
             state: entry.run.map(state),
         })

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use convene_model::{
-    AgentId, GroupId, HistoryId, OrgId, Role, Timestamp, UserId,
+    AgentId, GroupId, HistoryId, MessageId, OrgId, Role, Timestamp, UserId,
     event::{Author, GroupAgent, TriggerPolicy},
-    history::{FinishedRun, Message},
+    history::{Excerpt, FinishedRun, Message},
 };
 use serde::Serialize;
 
@@ -322,8 +322,13 @@ pub struct PageView {
     pub messages: Vec<MessageView>,
     /// The runs that ended within the page.
     pub runs: Vec<FinishedRun>,
+    /// Messages outside the page that messages of the page answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Excerpt>,
     /// Whether there are messages before the page.
     pub more_before: bool,
+    /// Whether there are messages after the page.
+    pub more_after: bool,
     /// The group's last event number at the time of reading.
     pub head: u64,
     /// The numbering.
@@ -347,6 +352,8 @@ pub struct GroupView {
     pub former: HashMap<String, String>,
     /// The newest page of history; `None` when it could not be read (the script tries again).
     pub page: Option<PageView>,
+    /// The message that the page is opened at; its page of history lies around it.
+    pub target: Option<MessageId>,
     /// Why nothing can be written here, as a sentence; `None` where it can.
     pub read_only: Option<String>,
 }

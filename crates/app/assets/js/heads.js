@@ -1,0 +1,59 @@
+// The reader's groups as the App tells of them: how much is unread, what is muted. All tabs of a
+// browser share one stream, since a browser opens only a few connections to one place: the tab that
+// has the lock listens and tells the others.
+
+/** @type {Map<string, Group>} */
+export const heads = new Map();
+const FIRST_WAIT = 1_000;
+const LONGEST_WAIT = 30_000;
+
+/**
+ * @param {string} me
+ * @param {(gone?: string) => void} changed
+ */
+export function listen(me, changed) {
+  const name = `convene.groups.${me}`;
+  const others = "BroadcastChannel" in globalThis ? new BroadcastChannel(name) : null;
+  let wait = FIRST_WAIT;
+  let leads = false;
+
+  /**
+   * @param {string} kind
+   * @param {any} data
+   */
+  const take = (kind, data) => {
+    if (kind === "groups") {
+      heads.clear();
+      for (const group of data.groups) heads.set(group.group_id, group);
+    } else if (kind === "group") heads.set(data.group_id, data);
+    else if (kind === "gone") heads.delete(data.group_id);
+    changed(kind === "gone" ? data.group_id : undefined);
+  };
+  const open = () => {
+    const source = new EventSource("/api/events");
+    for (const kind of ["groups", "group", "gone"]) {
+      source.addEventListener(kind, (event) => {
+        wait = FIRST_WAIT;
+        const data = JSON.parse(event.data);
+        others?.postMessage({ kind, data });
+        take(kind, data);
+      });
+    }
+    source.addEventListener("error", () => {
+      source.close();
+      setTimeout(open, wait * (0.5 + Math.random() / 2));
+      wait = Math.min(LONGEST_WAIT, wait * 2);
+    });
+  };
+  if (!others || !navigator.locks) return open();
+  others.addEventListener("message", ({ data: { kind, data } }) => {
+    if (kind !== "ask") take(kind, data);
+    else if (leads && heads.size) others.postMessage({ kind: "groups", data: { groups: [...heads.values()] } });
+  });
+  others.postMessage({ kind: "ask" });
+  void navigator.locks.request(name, () => {
+    leads = true;
+    open();
+    return new Promise(() => {});
+  });
+}
