@@ -7,6 +7,7 @@
 //! | `CONVENE_CHROMIUM`, `CONVENE_CHROMEDRIVER` | the browser that tests drive |
 //! | `CONVENE_TEST_PYTHON` | a Python with the packages of the examples |
 //! | `CONVENE_TEST_FAKETIME` | the library that shifts a process' clock |
+//! | `CONVENE_TEST_AXE` | the script of axe-core, which checks pages for accessibility |
 
 use crate::process::{self, Context, Failure, Result};
 use crate::steps::Steps;
@@ -25,6 +26,7 @@ pub(crate) struct Surroundings {
     browser: tools::Browser,
     python: PathBuf,
     faketime: PathBuf,
+    axe: PathBuf,
 }
 
 /// All tests; with arguments, only `cargo nextest run` with these.
@@ -60,8 +62,9 @@ pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Surrou
     let browser = steps.step("tool: browser", tools::browser)?;
     let python = steps.step("tool: python", || tools::python(workspace))?;
     let faketime = steps.step("tool: faketime", tools::faketime)?;
+    let axe = steps.step("tool: axe-core", || tools::axe(workspace))?;
     let binary = steps.step("build", || build(workspace))?;
-    Ok(Surroundings { path, binary, browser, python, faketime })
+    Ok(Surroundings { path, binary, browser, python, faketime, axe })
 }
 
 /// The whole suite, after [`prepare`].
@@ -108,6 +111,7 @@ fn nextest(workspace: &Workspace, surroundings: &Surroundings, arguments: &[Stri
         .env("CONVENE_CHROMEDRIVER", &surroundings.browser.chromedriver)
         .env("CONVENE_TEST_PYTHON", &surroundings.python)
         .env("CONVENE_TEST_FAKETIME", &surroundings.faketime)
+        .env("CONVENE_TEST_AXE", &surroundings.axe)
         .args(["nextest", "run"]);
     if !arguments.iter().any(|argument| chooses_packages(argument)) {
         tests.arg("--workspace");

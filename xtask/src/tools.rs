@@ -16,6 +16,8 @@ const NEXTEST: CargoTool = CargoTool {
 };
 const DENY: CargoTool = CargoTool { package: "cargo-deny", version: "0.20.2", features: &[] };
 const TYPESCRIPT: &str = "typescript@5.9.3";
+/// Finds what keeps people from using a page.
+const AXE: &str = "axe-core@4.11.4";
 /// What the Python examples import, as their readers install it.
 const PYTHON_REQUIREMENTS: &str = "examples/requirements.txt";
 
@@ -169,16 +171,32 @@ pub(crate) fn typescript(workspace: &Workspace) -> Result<PathBuf> {
     if process::find("node").is_none() || process::find("npm").is_none() {
         debian(&["nodejs", "npm"])?;
     }
-    let folder = workspace.tools().join(TYPESCRIPT.replace('@', "-"));
-    let compiler = folder.join("node_modules").join(".bin").join("tsc");
-    if process::succeeds(process::command(&compiler).arg("--version")) {
-        return Ok(compiler);
+    npm_file(workspace, TYPESCRIPT, ".bin/tsc")
+}
+
+/// The script of axe-core, from npm, below the target folder.
+pub(crate) fn axe(workspace: &Workspace) -> Result<PathBuf> {
+    if process::find("npm").is_none() {
+        debian(&["nodejs", "npm"])?;
+    }
+    npm_file(workspace, AXE, "axe-core/axe.min.js")
+}
+
+/// A file of a package of npm, which is installed if it is not there.
+fn npm_file(workspace: &Workspace, package: &str, file: &str) -> Result<PathBuf> {
+    let folder = workspace.tools().join(package.replace('@', "-"));
+    let path = folder.join("node_modules").join(file);
+    if path.is_file() {
+        return Ok(path);
     }
     std::fs::create_dir_all(&folder).context(folder.display())?;
     let mut install = process::command("npm");
     install.args(["install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]);
-    process::run(install.arg("--prefix").arg(&folder).arg(TYPESCRIPT))?;
-    Ok(compiler)
+    process::run(install.arg("--prefix").arg(&folder).arg(package))?;
+    if !path.is_file() {
+        return Err(Failure::new(format!("{package} was installed without {file}")));
+    }
+    Ok(path)
 }
 
 fn read(file: &Path) -> Result<String> {

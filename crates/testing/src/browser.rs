@@ -106,7 +106,7 @@ impl Browsers {
                 driver.cdp().emulation().set_device_metrics_override(1280, 800, 1.0, false).await;
             size.expect("the window has a size");
         }
-        Page { driver }
+        Page { driver, screen }
     }
 }
 
@@ -117,6 +117,7 @@ impl Browsers {
 #[derive(Debug)]
 pub struct Page {
     driver: WebDriver,
+    screen: Screen,
 }
 
 impl Page {
@@ -195,6 +196,68 @@ impl Page {
         field.send_keys(text).await.unwrap_or_else(|error| panic!("{label}: {error}"));
     }
 
+    /// Types into what has the focus.
+    ///
+    /// # Panics
+    /// When nothing takes keys.
+    pub async fn keys(&self, keys: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // The focus may be on its way from something that has just closed.
+            let element = self.driver.active_element().await.expect("something has the focus");
+            match element.send_keys(keys).await {
+                Ok(()) => return,
+                Err(error) => assert!(Instant::now() < deadline, "{keys:?}: {error}"),
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Points at the first visible element that a CSS selector and a text choose: with the mouse on
+    /// a desk, with a finger on a phone.
+    ///
+    /// # Panics
+    /// When there is none in sight.
+    pub async fn point_at(&self, selector: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let element = loop {
+            let found = self.driver.execute(FIND_TEXT, vec![json!(selector), json!(text)]).await;
+            if let Some(element) = found.ok().and_then(|found| found.element().ok()) {
+                break element;
+            }
+            assert!(Instant::now() < deadline, "no {selector} says {text:?}");
+            sleep(LOOK_EVERY).await;
+        };
+        let done = match self.screen {
+            Screen::Desk => {
+                let pointer = self.driver.action_chain();
+                pointer.move_to_element_center(&element).perform().await
+            }
+            Screen::Phone => element.click().await,
+        };
+        done.unwrap_or_else(|error| panic!("{selector} {text:?}: {error}"));
+    }
+
+    /// Whether the page is shown on a phone.
+    #[must_use]
+    pub fn is_phone(&self) -> bool {
+        self.screen == Screen::Phone
+    }
+
+    /// Cuts the browser off from the network, or lets it back.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn offline(&self, offline: bool) {
+        let conditions = json!({
+            "offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1
+        });
+        let cdp = self.driver.cdp();
+        cdp.send_raw("Network.enable", json!({})).await.expect("the network can be watched");
+        let set = cdp.send_raw("Network.emulateNetworkConditions", conditions).await;
+        set.expect("the network can be cut");
+    }
+
     /// What stands in the field with that label.
     ///
     /// # Panics
@@ -222,10 +285,25 @@ impl Page {
     /// # Panics
     /// When the browser is gone.
     pub async fn prefer_dark(&self, dark: bool) {
-        let value = if dark { "dark" } else { "light" };
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        self.prefer("prefers-color-scheme", if dark { "dark" } else { "light" }).await;
+    }
+
+    /// Lets the page believe that its reader has one preference, a media feature, and no other.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn prefer(&self, feature: &str, value: &str) {
+        let features = json!({"features": [{"name": feature, "value": value}]});
         let set = self.driver.cdp().send_raw("Emulation.setEmulatedMedia", features).await;
         set.expect("a preference can be set");
+    }
+
+    /// Forgets every cookie of the page's site.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub async fn forget_cookies(&self) {
+        self.driver.delete_all_cookies().await.expect("cookies can be forgotten");
     }
 
     /// Saves a picture of the page as PNG.
@@ -263,7 +341,8 @@ impl Drop for Page {
 /// The visible button or link with an accessible name.
 const FIND_BUTTON: &str = "
     const name = arguments[0];
-    return [...document.querySelectorAll('button, a[href], summary, [role=button]')].find((element) =>
+    const top = document.querySelector('dialog[open]') ?? document.querySelector('.pop:popover-open') ?? document;
+    return [...top.querySelectorAll('button, a[href], summary, [role=button]')].find((element) =>
         element.checkVisibility() && element.getClientRects().length &&
         (element.getAttribute('aria-label') ?? element.textContent).trim().replace(/\\s+/g, ' ') === name);
 ";
@@ -275,6 +354,15 @@ const FIND_FIELD: &str = "
         element.checkVisibility() && element.getClientRects().length &&
         [element.getAttribute('aria-label'), ...[...element.labels ?? []].map((label) => label.textContent)]
             .some((label) => label?.trim() === name));
+";
+
+/// The visible element that a selector chooses and whose text, without spaces around it, is this.
+const FIND_TEXT: &str = "
+    const [selector, text] = arguments;
+    const found = [...document.querySelectorAll(selector)].find((element) =>
+        element.checkVisibility() && element.innerText.trim() === text);
+    found?.scrollIntoView({ block: 'nearest' });
+    return found;
 ";
 
 /// A port that was free a moment ago.

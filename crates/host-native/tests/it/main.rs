@@ -18,6 +18,10 @@ mod healing;
 mod providers;
 mod storm;
 mod story;
+mod story_access;
+mod story_messages;
+mod story_reading;
+mod story_stage;
 mod users;
 
 use std::path::Path;

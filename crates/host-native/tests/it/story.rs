@@ -1,7 +1,7 @@
 //! What people see, in a real browser: from the first sign-up to a reply that streams, through a
 //! kill of the server, on a desk and on a phone.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use convene_testing::{
     browser::{Browsers, Page, Screen, free_port},
@@ -10,15 +10,11 @@ use convene_testing::{
 };
 use serde_json::{Value, json};
 
-use crate::convene;
+use crate::{
+    convene,
+    story_stage::{ENTER, LIVE, TEXTS, fits, save, sees, sign_in},
+};
 
-/// Enter, as WebDriver writes it.
-const ENTER: &str = "\u{e007}";
-
-/// The texts of all messages in view, oldest first.
-const TEXTS: &str = "[...document.querySelectorAll('[aria-label=Conversation] article .msg-body')].map((body) => body.innerText.trim())";
-/// Whether the page is up to date and says nothing else.
-const LIVE: &str = "document.querySelector('convene-connection').getAttribute('state') === 'live'";
 /// The words of the agent's message that is in view last.
 const REPLY: &str =
     "[...document.querySelectorAll('[aria-label=Conversation] article.agent')].at(-1)";
@@ -28,21 +24,6 @@ async fn sign_up(page: &Page, name: &str) {
     page.write("Mail address", &format!("{}@example.org", name.to_lowercase())).await;
     page.write("Password", PASSWORD).await;
     page.press("Make the account").await;
-}
-
-async fn sign_in(page: &Page, url: &str, name: &str) {
-    page.go(&format!("{url}/sign-in")).await;
-    page.write("Mail address", &format!("{}@example.org", name.to_lowercase())).await;
-    page.write("Password", PASSWORD).await;
-    page.press("Sign in").await;
-    page.until("!location.pathname.startsWith('/sign-in')").await;
-}
-
-/// Waits until a message stands in the conversation, once, with nothing left to wait for.
-async fn sees(page: &Page, text: &str) {
-    let shown = format!("{TEXTS}.filter((text) => text === {}).length === 1", json!(text));
-    page.until(&shown).await;
-    page.until("!document.querySelector('article.pending')").await;
 }
 
 #[tokio::test]
@@ -269,25 +250,6 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     assert_eq!(node.stop().await, Some(0));
 }
 
-/// Nothing is wider than the screen, and whatever can be touched is large enough for a finger.
-async fn fits(page: &Page) {
-    page.until("document.readyState === 'complete'").await;
-    let (width, screen): (f64, f64) =
-        page.say("[document.documentElement.scrollWidth, innerWidth]").await;
-    let path: String = page.say("location.pathname").await;
-    assert_eq!((width, screen), (390.0, 390.0), "{path}");
-    let small: Vec<String> = page.say(SMALL_TARGETS).await;
-    assert_eq!(small, Vec::<String>::new(), "too small for a finger on {path}");
-}
-
-/// What can be touched and is under 44 pixels in height; links within a text are text.
-const SMALL_TARGETS: &str = "[...document.querySelectorAll('button, a[href], summary, select, input, textarea')]
-    .filter((element) => element.checkVisibility() && element.getClientRects().length)
-    .filter((element) => !element.closest('.prose, p, .msg-note, .sr-only, .skip, .hint'))
-    .map((element) => [element.closest('label') ?? element, element])
-    .filter(([box]) => box.getBoundingClientRect().height < 43.5)
-    .map(([box, element]) => `${element.tagName} ${element.getAttribute('aria-label') ?? box.textContent.trim()} ${box.getBoundingClientRect().height}`)";
-
 #[tokio::test]
 async fn browser_a_conversation_reads_well_in_light_and_dark() {
     let dir = tempfile::tempdir().unwrap();
@@ -301,8 +263,9 @@ async fn browser_a_conversation_reads_well_in_light_and_dark() {
     let provider = ana.post(&format!("/api/orgs/{org}/providers"), new).await;
     let new = json!({"name": "Scout", "provider_id": provider["provider_id"], "model": "scout", "is_default": true});
     ana.post(&format!("/api/orgs/{org}/agents"), new).await;
+    let mut others = Vec::new();
     for title in ["Ideas", "Support rota", "Website"] {
-        ana.create_group(&org, title).await;
+        others.push(ana.create_group(&org, title).await);
     }
     let group = ana.create_group(&org, "Launch week").await;
     let (mut to_ana, _) = ana.attach(&group, None).await;
@@ -318,8 +281,27 @@ async fn browser_a_conversation_reads_well_in_light_and_dark() {
         .post("m3", "@Scout how would you shape that, and what should we check before Thursday?")
         .await;
     to_ben.event("run.finished").await;
-    to_ana.post("m4", "Then UTC it is. I take the clock change, Ben takes the cache.").await;
-    to_ana.until(|frame| frame["type"] == "ok").await;
+    let messages = format!("/api/groups/{group}/messages");
+    let answer = "Then UTC it is. I take the clock change, Ben takes the cache.";
+    ana.post(&messages, json!({"message_id": "m4", "text": answer, "reply_to": "m2"})).await;
+    for (person, rest) in [
+        (&ben, "m4/reactions/%F0%9F%91%8D"),
+        (&ana, "m1/pin"),
+        (&ben, "m1/reactions/%F0%9F%8C%8A"),
+        (&ana, "m1/reactions/%F0%9F%8C%8A"),
+    ] {
+        let (status, refusal) = person.send("PUT", &format!("{messages}/{rest}"), None).await;
+        assert!(status < 300, "{rest}: {refusal}");
+    }
+    for (group, text) in [(&others[0], "A tide clock?"), (&others[1], "@Ana can you take Friday?")]
+    {
+        let path = format!("/api/groups/{group}/messages");
+        ben.post(
+            &path,
+            json!({"text": text, "mentions": text.contains("@Ana").then_some([&ana.user_id])}),
+        )
+        .await;
+    }
 
     let browsers = Browsers::start().await;
     let page = browsers.open(&dir.path().join("desk"), Screen::Desk).await;
@@ -327,11 +309,12 @@ async fn browser_a_conversation_reads_well_in_light_and_dark() {
     page.go(&format!("{}/g/{group}", node.url)).await;
     page.until(LIVE).await;
     page.until(&format!("{TEXTS}.length === 5")).await;
+    page.until("document.querySelectorAll('nav .count').length === 2").await;
     let kinds = format!(
         "['ol', 'code', 'pre', 'strong', 'table'].filter((kind) => {REPLY}.querySelector(`.msg-body ${{kind}}`))"
     );
     assert_eq!(page.say::<Vec<String>>(&kinds).await, ["ol", "code", "pre", "strong"]);
-    assert_eq!(page.say::<u64>("document.querySelectorAll('.mention').length").await, 1);
+    assert_eq!(page.say::<u64>("document.querySelectorAll('.msg .mention').length").await, 1);
 
     page.prefer_dark(false).await;
     let light = colours(&page).await;
@@ -373,13 +356,4 @@ async fn colours(page: &Page) -> (u64, u64) {
         "['backgroundColor', 'color'].map((key) => Math.round(getComputedStyle(document.documentElement)[key].match(/\\d+(\\.\\d+)?/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3))",
     )
     .await
-}
-
-/// Keeps a picture for the documents, when they are to be made anew.
-async fn save(page: &Page, name: &str) {
-    if std::env::var_os("CONVENE_SCREENSHOTS").is_some_and(|value| value == "1") {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
-        std::fs::create_dir_all(&folder).unwrap();
-        page.picture(&folder.join(name)).await;
-    }
 }
