@@ -53,9 +53,7 @@ class Editor extends HTMLElement {
     item.el.classList.add("editing");
     item.el.querySelector(".msg-body")?.after(this);
     keep();
-    field.focus();
-    field.setSelectionRange(text.length, text.length);
-    item.el.scrollIntoView({ block: "nearest" });
+    return field;
   }
 
   /** @param {Item} item */
@@ -70,23 +68,24 @@ class Editor extends HTMLElement {
 
 customElements.define("convene-editor", Editor);
 
-/**
- * Edits a message, or goes on with it.
- * @param {Item} item
- * @param {string} [text] as far as it was edited before
- */
-export function edit(item, text) {
-  if (!item.message || item.message.deleted) return;
-  const open = item.el.querySelector("convene-editor textarea");
-  if (open instanceof HTMLElement) return open.focus();
-  new Editor().begin(item, text ?? item.message.text);
+/** Edits a message, or goes on with it. @param {Item} item */
+export function edit(item) {
+  const { message, el } = item;
+  if (!message || message.deleted) return;
+  const open = el.querySelector("convene-editor textarea");
+  const field = open instanceof HTMLTextAreaElement ? open : new Editor().begin(item, message.text);
+  field.focus();
+  field.setSelectionRange(field.value.length, field.value.length);
+  el.scrollIntoView({ block: "nearest" });
 }
 
 /** Goes on with what was being edited before the page was left or read anew. @param {{get(key: string): Item | undefined}} items */
 export function goOn(items) {
   const begun = load(KEY);
   const item = begun && items.get(`m-${begun.id}`);
-  if (item && item.message?.text !== begun.text) edit(item, begun.text);
+  if (!item?.message || item.message.deleted || item.message.text === begun.text) return;
+  // The reader may be elsewhere by now: neither the focus nor the view goes there.
+  if (!item.el.querySelector("convene-editor")) new Editor().begin(item, begun.text);
 }
 
 /** Ends the editing of a message that was deleted meanwhile. @param {Item} item */

@@ -470,7 +470,11 @@ class Timeline extends HTMLElement {
     const reacted = event.kind === "reaction.added" || event.kind === "reaction.removed";
     this.steady(() => (reacted ? foot : fill)(item.el, message));
     if (!reacted) quoted(message);
-    if (message.deleted) giveUp(item);
+    if (!message.deleted) return;
+    giveUp(item);
+    const tools = item.el.querySelector("convene-tools");
+    if (tools?.contains(document.activeElement)) item.el.focus({ preventScroll: true });
+    tools?.remove();
   }
 
   /** Says at each message whether it is pinned. */

@@ -55,6 +55,15 @@ async fn edits(ana: &Page, ben: &Page) {
     ben.write("Edit the message", "Never mind\u{e00c}").await;
     ben.until(&format!("document.activeElement === {}", message("Tides at ten"))).await;
 
+    // What was begun is there after a reload.
+    choose(ben, "Tides at ten", "Edit").await;
+    ben.write("Edit the message", " or so").await;
+    ben.go(&ben.say::<String>("location.href").await).await;
+    ben.until(LIVE).await;
+    assert_eq!(ben.value("Edit the message").await, "Tides at ten or so");
+    ben.press("Cancel").await;
+    ben.until("!document.querySelector('convene-editor')").await;
+
     // Everybody can read what stood there before.
     ana.press("edited").await;
     ana.until(
@@ -158,6 +167,7 @@ async fn deletions(ana: &Page, ben: &Page) {
         sees(page, "This message was deleted.").await;
         page.until(&format!("!{TEXTS}.includes('A slip')")).await;
     }
+    ben.until("!document.querySelector('.msg.deleted convene-tools')").await;
     // Whoever owns the workspace may delete anybody's; its quotation and its reactions go with it.
     choose(ana, "Tides at ten", "Delete…").await;
     ana.press("Delete").await;
