@@ -157,6 +157,7 @@ impl Host {
         }
         let woken = controllers.wake_due().await?;
         tracing::info!(woken, "groups with a deadline are awake");
+        self.report_lifecycle(&controllers, Hop::in_process(orchestrator.router())).await?;
         Ok(Started { url, servers, app: Some(app), controllers: Some((controllers, store)) })
     }
 
@@ -198,6 +199,7 @@ impl Host {
             vec![self.open_door(listener, Role::Controllers, controllers.router(), readiness)?];
         let woken = controllers.wake_due().await?;
         tracing::info!(woken, "groups with a deadline are awake");
+        self.report_lifecycle(&controllers, self.hop(Role::Orchestrator)?).await?;
         Ok(Started { url, servers, app: None, controllers: Some((controllers, store)) })
     }
 

@@ -115,8 +115,19 @@ impl Host {
             signer: self.signer(Role::Controllers)?,
             orchestrator_keys: self.trusted(Role::Orchestrator)?,
             agents,
+            idle_after: self.config.controllers.idle_after(),
         };
         Ok(Controllers::new(store, config))
+    }
+
+    /// Lets the controllers tell the Orchestrator which groups are awake and which sleep.
+    pub(crate) async fn report_lifecycle(
+        &self,
+        controllers: &Controllers,
+        orchestrator: Hop,
+    ) -> Result<(), CliError> {
+        let db = SqliteDatabase::open(self.config.data_dir.join("groups").join("lifecycle.db"))?;
+        Ok(controllers.report_to(orchestrator, Arc::new(db)).await?)
     }
 
     pub(crate) fn agents_router(&self, resolver: &AppResolver) -> Result<Router, CliError> {

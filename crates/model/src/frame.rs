@@ -16,6 +16,9 @@ use crate::{
 pub const SUBPROTOCOL: &str = "convene.v1";
 /// The close code for a client that cannot keep up; it reconnects and resumes.
 pub const CLOSE_TOO_SLOW: u16 = 4008;
+/// The close code of an upstream that carried nobody, when its group falls asleep. Open it again when
+/// somebody wants the group, not before.
+pub const CLOSE_ASLEEP: u16 = 4010;
 
 /// How a client wants messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

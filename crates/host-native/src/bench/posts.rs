@@ -97,6 +97,7 @@ async fn posts(
             ),
             orchestrator_keys: TrustedKeys::of(key.issuer(), &key.jwks())?,
             agents: Hop::in_process(Router::new()),
+            idle_after: Duration::from_secs(3600),
         },
     );
     let mut links = Vec::with_capacity(groups);

@@ -1,12 +1,15 @@
 //! `[controllers]`: the Group Controllers in a process of their own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
 
+/// The longest time that a group may stay awake unused, in seconds: a day.
+const MAX_IDLE_AFTER_SECS: u64 = 86_400;
+
 /// The Group Controllers.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControllersConfig {
     /// Where they listen in a process of their own.
@@ -19,4 +22,27 @@ pub struct ControllersConfig {
     pub jwks: Option<String>,
     /// Where they are published; below `url` when neither is set.
     pub jwks_url: Option<Url>,
+    /// How long a group that nobody uses stays in memory, in seconds.
+    pub idle_after_secs: u64,
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            url: None,
+            key_file: None,
+            jwks: None,
+            jwks_url: None,
+            idle_after_secs: 300,
+        }
+    }
+}
+
+impl ControllersConfig {
+    /// How long a group that nobody uses stays in memory.
+    #[must_use]
+    pub fn idle_after(&self) -> Duration {
+        Duration::from_secs(self.idle_after_secs.clamp(1, MAX_IDLE_AFTER_SECS))
+    }
 }

@@ -1,6 +1,7 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
 mod look_up;
+mod rest;
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,8 @@ use tokio::{
     time::Instant,
 };
 use uuid::Uuid;
+
+use rest::Rest;
 
 use super::{
     Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, SNAPSHOT_EVERY, Shared,
@@ -67,8 +70,8 @@ pub(super) struct Actor {
     group_id: GroupId,
     key: GroupKey,
     controller: Controller,
-    inbox: mpsc::Receiver<Mail>,
-    mailbox: mpsc::WeakSender<Mail>,
+    inbox: mpsc::Receiver<Box<Mail>>,
+    mailbox: mpsc::WeakSender<Box<Mail>>,
     gate: Gate,
     upstreams: Upstreams,
     runs: HashMap<(RunId, u32), AbortHandle>,
@@ -76,6 +79,10 @@ pub(super) struct Actor {
     last_snapshot: u64,
     stored_wake_at: Option<Timestamp>,
     wake_at: Option<Timestamp>,
+    /// When something came in last.
+    used_at: Instant,
+    /// Whether the Orchestrator is told that the group is awake.
+    reported: bool,
     batch: Pending,
 }
 
@@ -97,8 +104,8 @@ impl Actor {
         shared: Arc<Shared>,
         group_id: GroupId,
         loaded: Option<LoadedGroup>,
-        inbox: mpsc::Receiver<Mail>,
-        mailbox: mpsc::WeakSender<Mail>,
+        inbox: mpsc::Receiver<Box<Mail>>,
+        mailbox: mpsc::WeakSender<Box<Mail>>,
     ) -> Result<Self, WakeError> {
         let key = group_id.key();
         let mut actor = Self {
@@ -115,6 +122,8 @@ impl Actor {
             last_snapshot: 0,
             stored_wake_at: None,
             wake_at: None,
+            used_at: Instant::now(),
+            reported: false,
             batch: Pending::default(),
         };
         let Some(loaded) = loaded else { return Ok(actor) };
@@ -137,13 +146,20 @@ impl Actor {
         // would be a lock between them.
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         let mut timer_at = None;
+        let (mut known_wake_at, mut wake_at) = (None, None);
+        let mut look_at = Instant::now();
         let (mut mails, mut arrivals) = (Vec::new(), Vec::new());
+        self.report();
         loop {
-            if timer_at != self.wake_at {
-                timer_at = self.wake_at;
-                if let Some(at) = timer_at {
-                    timer.as_mut().reset(Instant::now() + at.since((self.shared.clock)()));
-                }
+            if known_wake_at != self.wake_at {
+                known_wake_at = self.wake_at;
+                let after = known_wake_at.map(|at| at.since((self.shared.clock)()));
+                wake_at = after.map(|after| Instant::now() + after);
+            }
+            let due_at = wake_at.map_or(look_at, |at| look_at.min(at));
+            if timer_at != Some(due_at) {
+                timer_at = Some(due_at);
+                timer.as_mut().reset(due_at);
             }
             let happening = poll_fn(|cx| {
                 if let Poll::Ready(opened) = self.gate.poll_opened(cx) {
@@ -159,7 +175,7 @@ impl Actor {
                 if !mails.is_empty() || !arrivals.is_empty() {
                     return Poll::Ready(Happening::Inputs);
                 }
-                if timer_at.is_some() && timer.as_mut().poll(cx).is_ready() {
+                if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Happening::Due);
                 }
                 Poll::Pending
@@ -168,21 +184,38 @@ impl Actor {
                 Happening::Opened(Ok(outputs)) => self.release(outputs),
                 Happening::Opened(Err(error)) => {
                     self.lost(&error);
+                    self.shared.forget(&self.group_id, 0);
                     break;
                 }
                 Happening::Inputs => {
                     for mail in mails.drain(..) {
-                        self.take(mail);
+                        self.used_at = Instant::now();
+                        self.take(*mail);
                         self.commit_if_idle();
                     }
                     for (upstream, arrival) in arrivals.drain(..) {
                         self.arrived(upstream, arrival);
                         self.commit_if_idle();
                     }
+                    self.report();
                 }
                 Happening::Due => {
                     timer_at = None;
-                    let _ = self.step(Input::Tick);
+                    let now = Instant::now();
+                    if wake_at.is_some_and(|at| at <= now) {
+                        known_wake_at = None;
+                        wake_at = None;
+                        let _ = self.step(Input::Tick);
+                    }
+                    if look_at <= now {
+                        match self.rest() {
+                            Rest::LookAgain(at) => look_at = at,
+                            Rest::Asleep => {
+                                self.fall_asleep();
+                                break;
+                            }
+                        }
+                    }
                 }
                 Happening::Unreachable => {
                     self.drain().await;
@@ -191,8 +224,19 @@ impl Actor {
             }
             self.commit();
         }
-        for run in self.runs.into_values() {
+        for run in std::mem::take(&mut self.runs).into_values() {
             run.abort();
+        }
+        self.shared.store.release(self.key);
+    }
+
+    /// Lets the Orchestrator know once that the group is awake.
+    fn report(&mut self) {
+        if !self.reported
+            && let Some(state) = self.controller.state()
+        {
+            self.reported = true;
+            self.shared.lifecycle.awake(&self.group_id, state.identity().epoch);
         }
     }
 
@@ -267,6 +311,7 @@ impl Actor {
     fn arrived(&mut self, upstream: UpstreamId, arrival: Arrival) {
         match arrival {
             Arrival::Frames(frames) => {
+                self.used_at = Instant::now();
                 for frame in frames {
                     self.frame(upstream, frame);
                 }
@@ -417,17 +462,26 @@ impl Actor {
 
     /// Hands what the turn has led to to the journal, and holds its outputs until that is durable.
     fn commit(&mut self) {
+        self.commit_with(false);
+    }
+
+    /// Stores the state as a snapshot.
+    fn commit_snapshot(&mut self) {
+        self.commit_with(true);
+    }
+
+    fn commit_with(&mut self, snapshot: bool) {
         let Pending { records, posts, changed: _, erases, outputs } =
             std::mem::take(&mut self.batch);
         let wake_at = self.controller.durable_deadline();
-        if records.is_empty() && wake_at == self.stored_wake_at {
+        if records.is_empty() && wake_at == self.stored_wake_at && !snapshot {
             if !outputs.is_empty() {
                 self.gate.hold(None, outputs);
             }
             return;
         }
         let seq = self.controller.state().map_or(0, convene_group_controller::State::seq);
-        let snapshot = if erases || seq >= self.last_snapshot + SNAPSHOT_EVERY {
+        let snapshot = if snapshot || erases || seq >= self.last_snapshot + SNAPSHOT_EVERY {
             self.last_snapshot = seq;
             self.controller.snapshot().map(|bytes| Snapshot { seq, bytes: bytes.into() })
         } else {

@@ -28,7 +28,7 @@ const MAX_SSE_EVENT: usize = 256 * 1024;
 pub(super) async fn run(
     shared: Arc<Shared>,
     invocation: Box<Invocation>,
-    mailbox: mpsc::WeakSender<Mail>,
+    mailbox: mpsc::WeakSender<Box<Mail>>,
 ) {
     let (run_id, attempt) = (invocation.request.run_id.clone(), invocation.request.attempt);
     let sink = Sink { run_id, attempt, mailbox };
@@ -53,14 +53,14 @@ pub(super) async fn run(
 struct Sink {
     run_id: RunId,
     attempt: u32,
-    mailbox: mpsc::WeakSender<Mail>,
+    mailbox: mpsc::WeakSender<Box<Mail>>,
 }
 
 impl Sink {
     /// Whether the group still takes it.
     async fn feed(&self, input: Input) -> bool {
         let Some(mailbox) = self.mailbox.upgrade() else { return false };
-        mailbox.send(Mail::Run { input }).await.is_ok()
+        mailbox.send(Box::new(Mail::Run { input })).await.is_ok()
     }
 }
 

@@ -4,14 +4,16 @@
 //! group itself: that is the controller's `step`.
 
 mod actor;
+mod alarms;
 mod inbound;
 mod invoke;
+mod lifecycle;
 mod output;
 mod reads;
 mod routes;
 mod upstreams;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use convene_hop::{Clock, GroupLink, Hop, Signer};
 use convene_model::{
@@ -23,10 +25,12 @@ use convene_model::{
 };
 use convene_storage::{GroupStore, StoreError};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use actor::{Actor, Mail};
+use alarms::Alarms;
+use lifecycle::Lifecycle;
 
 /// Inputs that wait for one group; a sender beyond it waits in turn.
 pub const MAILBOX: usize = 1024;
@@ -34,6 +38,8 @@ pub const MAILBOX: usize = 1024;
 pub const MAX_BATCH: usize = 64;
 /// Batches of one group that wait for their commit at a time.
 pub const MAX_UNCOMMITTED_BATCHES: usize = 16;
+/// Groups that are read from the store to wake at the same time; others wait for them.
+pub const WAKING_AT_ONCE: usize = 8;
 /// Events between two snapshots of a controller's state.
 pub const SNAPSHOT_EVERY: u64 = 1000;
 
@@ -46,6 +52,8 @@ pub struct ControllersConfig {
     pub orchestrator_keys: TrustedKeys,
     /// The Agents Worker.
     pub agents: Hop,
+    /// How long a group that nobody uses stays awake.
+    pub idle_after: Duration,
 }
 
 /// The host of Group Controllers. Cheap to clone.
@@ -60,14 +68,54 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
+    alarms: Alarms,
+    lifecycle: Lifecycle,
+    /// The groups that are awake, or wake.
     groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
+    /// Groups that may be read from the store at the same time.
+    waking: Semaphore,
     next_upstream: std::sync::atomic::AtomicU64,
 }
 
 /// Where a group's mailbox is kept; its lock is held while the group wakes.
 #[derive(Default)]
 struct Slot {
-    mailbox: Option<mpsc::Sender<Mail>>,
+    mailbox: Option<mpsc::Sender<Box<Mail>>>,
+}
+
+impl Shared {
+    /// Takes a group off the register, unless somebody has a way to its mailbox or something is in
+    /// it. Afterwards whoever wants the group wakes it anew.
+    ///
+    /// Every way to a mailbox begins at its slot, and every hold on a slot at the register: while
+    /// the register is locked and nobody else holds the slot, nobody can get one.
+    fn retire(&self, group_id: &GroupId, inbox: &mpsc::Receiver<Box<Mail>>) -> bool {
+        let mut groups = self.groups.lock();
+        let Some(slot) = groups.get(group_id) else {
+            // The node stops, and its register is empty already.
+            return inbox.is_empty() && inbox.sender_strong_count() == 0;
+        };
+        let alone =
+            Arc::strong_count(slot) == 1 && inbox.sender_strong_count() == 1 && inbox.is_empty();
+        if alone {
+            groups.remove(group_id);
+        }
+        alone
+    }
+
+    /// Takes a group off the register that could not wake or whose task ended by itself, unless
+    /// somebody wakes it anew by now.
+    fn forget(&self, group_id: &GroupId, holds: usize) {
+        let mut groups = self.groups.lock();
+        if groups.get(group_id).is_some_and(|slot| Arc::strong_count(slot) <= 1 + holds) {
+            groups.remove(group_id);
+        }
+    }
+
+    /// Whether the group is awake, or wakes.
+    fn is_awake(&self, group_id: &GroupId) -> bool {
+        self.groups.lock().contains_key(group_id)
+    }
 }
 
 /// What is known of a group when history is read.
@@ -96,7 +144,10 @@ impl Controllers {
                 clock,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
+                alarms: Alarms::default(),
+                lifecycle: Lifecycle::default(),
                 groups: Mutex::new(HashMap::new()),
+                waking: Semaphore::new(WAKING_AT_ONCE),
                 next_upstream: std::sync::atomic::AtomicU64::new(1),
             }),
         }
@@ -122,6 +173,31 @@ impl Controllers {
             }
         }
         Ok(alarms.len())
+    }
+
+    /// Tells the Orchestrator from now on which groups are awake and which sleep. `db` keeps what
+    /// has not been said yet.
+    ///
+    /// # Errors
+    /// [`convene_db::DbError`] when it cannot be read.
+    pub async fn report_to(
+        &self,
+        orchestrator: Hop,
+        db: convene_db::Db,
+    ) -> Result<(), convene_db::DbError> {
+        lifecycle::begin(&self.shared, orchestrator, db).await
+    }
+
+    /// How many groups are awake.
+    #[must_use]
+    pub fn awake(&self) -> usize {
+        self.shared.groups.lock().len()
+    }
+
+    /// Words on groups that the Orchestrator has not been told yet.
+    #[must_use]
+    pub fn unreported(&self) -> usize {
+        self.shared.lifecycle.waiting()
     }
 
     /// Brings a group to life, or repeats that.
@@ -218,20 +294,37 @@ impl Controllers {
     }
 
     /// The group's mailbox; wakes the group when it sleeps.
-    async fn mailbox(&self, group_id: &GroupId) -> Result<mpsc::Sender<Mail>, Problem> {
+    async fn mailbox(&self, group_id: &GroupId) -> Result<mpsc::Sender<Box<Mail>>, Problem> {
         if self.shared.stopping.is_cancelled() {
             return Err(gone());
         }
         let slot = Arc::clone(self.shared.groups.lock().entry(group_id.clone()).or_default());
-        let mut slot = slot.lock().await;
-        if let Some(mailbox) = slot.mailbox.as_ref().filter(|mailbox| !mailbox.is_closed()) {
+        let mut locked = slot.lock().await;
+        if let Some(mailbox) = locked.mailbox.as_ref().filter(|mailbox| !mailbox.is_closed()) {
             return Ok(mailbox.clone());
         }
+        match self.wake(group_id).await {
+            Ok(mailbox) => {
+                locked.mailbox = Some(mailbox.clone());
+                Ok(mailbox)
+            }
+            Err(problem) => {
+                drop(locked);
+                self.shared.forget(group_id, 1);
+                Err(problem)
+            }
+        }
+    }
+
+    /// Reads a group from the store and lets its task begin.
+    async fn wake(&self, group_id: &GroupId) -> Result<mpsc::Sender<Box<Mail>>, Problem> {
         let (store, key) = (self.shared.store.clone(), group_id.key());
+        let turn = self.shared.waking.acquire().await.map_err(|_| gone())?;
         let loaded = tokio::task::spawn_blocking(move || store.load(key))
             .await
             .map_err(|error| internal("waking a group", &error))?
             .map_err(|error| store_problem(group_id, &error))?;
+        drop(turn);
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
         let actor = Actor::wake(
             Arc::clone(&self.shared),
@@ -245,13 +338,12 @@ impl Controllers {
             Problem::new(Code::GroupQuarantined)
         })?;
         self.shared.tasks.spawn(actor.run());
-        slot.mailbox = Some(mailbox.clone());
         Ok(mailbox)
     }
 }
 
-async fn send(mailbox: &mpsc::Sender<Mail>, mail: Mail) -> Result<(), Problem> {
-    mailbox.send(mail).await.map_err(|_| gone())
+async fn send(mailbox: &mpsc::Sender<Box<Mail>>, mail: Mail) -> Result<(), Problem> {
+    mailbox.send(Box::new(mail)).await.map_err(|_| gone())
 }
 
 /// The group's task is gone: the node stops, or the group's last commit failed.

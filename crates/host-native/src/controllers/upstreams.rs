@@ -61,7 +61,17 @@ impl Upstreams {
     /// From here on the upstream gets broadcasts and is read.
     pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink) {
         let GroupLink { tx, rx, close } = link;
-        self.open.push(Upstream { id, tx, close, rx: Some(rx), checked: None });
+        self.open.push(Upstream { id, tx, rx: Some(rx), checked: None, close });
+    }
+
+    /// Takes no further frames. Those that have come already still arrive, then each upstream ends.
+    pub(super) fn close_all(&mut self, why: &Close) {
+        for upstream in &mut self.open {
+            upstream.close.say(why.clone());
+            if let Some(rx) = &mut upstream.rx {
+                rx.close();
+            }
+        }
     }
 
     /// From here on it does not. Whether it was there.

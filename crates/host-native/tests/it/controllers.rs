@@ -1,9 +1,12 @@
 //! The controllers' own door: service tokens and routing tokens, each way of being wrong, and that
 //! a refusal changes nothing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, body::Body};
@@ -88,6 +91,7 @@ impl World {
                 signer: Signer::new(Identity::new(service::CONTROLLERS, 3).key, now),
                 orchestrator_keys: keys,
                 agents: Hop::in_process(Router::new()),
+                idle_after: Duration::from_secs(3600),
             },
         );
         let hop = Hop::in_process(controllers.router());

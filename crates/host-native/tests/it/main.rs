@@ -16,6 +16,7 @@ mod faults;
 mod frames;
 mod healing;
 mod providers;
+mod sleep;
 mod storm;
 mod story;
 mod story_access;

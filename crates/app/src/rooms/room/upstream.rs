@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use convene_hop::GroupLink;
-use convene_model::{Code, ConnId, Problem, UserId};
+use convene_model::{Code, ConnId, Problem, UserId, frame::CLOSE_ASLEEP};
 
 use super::{
     Done, Room, Upstream,
@@ -103,8 +103,15 @@ impl Room {
 
     /// The upstream is lost: everybody falls out of the stream and is brought back where they were.
     pub(super) fn upstream_lost(&mut self) {
-        tracing::info!(group = %self.group, sockets = self.conns.len(), "the upstream is lost");
-        self.upstream = Upstream::Closed;
+        let lost = std::mem::replace(&mut self.upstream, Upstream::Closed);
+        if fell_asleep(&lost) {
+            // No fault: whoever wants the group next opens a new one at once.
+            tracing::debug!(group = %self.group, "the group sleeps");
+            self.attempts = 0;
+        } else {
+            tracing::info!(group = %self.group, sockets = self.conns.len(), "the upstream is lost");
+        }
+        drop(lost);
         self.fanout.detach_all();
         self.recorder.missed();
         self.restart_waiting();
@@ -157,5 +164,15 @@ impl Room {
             tokio::time::sleep(pause).await;
             Done::ReopenNow
         });
+    }
+}
+
+/// Whether the upstream ended since its group sleeps.
+fn fell_asleep(upstream: &Upstream) -> bool {
+    match upstream {
+        Upstream::Open(link, _) => {
+            link.close.heard().is_some_and(|close| close.code == CLOSE_ASLEEP)
+        }
+        Upstream::Closed | Upstream::Opening => false,
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_hop::{Clock, GroupLink, Signer};
+use convene_hop::{Clock, Close, GroupLink, LinkClose, Signer};
 use convene_model::{
     Code, ConnId, HistoryId, MessageId, ParticipantId, Problem, Ref, Timestamp, UserId,
     claims::service,
@@ -42,6 +42,7 @@ pub(super) struct Inner {
     pub(super) events: Vec<Bytes>,
     pub(super) message_ids: HashMap<MessageId, u64>,
     pub(super) upstreams: BTreeMap<u64, mpsc::Sender<Bytes>>,
+    closes: Vec<LinkClose>,
     pub(super) conns: HashMap<(u64, ConnId), UserId>,
     pub(super) next_upstream: u64,
     pub(super) activated: bool,
@@ -152,6 +153,14 @@ impl FakeGroup {
         self.touch();
     }
 
+    /// Ends the upstreams as a group does that nobody uses.
+    pub(super) fn fall_asleep(&self) {
+        for close in self.inner.lock().closes.drain(..) {
+            close.say(Close::new(frame::CLOSE_ASLEEP, "the group sleeps"));
+        }
+        self.cut();
+    }
+
     pub(super) fn refuse_activation(&self, code: impl Into<Option<Code>>) {
         self.inner.lock().refuse_activation = code.into();
     }
@@ -252,6 +261,7 @@ impl FakeGroup {
             inner.next_upstream += 1;
             let id = inner.next_upstream;
             inner.upstreams.insert(id, link.tx);
+            inner.closes.push(link.close);
             id
         };
         self.touch();

@@ -45,6 +45,26 @@ async fn a_room_without_sockets_gives_its_upstream_back_and_opens_it_again() {
 }
 
 #[tokio::test]
+async fn a_group_that_fell_asleep_is_left_alone_until_somebody_wants_it() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    client.send(json!({"type": "detach", "ref": "d"})).await;
+    world.group.until("the detach", |group| group.conns() == 0).await;
+    world.group.fall_asleep();
+    Client::settle().await;
+    assert_eq!((world.group.upstreams(), world.group.counts().connects), (0, 1));
+    while client.frame().await["type"] != "detached" {}
+    assert_eq!(client.attach().await["type"], "attached");
+    assert_eq!(world.group.counts().connects, 2);
+
+    // One that fell asleep just as somebody came wakes at once.
+    world.group.fall_asleep();
+    world.group.until("the attach", |group| group.conns() == 1).await;
+    world.post("u2", "m1", "x").await.unwrap();
+    assert_eq!(client.event().await, 1);
+}
+
+#[tokio::test]
 async fn a_shutdown_closes_sockets_with_1001_and_opens_nothing_more() {
     let world = World::new().await;
     let mut client = world.attached("u1").await;
