@@ -173,6 +173,7 @@ fn print_frame(room: &Room, frame: &str, as_json: bool) -> io::Result<()> {
         EventKind::MessageEdited(edited) => (&edited.author, " (edited)", edited.text.as_str()),
         EventKind::MessageDeleted(deleted) => (&deleted.author, " took a message back", ""),
         EventKind::GroupActivated(_)
+        | EventKind::GroupAdopted(_)
         | EventKind::GroupConfigured(_)
         | EventKind::EpochRaised { .. }
         | EventKind::AccessRevoked { .. }

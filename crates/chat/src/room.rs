@@ -478,6 +478,7 @@ impl Room {
             }),
             EventKind::MessagePosted(_)
             | EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }
@@ -561,6 +562,7 @@ impl Room {
                 Vec::new()
             }
             EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }
             | EventKind::MessageEdited(_)

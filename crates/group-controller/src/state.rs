@@ -154,6 +154,10 @@ impl State {
         match &event.kind {
             EventKind::GroupActivated(_) => return Err(impossible("a group is activated once")),
             EventKind::GroupConfigured(config) => self.config = config.clone(),
+            EventKind::GroupAdopted(adopted) => {
+                self.identity.epoch = adopted.epoch;
+                self.identity.history = adopted.history.clone();
+            }
             EventKind::EpochRaised { epoch } => self.identity.epoch = *epoch,
             EventKind::AccessRevoked { user_id } => self.revoke(user_id, event.at),
             EventKind::MessagePosted(posted) => self.remember(posted),

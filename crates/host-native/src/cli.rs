@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{chat, healthcheck, users},
+    commands::{backup, chat, healthcheck, journal, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -39,6 +39,13 @@ enum Command {
     Users {
         #[command(subcommand)]
         command: users::UsersCommand,
+    },
+    /// Copy the whole data directory while it is in use.
+    Backup(backup::BackupArgs),
+    /// The groups' files: check them, or adopt a restored backup.
+    Journal {
+        #[command(subcommand)]
+        command: journal::JournalCommand,
     },
     /// Measure posts and fan-out against the raw limits of this machine.
     Bench(bench::BenchArgs),
@@ -83,6 +90,12 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
+    /// The configuration file that [`Self::load`] reads, if there is one.
+    pub(crate) fn config_file(&self) -> Option<PathBuf> {
+        let default = || Some(PathBuf::from(config::DEFAULT_FILE)).filter(|file| file.is_file());
+        self.config.clone().or_else(default)
+    }
+
     /// The configuration that `serve` would use with the same file and data directory.
     pub(crate) fn load(self) -> Result<Config, config::ConfigError> {
         let overrides = Overrides { data_dir: self.data_dir, ..Overrides::default() };
@@ -117,6 +130,8 @@ pub fn run() -> ExitCode {
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
+        Some(Command::Backup(args)) => backup::run(args),
+        Some(Command::Journal { command }) => journal::run(command),
         Some(Command::Bench(args)) => bench::run(&args),
     };
     match done {

@@ -96,8 +96,12 @@ impl Host {
     /// The journal and its projection.
     pub(crate) async fn open_store(&self) -> Result<GroupStore, CliError> {
         let rooms = self.config.data_dir.join("groups");
+        let options = StoreOptions {
+            disk_reserve_bytes: self.config.controllers.disk_reserve_bytes,
+            ..StoreOptions::default()
+        };
         let opened = tokio::task::spawn_blocking(move || {
-            GroupStore::open(&rooms, StoreOptions::default(), |why| {
+            GroupStore::open(&rooms, options, |why| {
                 tracing::error!(why, "a commit failed with an unknown outcome; the process ends");
                 eprintln!("convene: {why}");
                 std::process::exit(EXIT_OUTCOME_UNKNOWN);

@@ -45,6 +45,9 @@ pub enum EventKind {
     /// The group came to life; always the first event.
     #[serde(rename = "group.activated")]
     GroupActivated(Activated),
+    /// A restored backup of the group goes on, under a numbering of its own.
+    #[serde(rename = "group.adopted")]
+    GroupAdopted(Adopted),
     /// What the controller needs to know of the group changed.
     #[serde(rename = "group.configured")]
     GroupConfigured(GroupConfig),
@@ -122,6 +125,7 @@ impl EventKind {
                 Some(&reaction.message_id)
             }
             Self::GroupActivated(_)
+            | Self::GroupAdopted(_)
             | Self::GroupConfigured(_)
             | Self::EpochRaised { .. }
             | Self::AccessRevoked { .. }
@@ -158,6 +162,16 @@ pub struct Activated {
     /// Its epoch.
     pub epoch: u64,
     /// The numbering that its events belong to.
+    pub history: HistoryId,
+}
+
+/// How a group goes on after a backup of it was restored: what came after the backup is lost, and
+/// its numbers will be used again, so nobody may take them for the lost ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The epoch from now on, beyond any that the group can have had.
+    pub epoch: u64,
+    /// The numbering that its events belong to from now on.
     pub history: HistoryId,
 }
 

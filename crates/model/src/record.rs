@@ -66,6 +66,7 @@ impl Record {
                 find(&out, TEXT_MEMBER).unwrap_or(out.len())
             }
             EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }

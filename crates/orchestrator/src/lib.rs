@@ -4,6 +4,7 @@
 //! `app+jwt` bound to it, and what concerns one user a `routing+jwt` besides. Never knows what is
 //! said in a group, never keeps an upstream's frames, and never talks to an agent.
 
+pub mod adoption;
 mod auth;
 mod controllers;
 mod directory;

@@ -164,8 +164,8 @@ async fn actor(
             wake_at: None,
             snapshot: None,
         });
-        while let Err(overloaded) = store.has_room() {
-            tokio::time::sleep(Duration::from_millis(overloaded.retry_after_ms)).await;
+        while let Err(no_room) = store.has_room() {
+            tokio::time::sleep(Duration::from_millis(no_room.retry_after_ms())).await;
         }
         if let Some(batch) = batch.take() {
             store.submit(batch, move |result| {

@@ -5,8 +5,11 @@
 //! anything about a group, a person or a token: it keeps what it is given, in the order in which it
 //! is given, and says when it is on disk.
 
+pub mod backup;
+pub mod check;
 mod checksum;
 mod directory;
+mod disk;
 mod journal;
 mod pending;
 mod rooms;
@@ -18,7 +21,7 @@ pub use directory::sqlite::SqliteDatabase;
 pub use search::query::QueryError;
 pub use store::{
     GroupStore,
-    error::{CommitFailed, Overloaded, StoreError},
+    error::{CommitFailed, NoRoom, Overloaded, StoreError},
     options::{self, StoreOptions},
     types::{
         Batch, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats,

@@ -152,6 +152,7 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
             }
             EventKind::GroupConfigured(config) => derived.policies.push((seq, config.revisions)),
             EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }
             | EventKind::MessagePosted(_)

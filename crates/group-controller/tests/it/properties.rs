@@ -99,7 +99,8 @@ fn check_log(room: &Room) {
             | EventKind::ReactionRemoved(_) => {}
             EventKind::ApprovalRequested(_)
             | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => panic!("nothing makes these yet: {event:?}"),
+            | EventKind::ApprovalExpired(_)
+            | EventKind::GroupAdopted(_) => panic!("nothing makes these yet: {event:?}"),
         }
     }
     let running: BTreeSet<_> =

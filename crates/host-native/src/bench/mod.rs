@@ -3,6 +3,7 @@
 
 mod client;
 mod fanout;
+mod history;
 mod idle_sockets;
 mod posts;
 mod raw_rows;
@@ -73,6 +74,8 @@ fn median(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.get(numbers.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Bytes of each message's text.
+const TEXT_BYTES: usize = 256;
 /// Slices of each figure.
 const SLICES: usize = 3;
 
@@ -102,6 +105,9 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         if wanted(name) {
             report(name, posts::measure(&args.dir, groups, in_flight, slice, SLICES)?);
         }
+    }
+    if wanted("history_page_p99") {
+        report("history_page_p99", history::measure(&args.dir, slice, SLICES)?);
     }
     for (name, sockets, in_flight) in
         [("fanout_100", 100, 1), ("fanout_500", 500, 1), ("fanout_500_burst", 500, 8)]

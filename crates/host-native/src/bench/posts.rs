@@ -20,15 +20,12 @@ use convene_storage::{GroupStore, StoreOptions};
 use hdrhistogram::Histogram;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Figure, raw_rows};
+use super::{Figure, TEXT_BYTES, raw_rows};
 use crate::{
     cli::CliError,
     clock,
     controllers::{Controllers, ControllersConfig},
 };
-
-/// Bytes of each message's text.
-const TEXT_BYTES: usize = 256;
 
 /// Measures posts over `groups` groups with `in_flight` posts under way, in turn with raw commits
 /// at the batch size that was reached.

@@ -1,5 +1,7 @@
 //! One file for each command beside `serve`, `config` and `bench`: its arguments and what it does.
 
+pub(crate) mod backup;
 pub(crate) mod chat;
 pub(crate) mod healthcheck;
+pub(crate) mod journal;
 pub(crate) mod users;

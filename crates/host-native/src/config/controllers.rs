@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use convene_storage::options::DISK_RESERVE_BYTES;
 use serde::Deserialize;
 use url::Url;
 
@@ -12,6 +13,8 @@ const MAX_IDLE_AFTER_SECS: u64 = 86_400;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControllersConfig {
+    /// Bytes that must be free on the disk of the data directory, or posts are refused.
+    pub disk_reserve_bytes: u64,
     /// Where they listen in a process of their own.
     pub listen: Option<SocketAddr>,
     /// Where the Orchestrator reaches them. One process has all groups, so there is one address.
@@ -44,5 +47,18 @@ impl ControllersConfig {
     #[must_use]
     pub fn idle_after(&self) -> Duration {
         Duration::from_secs(self.idle_after_secs.clamp(1, MAX_IDLE_AFTER_SECS))
+    }
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            listen: None,
+            url: None,
+            key_file: None,
+            jwks: None,
+            jwks_url: None,
+        }
     }
 }

@@ -158,6 +158,23 @@ impl Config {
         Ok(config)
     }
 
+    /// The files with keys, and the setting that names each: those of the services and the master
+    /// key of the secrets.
+    pub(crate) fn key_files(&self) -> Vec<(String, PathBuf)> {
+        let roles = [Role::App, Role::Orchestrator, Role::Controllers, Role::Agents];
+        let mut files: Vec<_> = roles
+            .into_iter()
+            .map(|role| {
+                let (path, _) = self.service(role).key_file(&self.data_dir);
+                (format!("{}.key_file", role.name()), path)
+            })
+            .collect();
+        if let Some(master) = &self.app.master_key_file {
+            files.push(("app.master_key_file".into(), master.clone()));
+        }
+        files
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::invalid("data_dir", "it is empty"));
@@ -197,6 +214,7 @@ const KEYS: &[&str] = &[
     "CONVENE_ORCHESTRATOR__KEY_FILE",
     "CONVENE_ORCHESTRATOR__JWKS",
     "CONVENE_ORCHESTRATOR__JWKS_URL",
+    "CONVENE_CONTROLLERS__DISK_RESERVE_BYTES",
     "CONVENE_CONTROLLERS__LISTEN",
     "CONVENE_CONTROLLERS__URL",
     "CONVENE_CONTROLLERS__KEY_FILE",

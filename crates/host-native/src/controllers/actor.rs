@@ -435,6 +435,7 @@ impl Actor {
             EventKind::MessageEdited(edited) if self.discards() => edited.message_seq,
             EventKind::MessageEdited(_)
             | EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }

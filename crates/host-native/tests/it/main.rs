@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod access;
+mod backup;
 mod chain;
 mod changes;
 mod chat;
@@ -14,6 +15,7 @@ mod crash;
 mod examples;
 mod faults;
 mod frames;
+mod full_disk;
 mod healing;
 mod providers;
 mod sleep;

@@ -64,6 +64,7 @@ impl Committer {
 
     fn work(mut self) {
         let mut linger = Duration::ZERO;
+        let mut rotate_at = self.options.journal_file_bytes;
         while let Some(turn) = self.queue.next_turn(linger) {
             let began = Instant::now();
             let busy = turn.len() >= BUSY_TURN_GROUPS;
@@ -81,11 +82,16 @@ impl Committer {
             };
             linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
-            if self.file.bytes() >= self.options.journal_file_bytes {
+            if self.file.bytes() >= rotate_at {
                 match self.file.rotate() {
-                    Ok(retired) => {
+                    Ok(Ok(retired)) => {
                         self.counters.rotations.fetch_add(1, Ordering::Relaxed);
                         self.inbox.retire(retired);
+                        rotate_at = self.options.journal_file_bytes;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "no new journal file can be begun; this one goes on");
+                        rotate_at += self.options.journal_file_bytes / 4 + 1;
                     }
                     Err(error) => return self.fail(Vec::new(), &error),
                 }

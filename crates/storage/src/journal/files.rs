@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, config::DbConfig, params};
+use rusqlite::{Connection, ErrorCode, config::DbConfig, params};
 
 use crate::{
     journal::row::{self, JournalRow, SCHEMA},
@@ -167,9 +167,26 @@ impl JournalFile {
         self.bytes
     }
 
-    /// Begins the next file and returns the one before.
-    pub(crate) fn rotate(&mut self) -> Result<RetiredFile, StoreError> {
-        let next = create(&self.dir, self.number + 1, self.journal_id, self.next_pos)?;
+    /// Begins the next file and returns the one before. After an error this file goes on, as if the
+    /// next had never been begun.
+    ///
+    /// # Errors
+    /// The outer one is fatal: what there is of the next file could not be removed.
+    pub(crate) fn rotate(&mut self) -> Result<Result<RetiredFile, StoreError>, StoreError> {
+        let next = match create(&self.dir, self.number + 1, self.journal_id, self.next_pos) {
+            Ok(next) => next,
+            Err(error) => {
+                let path = file_path(&self.dir, self.number + 1);
+                match fs::remove_file(&path) {
+                    Ok(()) => {}
+                    Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(stays) => return Err(stays.into()),
+                }
+                remove_companions(&path);
+                File::open(&self.dir)?.sync_all()?;
+                return Ok(Err(error));
+            }
+        };
         let retired = RetiredFile {
             connection: Some(std::mem::replace(&mut self.connection, next.connection)),
             path: file_path(&self.dir, self.number),
@@ -177,7 +194,7 @@ impl JournalFile {
         };
         self.number = next.number;
         self.bytes = 0;
-        Ok(retired)
+        Ok(Ok(retired))
     }
 
     /// Copies the WAL into the file, for a shutdown that leaves nothing to recover.
@@ -238,7 +255,7 @@ fn open_existing(
             row::FORMAT
         )));
     }
-    checkpoint(&connection)?;
+    settle(&connection, &path)?;
     let (id, file, first_pos): (JournalId, i64, i64) =
         connection.query_row("SELECT journal_id, file, first_pos FROM meta", [], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -298,6 +315,27 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Makes what is in a file and its WAL stand, whatever became of the commits that wrote it.
+fn settle(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let busy = match connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+    {
+        // Without room for a checkpoint the WAL itself is synced: it stands just as well.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            tracing::warn!(path = %path.display(), "no room to checkpoint; its WAL stays");
+            let mut wal = path.as_os_str().to_owned();
+            wal.push("-wal");
+            File::open(PathBuf::from(wal))?.sync_all()?;
+            0
+        }
+        found => found?,
+    };
+    if busy != 0 {
+        return Err(StoreError::Failed("another process holds the journal".into()));
+    }
+    Ok(())
+}
+
 fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
     let busy: i64 =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -312,7 +350,7 @@ fn file_path(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// The journal files of a directory, by number.
-fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

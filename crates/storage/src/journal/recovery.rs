@@ -84,7 +84,10 @@ fn check(row: JournalRow, head: Head) -> Pending {
     pending
 }
 
-fn contents(row: &JournalRow, head: Head) -> Result<(Vec<Record>, Vec<PostIndex>), String> {
+pub(crate) fn contents(
+    row: &JournalRow,
+    head: Head,
+) -> Result<(Vec<Record>, Vec<PostIndex>), String> {
     if !row.intact {
         return Err("the checksum is wrong".into());
     }

@@ -14,6 +14,7 @@ use std::{
 use rusqlite::Connection;
 
 use crate::{
+    disk::Disk,
     journal::files::RetiredFile,
     pending::Committed,
     rooms::{
@@ -57,6 +58,7 @@ pub(crate) struct Projector {
     pub(crate) position: u64,
     pub(crate) since_checkpoint: SinceCheckpoint,
     pub(crate) index: IndexState,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) counters: Arc<ProjectorCounters>,
 }
 
@@ -139,6 +141,7 @@ impl Projector {
             if self.inbox.is_stopping() {
                 return false;
             }
+            self.disk.tend();
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY.1);
         }
@@ -217,6 +220,7 @@ impl Projector {
     }
 
     fn clean_up(&mut self, idle: bool) {
+        self.disk.tend();
         for mut file in self.inbox.take_retired() {
             file.close();
             self.retired.push_back(file);

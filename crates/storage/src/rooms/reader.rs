@@ -1,6 +1,10 @@
 //! Reads of a group: the overlay first, then `rooms.db` on a connection of its own.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use convene_model::{
     GroupId, GroupKey, MessageId, Timestamp,
@@ -171,6 +175,21 @@ impl Reader {
         })
     }
 
+    /// See `GroupStore::groups`.
+    pub(crate) fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        let mut groups: BTreeSet<GroupId> = self.overlay.alarms().into_keys().collect();
+        let mut after = Vec::new();
+        loop {
+            let page = self.with_connection(|connection| read_groups(connection, &after))?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.0.to_vec();
+            for (_, group_id) in page {
+                groups.insert(parse_group_id(&group_id)?);
+            }
+        }
+        Ok(groups.into_iter().collect())
+    }
+
     /// See `GroupStore::alarms`.
     pub(crate) fn alarms(&self) -> Result<Vec<(GroupId, Timestamp)>, StoreError> {
         let waiting = self.overlay.alarms();
@@ -181,10 +200,7 @@ impl Reader {
             let Some((last, _, _)) = page.last() else { break };
             after = last.0.to_vec();
             for (_, group_id, at) in page {
-                let id = GroupId::new(&group_id).map_err(|error| {
-                    StoreError::Failed(format!("table groups, column group_id: {error}"))
-                })?;
-                alarms.insert(id, at);
+                alarms.insert(parse_group_id(&group_id)?, at);
             }
         }
         for (id, at) in waiting {
@@ -256,6 +272,11 @@ impl Reader {
     }
 }
 
+fn parse_group_id(group_id: &str) -> Result<GroupId, StoreError> {
+    GroupId::new(group_id)
+        .map_err(|error| StoreError::Failed(format!("table groups, column group_id: {error}")))
+}
+
 /// The chain after `records`.
 fn fold(before: Chain, records: &[Record]) -> Chain {
     records.iter().fold(before, |chain, record| record.chain(&chain))
@@ -273,6 +294,21 @@ fn read_group(
             Ok(GroupRow { head, wake_at: wake_at.map(|at| Timestamp::from_millis(at as u64)) })
         })
         .optional()
+}
+
+fn read_groups(
+    connection: &Connection,
+    after: &[u8],
+) -> Result<Vec<(GroupKey, String)>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT group_key, group_id FROM groups WHERE group_key > ?1 ORDER BY group_key
+             LIMIT ?2",
+        )?
+        .query_map(params![after, MAX_ROWS_PER_READ as i64], |row| {
+            Ok((GroupKey(row.get(0)?), row.get(1)?))
+        })?
+        .collect()
 }
 
 fn read_alarms(

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 2;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.

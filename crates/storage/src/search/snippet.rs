@@ -114,6 +114,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn a_snippet_holds_the_first_hit(text in "(\\PC|[a-c ä\n]){0,400}", at in 0..400_usize) {
             let at = text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);

@@ -115,6 +115,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn words_stand_in_the_text_in_order_and_hold_no_separator(text in "\\PC{0,60}") {
             let mut end = 0;
@@ -129,10 +131,10 @@ mod tests {
         }
 
         #[test]
-        fn folding_what_is_folded_changes_nothing(text in "\\w{0,20}") {
+        fn a_word_by_itself_is_the_same_word(text in "\\PC{0,40}") {
             for word in words(&text) {
-                let again: Vec<_> = words(&word.folded).map(|word| word.folded).collect();
-                prop_assert_eq!(again.concat(), word.folded);
+                let alone: Vec<_> = words(&text[word.range]).map(|word| word.folded).collect();
+                prop_assert_eq!(alone, [word.folded]);
             }
         }
     }

@@ -48,6 +48,31 @@ pub struct Overloaded {
     pub retry_after_ms: u64,
 }
 
+/// Nothing new is taken at the moment; try again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Too much waits already.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// The disk is full.
+    #[error("the disk is full; try again in {retry_after_ms} ms")]
+    DiskFull {
+        /// When it makes sense to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+}
+
+impl NoRoom {
+    /// When it makes sense to try again, in milliseconds.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> u64 {
+        match self {
+            Self::Overloaded(overloaded) => overloaded.retry_after_ms,
+            Self::DiskFull { retry_after_ms } => *retry_after_ms,
+        }
+    }
+}
+
 /// A batch was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitFailed {

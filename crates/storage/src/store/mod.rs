@@ -21,6 +21,8 @@ use convene_model::{
 use parking_lot::Mutex;
 
 use crate::{
+    backup,
+    disk::{self, Disk},
     journal::{
         committer::{CommitCounters, Committer, OnFatal},
         files::{JournalFile, OpenedJournal},
@@ -42,14 +44,14 @@ use crate::{
     search,
 };
 
-use error::{CommitFailed, Overloaded, StoreError};
-use options::{LAG_RETRY_MS, StoreOptions};
+use error::{CommitFailed, NoRoom, Overloaded, StoreError};
+use options::{DISK_RETRY_MS, LAG_RETRY_MS, StoreOptions};
 use types::{
     Batch, FoundMessage, LoadedGroup, PageParts, StoreStats, StoredMessage, StoredReaction,
 };
 
 /// The file with the tables that are read.
-const ROOMS_FILE: &str = "rooms.db";
+pub(crate) const ROOMS_FILE: &str = "rooms.db";
 
 /// All groups of a node: a shared journal, and tables that follow it.
 ///
@@ -70,6 +72,7 @@ struct Inner {
     reader: Reader,
     settled: Arc<Settled>,
     to_keeper: mpsc::Sender<Keep>,
+    disk: Arc<Disk>,
     options: StoreOptions,
     commits: Arc<CommitCounters>,
     projections: Arc<ProjectorCounters>,
@@ -99,6 +102,25 @@ impl GroupStore {
         options: StoreOptions,
         on_fatal: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
+        if backup::is_unadopted(dir) {
+            return Err(StoreError::Refused(format!(
+                "{} is a backup: run `convene journal adopt` before it is served, so that nobody \
+                 takes its numbers for those that came after it was made",
+                dir.display()
+            )));
+        }
+        Self::open_with(dir, options, Arc::new(on_fatal), &Hooks::default())
+    }
+
+    /// The same for a backup that is to be adopted: it is opened although it carries the mark.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_adopt(
+        dir: &Path,
+        options: StoreOptions,
+        on_fatal: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
         Self::open_with(dir, options, Arc::new(on_fatal), &Hooks::default())
     }
 
@@ -108,6 +130,9 @@ impl GroupStore {
         on_fatal: OnFatal,
         hooks: &Hooks,
     ) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir)?;
+        // First of all, since what follows may need the room that the ballast holds.
+        let disk = Arc::new(Disk::open(dir, options.disk_reserve_bytes, hooks.probe()));
         let rooms_path = dir.join(ROOMS_FILE);
         let journal = OpenedJournal::open(dir, !rooms_path.exists())?;
         let rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
@@ -173,6 +198,7 @@ impl GroupStore {
             position,
             since_checkpoint: SinceCheckpoint::default(),
             index,
+            disk: Arc::clone(&disk),
             counters: Arc::clone(&projections),
         };
         let keeper = {
@@ -195,6 +221,7 @@ impl GroupStore {
                 reader,
                 settled,
                 to_keeper,
+                disk,
                 options,
                 commits,
                 projections,
@@ -233,13 +260,17 @@ impl GroupStore {
     /// Whether there is room for more than what must be taken; cheap, for a check before a step.
     ///
     /// # Errors
-    /// [`Overloaded`] when too much waits for the committer or for the projector.
-    pub fn has_room(&self) -> Result<(), Overloaded> {
+    /// [`NoRoom`] when too much waits for the committer or for the projector, or when the disk is
+    /// full.
+    pub fn has_room(&self) -> Result<(), NoRoom> {
         let inner = &self.inner;
+        if !inner.disk.has_room() {
+            return Err(NoRoom::DiskFull { retry_after_ms: DISK_RETRY_MS });
+        }
         inner.queue.has_room()?;
         let behind = inner.overlay.events() >= inner.options.max_lag_events
             || inner.overlay.bytes() >= inner.options.max_lag_bytes;
-        if behind { Err(Overloaded { retry_after_ms: LAG_RETRY_MS }) } else { Ok(()) }
+        if behind { Err(Overloaded { retry_after_ms: LAG_RETRY_MS }.into()) } else { Ok(()) }
     }
 
     /// What a group's controller is rebuilt from: its latest snapshot and all events after it,
@@ -357,6 +388,14 @@ impl GroupStore {
         search::search(&self.inner.reader, &group, request, upto)
     }
 
+    /// All groups that the store has seen, those in quarantine included. Blocks.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.inner.reader.groups()
+    }
+
     /// The groups that want to be woken, and when; those in quarantine are left out. Blocks.
     ///
     /// # Errors
@@ -426,9 +465,22 @@ struct Hooks {
     /// Pages that the journal file may have.
     #[cfg(test)]
     journal_pages: Option<u32>,
+    /// Bytes that count as free on the disk.
+    #[cfg(test)]
+    free: Option<Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Hooks {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "there are no hooks but in tests"))]
+    fn probe(&self) -> Option<disk::Probe> {
+        #[cfg(test)]
+        if let Some(free) = &self.free {
+            let free = Arc::clone(free);
+            return Some(Box::new(move || Ok(free.load(Ordering::Relaxed))));
+        }
+        None
+    }
+
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "there are no hooks but in tests"))]
     fn apply(&self, _file: &JournalFile, _inbox: &Inbox) -> Result<(), StoreError> {
         #[cfg(test)]

@@ -44,6 +44,11 @@ pub const QUEUE_RETRY_MS: u64 = 100;
 /// What a refused caller is told to wait, in milliseconds, when the projector is behind.
 pub const LAG_RETRY_MS: u64 = 500;
 
+/// Bytes that must be free on the disk, or posts are refused.
+pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+/// What a refused caller is told to wait, in milliseconds, when the disk is full.
+pub const DISK_RETRY_MS: u64 = 5_000;
+
 /// Bounds that differ between a small machine, a large one and a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -57,6 +62,8 @@ pub struct StoreOptions {
     pub max_queued_events: u64,
     /// See [`MAX_QUEUED_BYTES`].
     pub max_queued_bytes: u64,
+    /// See [`DISK_RESERVE_BYTES`].
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for StoreOptions {
@@ -67,6 +74,7 @@ impl Default for StoreOptions {
             max_lag_bytes: MAX_LAG_BYTES,
             max_queued_events: MAX_QUEUED_EVENTS,
             max_queued_bytes: MAX_QUEUED_BYTES,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use convene_group_controller::{Address, Found, Input, Post, React, Standing, Target};
 use convene_model::{Code, MessageId, Problem, Ref};
-use convene_storage::{FoundMessage, StoredMessage, StoredReaction};
+use convene_storage::{FoundMessage, NoRoom, StoredMessage, StoredReaction};
 
 use super::Actor;
 use crate::controllers::{inbound::Command, store_problem};
@@ -55,8 +55,12 @@ impl Actor {
     }
 
     fn has_room(&self) -> Result<(), Problem> {
-        self.shared.store.has_room().map_err(|overloaded| {
-            Problem::new(Code::Overloaded).with("retry_after_ms", overloaded.retry_after_ms)
+        self.shared.store.has_room().map_err(|no_room| {
+            let code = match no_room {
+                NoRoom::Overloaded(_) => Code::Overloaded,
+                NoRoom::DiskFull { .. } => Code::StorageFull,
+            };
+            Problem::new(code).with("retry_after_ms", no_room.retry_after_ms())
         })
     }
 

@@ -1,12 +1,16 @@
 //! Bounds, failures and damage.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+    mpsc,
+};
 
 use convene_model::{MessageId, Timestamp};
 use rusqlite::Connection;
 
 use super::{
-    super::{CommitFailed, GroupStore, Hooks, StoreError, StoreOptions},
+    super::{CommitFailed, GroupStore, Hooks, NoRoom, StoreError, StoreOptions},
     open_held, open_held_with,
     support::{Counter, Group, commit, delete, edit, message, open, query},
 };
@@ -56,7 +60,7 @@ fn a_projector_that_stands_still_is_overlaid_until_its_bound_and_recovers() {
         commit(&store, group.post("hi")).unwrap();
     }
     assert_eq!(store.stats().lag_events, 20);
-    assert!(store.has_room().unwrap_err().retry_after_ms > 0);
+    assert!(store.has_room().unwrap_err().retry_after_ms() > 0);
     // What was stepped before anybody asked cannot be taken back, so it is taken.
     commit(&store, group.post("stepped already")).unwrap();
     assert_eq!(store.load(group.key).unwrap().unwrap().records, group.records);
@@ -88,7 +92,7 @@ fn the_lag_is_bounded_in_bytes_too() {
 fn a_failed_commit_acknowledges_nothing_and_leaves_all_or_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fatal = Counter::default();
-    let hooks = Hooks { allowance: None, journal_pages: Some(40) };
+    let hooks = Hooks { journal_pages: Some(40), ..Hooks::default() };
     let on_fatal = {
         let fatal = fatal.clone();
         Arc::new(move |_| {
@@ -135,6 +139,78 @@ fn a_failed_commit_acknowledges_nothing_and_leaves_all_or_nothing() {
         assert_eq!(loaded.last_seq % 3, 0, "no batch is there in part");
         assert_eq!(loaded.records, group.records[..loaded.last_seq as usize]);
     }
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_and_reads_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(u64::MAX / 2));
+    let hooks = Hooks { free: Some(Arc::clone(&free)), ..Hooks::default() };
+    let options = StoreOptions { disk_reserve_bytes: 4000, ..StoreOptions::default() };
+    let on_fatal = || Arc::new(|reason| panic!("fatal: {reason}"));
+    let open = || GroupStore::open_with(dir.path(), options.clone(), on_fatal(), &hooks).unwrap();
+    let mut group = Group::new("g");
+    // How long a look holds is the only thing that this waits for.
+    let refuses = |store: &GroupStore, refused: bool| {
+        while store.has_room().is_err() != refused {
+            std::thread::yield_now();
+        }
+        if refused {
+            assert!(matches!(store.has_room(), Err(NoRoom::DiskFull { retry_after_ms: 1.. })));
+        }
+    };
+    let store = open();
+    refuses(&store, false);
+    commit(&store, group.post("one")).unwrap();
+    assert!(dir.path().join("ballast").exists());
+
+    free.store(10, Ordering::Relaxed);
+    refuses(&store, true);
+    // What was stepped before anybody asked is written all the same, and everything is read.
+    commit(&store, group.post("stepped already")).unwrap();
+    let page = store.history(group.key, query(None, None, 10), group.head()).unwrap();
+    assert_eq!(page, group.page(query(None, None, 10), group.head()));
+    store.close();
+    drop(store);
+
+    let store = open();
+    assert!(!dir.path().join("ballast").exists(), "a start on a full disk takes its room");
+    refuses(&store, true);
+    assert_eq!(store.load(group.key).unwrap().unwrap().records, group.records);
+    free.store(1 << 40, Ordering::Relaxed);
+    refuses(&store, false);
+    commit(&store, group.post("three")).unwrap();
+    assert_eq!(store.load(group.key).unwrap().unwrap().last_seq, 3);
+    store.close();
+    assert!(dir.path().join("ballast").exists());
+}
+
+#[test]
+fn a_journal_file_that_cannot_be_begun_leaves_the_one_before_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { journal_file_bytes: 20_000, ..StoreOptions::default() };
+    let store = open_held_with(&dir, None, options.clone()).unwrap();
+    // SQLite cannot make its WAL where a folder is.
+    let obstacle = dir.path().join("journal-000002.db-wal");
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut group = Group::new("g");
+    for _ in 0..60 {
+        commit(&store, group.post(&"x".repeat(1000))).unwrap();
+    }
+    assert_eq!(store.stats().journal_files, 1);
+    assert!(!dir.path().join("journal-000002.db").exists());
+    std::fs::remove_dir(&obstacle).unwrap();
+    for _ in 0..60 {
+        commit(&store, group.post(&"x".repeat(1000))).unwrap();
+    }
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let later = names.filter_map(|name| name.into_string().ok()).filter(|name| {
+        name.ends_with(".db") && name.as_str() > "journal-000001.db" && name.starts_with("journal-")
+    });
+    assert!(later.count() > 0, "once it is possible the next file is begun");
+    drop(store);
+    let store = open_held_with(&dir, None, options).unwrap();
+    assert_eq!(store.load(group.key).unwrap().unwrap().records, group.records);
 }
 
 #[test]

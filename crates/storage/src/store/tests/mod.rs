@@ -29,7 +29,7 @@ fn open_held_with(
     allowance: Option<usize>,
     options: StoreOptions,
 ) -> Result<GroupStore, StoreError> {
-    let hooks = Hooks { allowance, journal_pages: None };
+    let hooks = Hooks { allowance, ..Hooks::default() };
     let on_fatal = Arc::new(|reason| panic!("fatal: {reason}"));
     GroupStore::open_with(dir.path(), options, on_fatal, &hooks)
 }

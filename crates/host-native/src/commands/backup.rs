@@ -1,0 +1,142 @@
+//! `convene backup`: a copy of the whole data directory, whether a process serves from it or not.
+//!
+//! The groups come first, then the directory, then the workspace: what is newer in the copy may know
+//! of groups that the older part does not have yet, which happens in daily life too, and never the
+//! other way round. Keys and the configuration come along; nobody but the owner can read the copy.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use convene_storage::backup;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::cli::{CliError, DataArgs};
+
+/// `convene backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The directory to make; it must not exist yet
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Makes the copy beside its name and renames it when it is complete.
+pub(crate) fn run(args: BackupArgs) -> Result<(), CliError> {
+    let config_file = args.data.config_file();
+    let config = args.data.load()?;
+    let from = &config.data_dir;
+    if !from.is_dir() {
+        let shown = from.display();
+        return Err(format!("there is no {shown}; say where the data is with --data-dir").into());
+    }
+    let to = &args.to;
+    if to.exists() {
+        return Err(
+            format!("{} exists already; a backup makes its own folder", to.display()).into()
+        );
+    }
+    let name = to.file_name().ok_or("--to names no folder")?;
+    let mut partial_name = name.to_owned();
+    partial_name.push(".partial");
+    let partial = to.with_file_name(partial_name);
+    if partial.exists() {
+        let shown = partial.display();
+        return Err(format!("{shown} is left from a backup that broke off; remove it").into());
+    }
+    make_dir(&partial)?;
+    let copied = copy(from, config_file.as_deref(), &partial);
+    let bytes = match copied {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            // Half a backup is of no use, and it may be what filled the disk.
+            if let Err(stays) = fs::remove_dir_all(&partial) {
+                eprintln!("convene: {} stays: {stays}", partial.display());
+            }
+            return Err(error);
+        }
+    };
+    fs::rename(&partial, to)?;
+    sync_dir(to.parent().filter(|parent| !parent.as_os_str().is_empty()))?;
+    println!("Backed up {} to {}.", HumanBytes(bytes), to.display());
+    for (key, path) in config.key_files() {
+        if !path.starts_with(from) {
+            println!("Not in it, since it lies elsewhere: {} ({key}).", path.display());
+        }
+    }
+    println!(
+        "To restore it, copy it, run `convene journal adopt --data-dir COPY`, then serve from it."
+    );
+    Ok(())
+}
+
+/// Copies everything; returns how much it was.
+fn copy(from: &Path, config_file: Option<&Path>, to: &Path) -> Result<u64, CliError> {
+    let groups = from.join("groups");
+    let databases = ["infra.db", "workspace.db"].map(|name| (from.join(name), to.join(name)));
+    let databases = databases.into_iter().filter(|(path, _)| path.is_file());
+    let databases: Vec<_> = databases.collect();
+    let mut size: u64 = databases.iter().map(|(path, _)| backup::size_of_database(path)).sum();
+    if groups.is_dir() {
+        size += backup::size_of_groups(&groups)?;
+    }
+    let bar = progress_bar(size, "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
+    let mut progress = |bytes| bar.inc(bytes);
+    if groups.is_dir() {
+        make_dir(&to.join("groups"))?;
+        backup::copy_groups(&groups, &to.join("groups"), &mut progress)?;
+    }
+    for (source, target) in &databases {
+        backup::copy_database(source, target, &mut progress)?;
+    }
+    let mut bytes = bar.position();
+    bar.finish_and_clear();
+    let keys = from.join("keys");
+    if keys.is_dir() {
+        make_dir(&to.join("keys"))?;
+        for entry in fs::read_dir(&keys)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                bytes += copy_file(&entry.path(), &to.join("keys").join(entry.file_name()))?;
+            }
+        }
+        sync_dir(Some(&to.join("keys")))?;
+    }
+    if let Some(file) = config_file {
+        bytes += copy_file(file, &to.join("convene.toml"))?;
+    }
+    sync_dir(Some(to))?;
+    Ok(bytes)
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+pub(super) fn progress_bar(size: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(size);
+    // A template that cannot be read would show the plain bar.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
+    let bytes = fs::read(from)?;
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(to)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    Ok(bytes.len() as u64)
+}
+
+fn sync_dir(dir: Option<&Path>) -> io::Result<()> {
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+}
