@@ -155,8 +155,12 @@ fn trial_in(image: &Path) -> Result<()> {
         eprintln!("only root can try the image: that is left to whoever builds it");
         return Ok(());
     }
+    // By its full path, for it is started in an empty environment.
+    let chroot = [process::find("chroot"), Some(PathBuf::from("/usr/sbin/chroot"))];
+    let chroot = chroot.into_iter().flatten().find(|file| file.is_file());
+    let chroot = chroot.ok_or_else(|| Failure::new("there is no chroot on this machine"))?;
     let inside = || {
-        let mut command = Command::new("chroot");
+        let mut command = Command::new(&chroot);
         command.arg(format!("--userspec={IMAGE_USER}:{IMAGE_USER}")).arg(image);
         command.arg("/usr/bin/convene");
         command
