@@ -86,7 +86,6 @@ pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>
     const FIND: &str = "SELECT u.user_id, u.email, u.name, t.token_id, t.last_used_at, t.expires_at
         FROM api_tokens t JOIN users u ON u.user_id = t.user_id
         WHERE t.token_hash = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)";
-    const TOUCH: &str = "UPDATE api_tokens SET last_used_at = $2 WHERE token_id = $1";
     if !token.starts_with(PREFIX) {
         return Ok(None);
     }
@@ -98,7 +97,7 @@ pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>
     let token_id: String = row.get("token_id")?;
     let noted = rows::maybe_time(row, "last_used_at")?;
     if noted.is_none_or(|noted| now.since(noted) >= LAST_USED_PRECISION) {
-        state.db.execute(Statement::new(TOUCH, params![&token_id, now.millis()])).await?;
+        state.touches.note(state, &token_id, now);
     }
     let expires_at = rows::maybe_time(row, "expires_at")?;
     Ok(Some(Caller { user, credential: Credential::Bearer { token_id }, expires_at }))

@@ -16,6 +16,7 @@ pub mod recovery;
 pub mod sessions;
 mod signing_in;
 pub(crate) mod tokens;
+pub(crate) mod touches;
 
 use axum::{
     Router,

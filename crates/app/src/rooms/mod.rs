@@ -15,6 +15,7 @@ mod doors;
 pub mod fanout;
 mod figures;
 mod html;
+mod inbox;
 pub mod outbound;
 mod raw;
 mod reader;

@@ -10,13 +10,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::outbound::{Outbound, Sent};
+use super::{
+    inbox::Boundary,
+    outbound::{Outbound, Sent},
+};
 
 /// The reading side of a client's socket.
 pub(crate) struct Reader {
@@ -26,6 +29,8 @@ pub(crate) struct Reader {
     outbound: Arc<Outbound>,
     /// What the library wrote since the last flush, which is at the end of a frame.
     written: Vec<u8>,
+    /// Where what was read so far ends.
+    boundary: Boundary,
 }
 
 impl Reader {
@@ -33,7 +38,17 @@ impl Reader {
         // Copied, for the buffer that the request was read into is many times as large as what is
         // mostly in it: nothing.
         let first = Bytes::copy_from_slice(first);
-        Self { first, stream, outbound, written: Vec::new() }
+        Self { first, stream, outbound, written: Vec::new(), boundary: Boundary::default() }
+    }
+
+    /// Whether everything that was read were whole messages.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.first.is_empty() && self.boundary.is_between_messages()
+    }
+
+    /// Waits until there is something to read, the end included.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx).map(drop)
     }
 }
 
@@ -45,19 +60,22 @@ impl AsyncRead for Reader {
     ) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let len = self.first.len().min(buffer.remaining());
-            buffer.put_slice(&self.first[..len]);
-            self.first.advance(len);
+            let read = self.first.split_to(len);
+            buffer.put_slice(&read);
+            self.boundary.pass(&read);
             if self.first.is_empty() {
                 self.first = Bytes::new();
             }
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             // Into memory that nobody has touched: an idle client's buffer costs no more than the
             // few bytes that were ever read.
             match self.stream.try_read_buf(buffer) {
                 Ok(_) => {
+                    self.boundary.pass(&buffer.filled()[before..]);
                     self.outbound.hear();
                     return Poll::Ready(Ok(()));
                 }

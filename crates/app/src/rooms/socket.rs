@@ -10,17 +10,17 @@ use convene_model::{
     frame::{self, BadFrame, ClientFrame, GroupFrame},
     limits::MAX_FRAME_BYTES,
 };
-use futures_util::StreamExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio::{
     net::TcpStream,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_websockets::{Error, Limits, Message, ServerBuilder, proto::ProtocolError};
+use tokio_websockets::{Error, Message, proto::ProtocolError};
 
 use super::{
     doors::{Open, Proof},
+    inbox::Inbox,
     outbound::Outbound,
     reader::Reader,
     room::Command,
@@ -95,8 +95,7 @@ async fn read(
     outbound: &Arc<Outbound>,
     reader: Reader,
 ) -> CloseCode {
-    let limits = Limits::default().max_payload_len(Some(MAX_FRAME_BYTES));
-    let mut messages = ServerBuilder::new().limits(limits).serve(reader);
+    let mut inbox = Inbox::new(reader);
     let mut ended = pin!(outbound.ended());
     let mut pings = tokio::time::interval(shared.tuning.ping_every);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,7 +105,7 @@ async fn read(
     let commands = &seat.room().commands;
     loop {
         let message = tokio::select! {
-            message = messages.next() => message,
+            message = inbox.next() => message,
             () = &mut ended => return CloseCode::Normal,
             now = pings.tick() => {
                 if outbound.take_heard() {
@@ -174,13 +173,22 @@ fn refuse(outbound: &Arc<Outbound>, bad: BadFrame) {
 
 /// Reads to the end, so that the close frame is not lost by a reset for unread bytes.
 async fn discard(stream: &TcpStream) {
-    let mut scratch = [0; 4096];
     while stream.readable().await.is_ok() {
+        if !discard_what_waits(stream) {
+            return;
+        }
+    }
+}
+
+/// Reads what is there; `false` at the end. Not within the future, which every socket has from its
+/// beginning: the scratch space would be a part of it.
+fn discard_what_waits(stream: &TcpStream) -> bool {
+    let mut scratch = [0; 4096];
+    loop {
         match stream.try_read(&mut scratch) {
-            Ok(0) => return,
+            Ok(0) => return false,
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
         }
     }
 }
