@@ -20,6 +20,7 @@ pub(super) struct Server {
     data: PathBuf,
     pub(super) address: SocketAddr,
     child: Option<Child>,
+    env: &'static [(&'static str, &'static str)],
 }
 
 /// A group with people who may open it.
@@ -31,8 +32,12 @@ pub(super) struct World {
 }
 
 impl Server {
-    /// Starts on a fresh data directory below `dir`.
-    pub(super) fn start(dir: &Path, name: &str) -> Result<Self, CliError> {
+    /// Starts on a fresh data directory below `dir`, with these variables in its environment.
+    pub(super) fn start(
+        dir: &Path,
+        name: &str,
+        env: &'static [(&'static str, &'static str)],
+    ) -> Result<Self, CliError> {
         // The first installation in this process holds, whoever makes it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let data = dir.join(name);
@@ -41,7 +46,7 @@ impl Server {
         }
         std::fs::create_dir_all(dir)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let mut server = Self { data, address, child: None };
+        let mut server = Self { data, address, child: None, env };
         server.restart()?;
         Ok(server)
     }
@@ -53,6 +58,7 @@ impl Server {
             .args(["serve", "--listen", &self.address.to_string(), "--data-dir"])
             .arg(&self.data)
             .env("CONVENE_LOG__LEVEL", "warn")
+            .envs(self.env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod bench;
 mod chain;
 mod changes;
 mod chat;

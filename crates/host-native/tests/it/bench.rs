@@ -1,0 +1,27 @@
+//! The figures of `convene bench` that take a server of their own can be measured.
+
+use serde_json::Value;
+use tokio::process::Command;
+
+#[tokio::test]
+async fn figures_about_many_clients_are_measured_beside_their_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["idle_socket_bytes", "reconnect_storm"] {
+        let file = dir.path().join(format!("{name}.json"));
+        let done = Command::new(env!("CARGO_BIN_EXE_convene"))
+            .args(["bench", "--only", name, "--clients", "40", "--dir"])
+            .arg(dir.path().join("bench"))
+            .arg("--json")
+            .arg(&file)
+            .current_dir(dir.path())
+            .output()
+            .await
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let figures: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert!(figures[name]["limit"].as_f64().unwrap() > 0.0, "{figures}");
+        // So few sockets may fit into memory that is there already; clients always take time.
+        assert!(figures[name]["value"].as_f64().unwrap() >= 0.0, "{figures}");
+        assert_eq!(figures.as_object().unwrap().len(), 1, "{figures}");
+    }
+}
