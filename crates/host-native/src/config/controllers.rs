@@ -32,6 +32,7 @@ pub struct ControllersConfig {
 impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
             listen: None,
             url: None,
             key_file: None,
@@ -47,18 +48,5 @@ impl ControllersConfig {
     #[must_use]
     pub fn idle_after(&self) -> Duration {
         Duration::from_secs(self.idle_after_secs.clamp(1, MAX_IDLE_AFTER_SECS))
-    }
-}
-
-impl Default for ControllersConfig {
-    fn default() -> Self {
-        Self {
-            disk_reserve_bytes: DISK_RESERVE_BYTES,
-            listen: None,
-            url: None,
-            key_file: None,
-            jwks: None,
-            jwks_url: None,
-        }
     }
 }
