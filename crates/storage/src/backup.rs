@@ -61,24 +61,41 @@ pub fn copy_groups(from: &Path, to: &Path, progress: Progress<'_>) -> Result<(),
     let rooms = open_source(&from.join(ROOMS_FILE))?;
     // As long as this transaction lasts, no checkpoint of `rooms.db` completes, so no journal file
     // is removed that has what comes after it.
-    rooms.execute_batch("BEGIN; SELECT pos FROM position;")?;
+    rooms.execute_batch("BEGIN")?;
+    let position: i64 = rooms.query_row("SELECT pos FROM position", [], |row| row.get(0))?;
     copy(&rooms, &to.join(ROOMS_FILE), progress)?;
-    for (_, path) in files::list(from)? {
+    let mut reaches_back = false;
+    // The newest first: an old one that `rooms.db` covers may go at any moment, so none is touched.
+    for (_, path) in files::list(from)?.into_iter().rev() {
         let name =
             path.file_name().ok_or_else(|| StoreError::Failed("a file without name".into()))?;
         let journal = open_source(&path)?;
-        let begun: bool = journal.query_row(
-            "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'",
-            [],
-            |row| row.get(0),
-        )?;
-        if begun {
-            copy(&journal, &to.join(name), progress)?;
+        journal.execute_batch("BEGIN")?;
+        let Some(first_pos) = first_pos(&journal)? else { continue };
+        copy(&journal, &to.join(name), progress)?;
+        if first_pos <= position + 1 {
+            reaches_back = true;
+            break;
         }
+    }
+    if !reaches_back {
+        return Err(StoreError::Failed(format!("the journal has no row {}", position + 1)));
     }
     rooms.execute_batch("COMMIT")?;
     File::open(to)?.sync_all()?;
     Ok(())
+}
+
+/// The first row that a journal file may have; `None` when it was not begun yet.
+fn first_pos(journal: &Connection) -> Result<Option<i64>, rusqlite::Error> {
+    let begun: bool =
+        journal.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |row| {
+            row.get(0)
+        })?;
+    if !begun {
+        return Ok(None);
+    }
+    journal.query_row("SELECT first_pos FROM meta", [], |row| row.get(0)).map(Some)
 }
 
 /// Copies one database as it is at the moment, whether others write to it or not.
