@@ -89,6 +89,15 @@ impl Host {
         until(&mut link, |frame| frame["type"] == "attached").await.map(|_| link)
     }
 
+    /// Attaches to a group that may fall asleep between the opening of the link and the attach.
+    async fn attach_awake(&self, group: &GroupId) -> GroupLink {
+        loop {
+            if let Some(link) = self.attach(group).await {
+                return link;
+            }
+        }
+    }
+
     async fn asleep(&self) {
         while self.controllers.awake() > 0 {
             sleep(Duration::from_millis(1)).await;
@@ -143,7 +152,7 @@ async fn a_group_sleeps_when_its_last_user_is_gone_and_wakes_with_everything() {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::start(dir.path(), SOON);
     host.init(&group(1)).await;
-    let mut link = host.attach(&group(1)).await.unwrap();
+    let mut link = host.attach_awake(&group(1)).await;
     let first = say(&mut link, "m1").await.unwrap();
     sleep(IN_VAIN).await;
     assert_eq!(host.controllers.awake(), 1, "somebody is attached");
@@ -155,7 +164,7 @@ async fn a_group_sleeps_when_its_last_user_is_gone_and_wakes_with_everything() {
     let loaded = host.store.load(group(1).key()).unwrap().unwrap();
     assert!(loaded.records.is_empty(), "the snapshot has it all: {:?}", loaded.records);
 
-    let mut link = host.attach(&group(1)).await.unwrap();
+    let mut link = host.attach_awake(&group(1)).await;
     assert_eq!(say(&mut link, "m1").await, Some(first));
     assert_eq!(say(&mut link, "m2").await, Some(first + 1));
     assert_eq!(host.messages(&group(1)).await.len(), 2);
@@ -180,7 +189,7 @@ async fn many(groups: usize) {
     for index in 0..groups {
         host.init(&group(index)).await;
         if index % 10 == 0 {
-            let mut link = host.attach(&group(index)).await.unwrap();
+            let mut link = host.attach_awake(&group(index)).await;
             say(&mut link, "m").await.unwrap();
         }
     }
@@ -426,7 +435,7 @@ async fn the_orchestrator_is_told_until_it_listens_and_no_group_waits_for_it() {
     told.until_last("g1", "idle").await;
     assert_eq!(told.words.lock().len(), 1, "what is out of date is not said");
 
-    let link = host.attach(&group(1)).await.unwrap();
+    let link = host.attach_awake(&group(1)).await;
     told.until_last("g1", "active").await;
     drop(link);
     told.until_last("g1", "idle").await;
@@ -502,7 +511,7 @@ async fn the_directory_shows_who_sleeps() {
     let refused = call("POST", "/infra/groups", activate("g2")).await.unwrap_err();
     assert_eq!(refused.code.as_str(), "active_group_limit_exceeded", "it counts all the same");
 
-    let link = host.attach(&group(1)).await.unwrap();
+    let link = host.attach_awake(&group(1)).await;
     let active = until("active").await;
     assert_eq!(active["idle_at"], Value::Null, "{active}");
     assert!(active["last_active"].as_u64() >= idle["idle_at"].as_u64(), "{active}");
