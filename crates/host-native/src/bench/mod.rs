@@ -3,8 +3,10 @@
 
 mod client;
 mod fanout;
+mod groups;
 mod history;
 mod idle_sockets;
+mod memory;
 mod posts;
 mod raw_rows;
 mod reconnect_storm;
@@ -87,12 +89,12 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let slice = Duration::from_secs_f64(args.slice.clamp(0.1, 60.0));
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.starts_with(only));
     let mut figures = BTreeMap::new();
-    println!("{:<20} {:>12} {:>12} {:>7}  unit", "figure", "value", "limit", "ratio");
+    println!("{:<22} {:>12} {:>12} {:>7}  unit", "figure", "value", "limit", "ratio");
     let mut report = |name: &'static str, figure: Figure| {
         let extra: Vec<String> =
             figure.extra.iter().map(|(key, value)| format!("{key} {value:.2}")).collect();
         println!(
-            "{name:<20} {:>12.0} {:>12.0} {:>7.2}  {}  {}",
+            "{name:<22} {:>12.0} {:>12.0} {:>7.2}  {}  {}",
             figure.value,
             figure.limit,
             figure.ratio,
@@ -114,6 +116,22 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     {
         if wanted(name) {
             report(name, fanout::measure(sockets, in_flight, slice, SLICES)?);
+        }
+    }
+    if wanted("ack_lone_p50") {
+        report("ack_lone_p50", groups::lone_post(&args.dir, slice, SLICES)?);
+    }
+    if wanted("idle_group_bytes") {
+        report("idle_group_bytes", groups::idle_bytes(&args.dir)?);
+    }
+    if wanted("hibernated_group_bytes") {
+        report("hibernated_group_bytes", groups::hibernated_bytes(&args.dir)?);
+    }
+    if wanted("wake_p50") || wanted("wake_p99") {
+        for (name, figure) in groups::wake(&args.dir)? {
+            if wanted(name) {
+                report(name, figure);
+            }
         }
     }
     if wanted("idle_socket_bytes") {

@@ -48,7 +48,7 @@ pub(super) fn measure(
             dir,
             run.batch.round() as usize,
             groups,
-            run.row_bytes,
+            ROW_BYTES,
             slice,
         )?;
         measured.push((run.per_second, limit));
@@ -68,7 +68,6 @@ pub(super) fn measure(
 struct Run {
     per_second: f64,
     batch: f64,
-    row_bytes: usize,
     lag_events: f64,
     latency: Histogram<u64>,
 }
@@ -85,18 +84,7 @@ async fn posts(
         eprintln!("convene: {why}");
         std::process::exit(crate::serve::EXIT_OUTCOME_UNKNOWN);
     })?;
-    let controllers = Controllers::new(
-        store.clone(),
-        ControllersConfig {
-            signer: Signer::new(
-                SigningKey::from_seed(service::CONTROLLERS, &[2; 32]),
-                clock::system(),
-            ),
-            orchestrator_keys: TrustedKeys::of(key.issuer(), &key.jwks())?,
-            agents: Hop::in_process(Router::new()),
-            idle_after: Duration::from_secs(3600),
-        },
-    );
+    let controllers = controllers(&store, &key, Duration::from_secs(86_400))?;
     let mut links = Vec::with_capacity(groups);
     for index in 0..groups {
         links.push(attach(&controllers, &orchestrator, index).await?);
@@ -133,13 +121,11 @@ async fn posts(
     let after = store.stats();
     let commits = (after.commits - before.commits).max(1);
     let events = (after.events - before.events).max(1);
-    let row_bytes = TEXT_BYTES + FRAME_OVERHEAD_BYTES;
     controllers.shutdown().await;
     tokio::task::spawn_blocking(move || store.close()).await?;
     Ok(Run {
         per_second: posted as f64 / seconds,
         batch: events as f64 / commits as f64,
-        row_bytes,
         lag_events: after.lag_events as f64,
         latency,
     })
@@ -147,17 +133,50 @@ async fn posts(
 
 /// What a stored event has beside its text, with ids of this measurement's length.
 const FRAME_OVERHEAD_BYTES: usize = 215;
+/// Bytes of a row as the measured posts make it.
+pub(super) const ROW_BYTES: usize = TEXT_BYTES + FRAME_OVERHEAD_BYTES;
 
-async fn attach(
+/// Controllers that trust `orchestrator` and have nobody else.
+pub(super) fn controllers(
+    store: &GroupStore,
+    orchestrator: &SigningKey,
+    idle_after: Duration,
+) -> Result<Controllers, CliError> {
+    let own = SigningKey::from_seed(service::CONTROLLERS, &[2; 32]);
+    let config = ControllersConfig {
+        signer: Signer::new(own, clock::system()),
+        orchestrator_keys: TrustedKeys::of(orchestrator.issuer(), &orchestrator.jwks())?,
+        agents: Hop::in_process(Router::new()),
+        idle_after,
+    };
+    Ok(Controllers::new(store.clone(), config))
+}
+
+/// Brings the group with this number to life.
+pub(super) async fn init(controllers: &Controllers, index: usize) -> Result<GroupId, CliError> {
+    let group_id = GroupId::new(format!("group-{index}"))?;
+    let org_id = OrgId::new("org")?;
+    let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1 };
+    controllers.init(&group_id, request).await.map_err(|problem| problem.title)?;
+    Ok(group_id)
+}
+
+/// Posts and waits for the durable answer.
+pub(super) async fn say(link: &mut GroupLink, index: usize, count: u64) -> Result<(), CliError> {
+    let text = "y".repeat(TEXT_BYTES);
+    link.tx.send(post(index, count, &text)).await?;
+    while !is_ok(&link.rx.recv().await.ok_or("the upstream ended")?)? {}
+    Ok(())
+}
+
+/// Brings a group to life and attaches the connection `c` to it.
+pub(super) async fn attach(
     controllers: &Controllers,
     orchestrator: &Signer,
     index: usize,
 ) -> Result<GroupLink, CliError> {
-    let group_id = GroupId::new(format!("group-{index}"))?;
+    let group_id = init(controllers, index).await?;
     let org_id = OrgId::new("org")?;
-    let request =
-        InitRequest { org_id: org_id.clone(), history_mode: HistoryMode::Internal, epoch: 1 };
-    controllers.init(&group_id, request).await.map_err(|problem| problem.title)?;
     let mut link = controllers.open(&group_id).await.map_err(|problem| problem.title)?;
     let token = orchestrator.mint(
         service::CONTROLLERS,

@@ -83,10 +83,7 @@ impl Server {
     /// Bytes of its memory that no file stands behind.
     pub(super) fn anonymous_memory(&self) -> Result<u64, CliError> {
         let pid = self.child.as_ref().ok_or("the process does not run")?.id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no RssAnon")?;
-        Ok(kib.parse::<u64>()? * 1024)
+        super::memory::anonymous(pid)
     }
 
     /// Makes a workspace with an open group and so many people in it, and restarts.
