@@ -31,25 +31,26 @@ pub(crate) fn detail(
     }
     let mut found = reactions::of_messages(&view, seq, seq)?;
     message.reactions = reactions::listed(found.remove(&seq).unwrap_or_default());
-    let revisions = match view.policy()? {
-        RevisionPolicy::Discard => Vec::new(),
-        RevisionPolicy::Keep => view.former_texts(seq)?,
-    };
+    let revisions = view.former_texts(seq)?;
     Ok(Some(MessageDetail { message, revisions }))
 }
 
 impl View<'_> {
-    /// What becomes of former texts.
-    fn policy(&self) -> Result<RevisionPolicy, StoreError> {
-        let policies = self.waiting.iter().rev().flat_map(|batch| batch.policies.iter().rev());
-        let mut seen = policies.filter(|(seq, _)| *seq <= self.upto);
-        if let Some((_, policy)) = seen.next() {
-            return Ok(*policy);
-        }
-        let discards = self
+    /// Before which event a text that was replaced is gone: the end of the last time in which such
+    /// texts were discarded, although what is projected may not show it yet.
+    fn discarded_before(&self) -> Result<u64, StoreError> {
+        let mut discards = self
             .reader
             .checked(self.key, |connection, key| Ok(schema::discards(connection, key)?))?;
-        Ok(if discards { RevisionPolicy::Discard } else { RevisionPolicy::Keep })
+        let mut before = 0;
+        let policies = self.waiting.iter().flat_map(|batch| &batch.policies);
+        for (seq, policy) in policies.filter(|(seq, _)| *seq <= self.upto) {
+            if discards {
+                before = *seq;
+            }
+            discards = *policy == RevisionPolicy::Discard;
+        }
+        Ok(if discards { u64::MAX } else { before })
     }
 
     /// The texts that edits replaced and that are still there, oldest first.
@@ -63,10 +64,11 @@ impl View<'_> {
         edits.push(message_seq);
         edits.sort_unstable();
         edits.dedup();
-        // The last one is the current text.
-        edits.pop();
+        let gone = self.discarded_before()?;
+        // The last one is the current text: nothing replaced it.
+        let replaced = edits.windows(2).filter(|pair| pair[1] >= gone).map(|pair| pair[0]);
         let mut revisions = Vec::new();
-        for seq in edits.into_iter().rev().take(MAX_REVISIONS_LISTED) {
+        for seq in replaced.rev().take(MAX_REVISIONS_LISTED) {
             let record = self.record(seq)?;
             if record.erased.is_some() {
                 continue;
