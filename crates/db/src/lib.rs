@@ -1,13 +1,14 @@
-//! The database port: statements, rows, guarded batches and migrations.
+//! The database port: statements, rows, guarded batches, migrations and leader leases.
 //!
 //! The App and the Orchestrator keep their SQL and hand it to a [`Database`]; the backends that run
 //! it live in `convene-storage`. Owns the shapes only: it never opens a database, and it knows no
-//! table of anybody.
+//! table of anybody but that of the leases.
 //!
 //! SQL is written once, in the common subset of SQLite and PostgreSQL: parameters are `$1`, `$2`, …;
 //! integers (`BIGINT`) for times in milliseconds, counts and flags; `TEXT` for JSON; no arrays, no
 //! locking clauses. `ON CONFLICT … DO UPDATE … RETURNING` and `IS NOT DISTINCT FROM` work in both.
 
+mod lease;
 mod row;
 mod statement;
 mod value;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use lease::{LEASES_TABLE, Lease, leader};
 pub use row::{FromValue, Row};
 pub use statement::Statement;
 pub use value::Value;

@@ -5,17 +5,19 @@
 //! Only the transaction that gives a group a record changes its organization's count: active and
 //! idle groups both count, so going to sleep and waking change nothing.
 
-use convene_db::{Db, DbError, Migration, Row, Statement, params};
+use convene_db::{Db, DbError, LEASES_TABLE, Migration, Row, Statement, params};
 use convene_model::{
     GroupId, OrgId, Timestamp, UserId,
     infra::{GroupStatus, HistoryMode, RoutingRecord},
 };
 
 /// The directory's schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "directory",
-    sql: "
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "directory", sql: DIRECTORY },
+    Migration { version: 2, name: "leases", sql: LEASES_TABLE },
+];
+
+const DIRECTORY: &str = "
 CREATE TABLE org_owners (
     org_id TEXT NOT NULL PRIMARY KEY,
     issuer TEXT NOT NULL,
@@ -58,8 +60,7 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (issuer, method, path, idempotency_key)
 );
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (claimed_at);
-",
-}];
+";
 
 /// The epoch of a group that was just activated for the first time.
 const FIRST_EPOCH: u64 = 1;

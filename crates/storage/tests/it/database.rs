@@ -1,6 +1,9 @@
 //! What every backend of the database port must do; each test takes `&dyn Database`.
 
-use convene_db::{Database, DbError, Migration, Statement, params};
+use std::time::Duration;
+
+use convene_db::{Database, DbError, LEASES_TABLE, Migration, Statement, leader, params};
+use convene_model::Timestamp;
 use convene_storage::SqliteDatabase;
 
 const SCHEMA: &[Migration] = &[
@@ -53,6 +56,10 @@ conformance!(
     migrations_run_once_and_a_changed_one_is_refused,
     a_failing_migration_leaves_nothing_behind,
     wrong_sql_and_wrong_parameters_are_errors,
+    a_lease_has_one_holder_at_a_time,
+    of_many_who_want_a_lease_at_once_one_gets_it,
+    a_holder_that_stalled_can_do_nothing_under_its_old_lease,
+    a_lease_that_is_given_up_is_free_at_once,
 );
 
 fn insert(id: &str, email: &str) -> Statement {
@@ -298,6 +305,69 @@ async fn wrong_sql_and_wrong_parameters_are_errors(db: &dyn Database) {
         assert!(matches!(db.execute(statement.clone()).await, Err(DbError::Other(_))));
         assert!(matches!(db.batch(vec![statement]).await, Err(DbError::Other(_))));
     }
+}
+
+const LEASES: &[Migration] = &[Migration { version: 1, name: "leases", sql: LEASES_TABLE }];
+const TTL: Duration = Duration::from_secs(30);
+
+/// A moment of the tests' clock, in seconds.
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + seconds)
+}
+
+async fn a_lease_has_one_holder_at_a_time(db: &dyn Database) {
+    db.migrate(LEASES).await.unwrap();
+    let first = leader(db, "sweep", "a", at(0), TTL).await.unwrap().unwrap();
+    assert_eq!((first.term, first.expires_at), (1, at(30)));
+    assert_eq!(leader(db, "sweep", "b", at(29), TTL).await.unwrap(), None);
+    assert!(leader(db, "other work", "b", at(29), TTL).await.unwrap().is_some());
+    let renewed = leader(db, "sweep", "a", at(20), TTL).await.unwrap().unwrap();
+    assert_eq!((renewed.term, renewed.expires_at), (1, at(50)));
+    assert_eq!(leader(db, "sweep", "b", at(49), TTL).await.unwrap(), None);
+    let taken = leader(db, "sweep", "b", at(50), TTL).await.unwrap().unwrap();
+    assert_eq!(taken.term, 2, "another holder is another term");
+    assert_eq!(leader(db, "sweep", "a", at(51), TTL).await.unwrap(), None);
+    let late = leader(db, "sweep", "b", at(80), TTL).await.unwrap().unwrap();
+    assert_eq!(late.term, 3, "a lease that had run out begins anew, whoever had it");
+}
+
+async fn of_many_who_want_a_lease_at_once_one_gets_it(db: &dyn Database) {
+    db.migrate(LEASES).await.unwrap();
+    for round in 0..5 {
+        let wanting = (0..16).map(|i| {
+            Box::pin(async move {
+                leader(db, "sweep", &format!("{round}-{i}"), at(round * 60), TTL).await.unwrap()
+            })
+        });
+        let got: Vec<_> = join_all(wanting.collect()).await.into_iter().flatten().collect();
+        assert_eq!(got.len(), 1, "round {round}: {got:?}");
+        assert_eq!(got[0].term, round + 1);
+    }
+}
+
+async fn a_holder_that_stalled_can_do_nothing_under_its_old_lease(db: &dyn Database) {
+    db.migrate(SCHEMA).await.unwrap();
+    let leases = [SCHEMA[0], SCHEMA[1], Migration { version: 3, ..LEASES[0] }];
+    db.migrate(&leases).await.unwrap();
+    let stalled = leader(db, "sweep", "a", at(0), TTL).await.unwrap().unwrap();
+    db.batch(vec![stalled.guard(at(29)), insert("a", "a@x")]).await.unwrap();
+    let late = db.batch(vec![stalled.guard(at(30)), insert("b", "b@x")]).await;
+    assert_eq!(late, Err(DbError::Unmet { index: 0 }), "it has run out");
+    let next = leader(db, "sweep", "b", at(31), TTL).await.unwrap().unwrap();
+    // The stalled holder's clock stands where it was, and it still believes in its lease.
+    let late = db.batch(vec![stalled.guard(at(1)), insert("b", "b@x")]).await;
+    assert_eq!(late, Err(DbError::Unmet { index: 0 }));
+    stalled.resign(db).await.unwrap();
+    db.batch(vec![next.guard(at(32)), insert("c", "c@x")]).await.unwrap();
+    assert_eq!(count(db).await, 2);
+}
+
+async fn a_lease_that_is_given_up_is_free_at_once(db: &dyn Database) {
+    db.migrate(LEASES).await.unwrap();
+    let held = leader(db, "sweep", "a", at(0), TTL).await.unwrap().unwrap();
+    held.resign(db).await.unwrap();
+    let next = leader(db, "sweep", "b", at(1), TTL).await.unwrap().unwrap();
+    assert_eq!(next.term, 2);
 }
 
 #[tokio::test]
