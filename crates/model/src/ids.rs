@@ -135,6 +135,14 @@ id!(
     /// mistakes reused numbers for their own.
     HistoryId
 );
+id!(
+    /// One attempt to archive a group: what it was frozen for.
+    ArchiveId
+);
+id!(
+    /// One attempt to bring an archived group back.
+    ImportId
+);
 
 impl GroupId {
     /// The id of the group's controller: 64 hexadecimal digits, derived from the group's id alone,

@@ -4,6 +4,7 @@
 //! never reads a clock and never draws randomness: time and `jti` values are passed in.
 
 pub mod agents;
+pub mod archive;
 pub mod claims;
 pub mod event;
 pub mod frame;
@@ -21,8 +22,8 @@ pub mod time;
 pub mod token;
 
 pub use ids::{
-    AgentId, ConnId, GroupId, GroupKey, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId,
-    UpstreamId, UserId,
+    AgentId, ArchiveId, ConnId, GroupId, GroupKey, HistoryId, ImportId, MessageId, OrgId,
+    ParticipantId, Ref, RunId, UpstreamId, UserId,
 };
 pub use problem::{Code, Problem};
 pub use role::Role;

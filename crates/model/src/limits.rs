@@ -93,3 +93,13 @@ pub const SERVICE_TOKEN_TTL: Duration = Duration::from_secs(60);
 pub const RUN_TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
 /// Used `jti` values remembered by one process; beyond it tokens are refused until some expire.
 pub const MAX_REMEMBERED_JTIS: usize = 1_000_000;
+/// Bytes of exported lines in one answer of a group's controller; at least one line, however long.
+pub const MAX_EXPORT_BYTES: usize = 1024 * 1024;
+/// Bytes of event lines in one request of an import.
+pub const MAX_IMPORT_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of one line of a snapshot.
+pub const MAX_ARCHIVE_LINE_BYTES: usize = 4 * 1024 * 1024;
+/// Uncompressed bytes of one gzip member of a snapshot; a longer line is a member of its own.
+pub const MAX_MEMBER_BYTES: usize = 1024 * 1024;
+/// Bytes of a snapshot's manifest.
+pub const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;

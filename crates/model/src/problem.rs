@@ -81,6 +81,10 @@ codes! {
     GroupArchived = "group_archived", 409, "The group is archived.";
     /// The group belongs to another organization.
     OrgMismatch = "org_mismatch", 409, "The group belongs to another organization.";
+    /// The group is not in use, so that it cannot be archived.
+    GroupNotActive = "group_not_active", 409, "The group is not in use.";
+    /// A snapshot is damaged or not whole; it is left as it is.
+    SnapshotCorrupt = "snapshot_corrupt", 409, "The group's snapshot is damaged.";
     /// The lifecycle has no such step.
     IllegalTransition = "illegal_transition", 409, "The group's lifecycle has no such step.";
     /// The `message_id` belongs to another message.
@@ -97,6 +101,8 @@ codes! {
     TooOld = "too_old", 410, "Too much was missed to replay; read the history.";
     /// A body or frame is above its limit.
     TooLarge = "too_large", 413, "This is too large.";
+    /// A group is larger than a snapshot may be.
+    SnapshotTooLarge = "snapshot_too_large", 413, "The group is larger than a snapshot may be.";
     /// A value breaks a documented rule.
     ValidationFailed = "validation_failed", 422, "A value breaks a rule.";
     /// The idempotency key was used with another body.
@@ -115,6 +121,8 @@ codes! {
     GroupControllerUnavailable = "group_controller_unavailable", 502, "The group cannot be reached at the moment.";
     /// Another part cannot be reached.
     Unavailable = "unavailable", 503, "A part of the service cannot be reached at the moment.";
+    /// The store of archives does not answer, or not as it should.
+    ArchiveStoreUnavailable = "archive_store_unavailable", 503, "The archive store cannot be reached at the moment.";
     /// The group or the node has more work than it can queue.
     Overloaded = "overloaded", 503, "The service is overloaded; try again shortly.";
     /// The node's disk is full: nothing can be written until there is room again.

@@ -15,6 +15,10 @@ pub const CHAIN_START: Chain = [0; 32];
 
 const FRAME_START: &[u8] = b"{\"type\":\"event\",\"seq\":";
 const TEXT_MEMBER: &[u8] = b",\"text\":\"";
+/// What stands in a frame from its text on when that was erased.
+const ERASED_TAIL: &[u8] = b",\"text\":\"\"}";
+/// The kinds whose text can be erased, with the quotation mark that ends them.
+const TEXT_KINDS: [&[u8]; 2] = [b"message.posted\"", b"message.edited\""];
 
 /// An encoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +90,33 @@ impl Record {
         Self { seq: event.seq, text_at: text_at as u32, body: out.into(), erased: None }
     }
 
+    /// The record of a frame that [`Record::encode`] made, whose text was erased if `erased` has
+    /// its digest. Only its beginning and its end are looked at.
+    ///
+    /// # Errors
+    /// [`RecordError::NotAnEvent`] when the frame does not begin and end as an event's.
+    pub fn from_frame(body: Bytes, erased: Option<Chain>) -> Result<Self, RecordError> {
+        let not_an_event =
+            |seq, problem: &str| RecordError::NotAnEvent { seq, problem: problem.to_owned() };
+        let rest = body
+            .strip_prefix(FRAME_START)
+            .ok_or_else(|| not_an_event(0, "it does not begin as an event's frame"))?;
+        let (seq, rest) = read_int(rest).ok_or_else(|| not_an_event(0, "its number is missing"))?;
+        let kind = rest
+            .strip_prefix(b",\"at\":")
+            .and_then(read_int)
+            .and_then(|(_, rest)| rest.strip_prefix(b",\"kind\":\""))
+            .ok_or_else(|| not_an_event(seq, "its time or its kind is missing"))?;
+        let has_text = TEXT_KINDS.iter().any(|text_kind| kind.starts_with(text_kind));
+        let text_at = if has_text { find(&body, TEXT_MEMBER) } else { None };
+        let text_at = text_at.unwrap_or(body.len());
+        // An erased text's place is outside the chain, so nothing else may stand there.
+        if !body.ends_with(b"}") || (erased.is_some() && body[text_at..] != *ERASED_TAIL) {
+            return Err(not_an_event(seq, "its end is missing or is another"));
+        }
+        Ok(Self { seq, text_at: text_at as u32, body, erased })
+    }
+
     /// The event in this record.
     ///
     /// # Errors
@@ -118,7 +149,7 @@ impl Record {
         }
         let mut body = BytesMut::with_capacity(text_at + 12);
         body.put_slice(&self.body[..text_at]);
-        body.put_slice(b",\"text\":\"\"}");
+        body.put_slice(ERASED_TAIL);
         Self {
             seq: self.seq,
             text_at: self.text_at,
@@ -191,6 +222,16 @@ fn write_int(out: &mut Vec<u8>, value: u64) {
     serde_json::to_writer(out, &value).expect("a number is JSON");
 }
 
+/// The number that `bytes` begin with, in the one way of writing it, and what follows it.
+pub(crate) fn read_int(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+    let (digits, rest) = bytes.split_at(end);
+    if digits.len() > 1 && digits[0] == b'0' {
+        return None;
+    }
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
+}
+
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
@@ -230,6 +271,30 @@ mod tests {
             r#"{"type":"event","seq":7,"at":1732100000000,"kind":"message.posted","message_id":"m7","author":{"kind":"user","id":"u1"},"root":"m7","hop":0,"nth":1,"text":"hi \"there\""}"#
         );
         assert_eq!(record.decode().unwrap(), posted(7, "hi \"there\""));
+    }
+
+    #[test]
+    fn a_frame_alone_gives_back_its_record() {
+        let edited = Event {
+            kind: EventKind::MessageEdited(crate::event::Edited {
+                message_id: MessageId::new("m1").unwrap(),
+                message_seq: 1,
+                author: Author::User(UserId::new("u1").unwrap()),
+                text: "other".into(),
+            }),
+            ..posted(2, "")
+        };
+        let raised = Event { kind: EventKind::EpochRaised { epoch: 3 }, ..posted(3, "") };
+        for event in [posted(1, "hi"), edited, raised] {
+            let record = Record::encode(&event);
+            assert_eq!(Record::from_frame(record.body.clone(), None).unwrap(), record);
+            let erased = record.erase();
+            let back = Record::from_frame(erased.body.clone(), erased.erased).unwrap();
+            assert_eq!(back, erased);
+        }
+        for no_frame in ["", "{}", r#"{"type":"event","seq":01,"at":1,"kind":"x"}"#] {
+            assert!(Record::from_frame(no_frame.into(), None).is_err(), "{no_frame}");
+        }
     }
 
     #[test]
