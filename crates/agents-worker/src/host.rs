@@ -6,10 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convene_model::{
-    Timestamp,
-    keys::{SigningKey, TrustedKeys},
-};
+use convene_model::{Timestamp, keys::TrustedKeys, signing_keys::SigningKeys};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use http::{Request, Response};
 
@@ -27,7 +24,7 @@ pub const RESOLVE_PATH: &str = "/internal/resolve";
 #[derive(Clone)]
 pub struct Config {
     /// Signs `worker+jwt`; its issuer is `agents`.
-    pub signing: SigningKey,
+    pub signing: SigningKeys,
     /// Verifies agent-access tokens: the keys of the issuer `controllers`.
     pub controllers: TrustedKeys,
     /// The time.

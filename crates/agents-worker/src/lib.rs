@@ -57,7 +57,7 @@ pub fn router(config: Config) -> Router {
 }
 
 async fn jwks(State(worker): State<Arc<Worker>>) -> Json<Jwks> {
-    Json(worker.config.signing.jwks())
+    Json(worker.config.signing.published())
 }
 
 async fn healthz() -> &'static str {

@@ -116,7 +116,7 @@ async fn ask(config: &Config, call: &Call, now: Timestamp) -> Result<ResolvedAge
         bh: token::body_hash(&body),
         act: call.token.clone(),
     };
-    let token = token::mint(&config.signing, service::APP, claims, now, (config.jti)());
+    let token = token::mint(&config.signing.signing(), service::APP, claims, now, (config.jti)());
     let request = Request::post(RESOLVE_PATH)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")

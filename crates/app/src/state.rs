@@ -8,10 +8,8 @@ use std::{
 use convene_db::{Db, DbError, Row, Statement};
 use convene_hop::Clock;
 use convene_model::{
-    Timestamp,
-    keys::{Jwks, TrustedKeys},
-    limits::MAX_REMEMBERED_JTIS,
-    replay::ReplayGuard,
+    Timestamp, keys::TrustedKeys, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard,
+    signing_keys::SigningKeys,
 };
 use uuid::{ContextV7, Uuid};
 
@@ -46,7 +44,7 @@ pub(crate) struct Parts {
     pub(crate) agents_keys: TrustedKeys,
     pub(crate) controller_keys: TrustedKeys,
     pub(crate) worker_replay: ReplayGuard,
-    pub(crate) jwks: Jwks,
+    pub(crate) signing_keys: SigningKeys,
 }
 
 impl AppState {
@@ -67,7 +65,7 @@ impl AppState {
             secrets: SecretKey::derive(&config.master_key),
             limits: Limits::default(),
             worker_replay: ReplayGuard::new(MAX_REMEMBERED_JTIS),
-            jwks: config.signer.key().jwks(),
+            signing_keys: config.signer.keys().clone(),
             db: config.db,
             clock: config.clock,
             bell,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{backup, chat, healthcheck, journal, users},
+    commands::{backup, chat, healthcheck, journal, keys, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -42,6 +42,11 @@ enum Command {
     },
     /// Copy the whole data directory while it is in use.
     Backup(backup::BackupArgs),
+    /// The services' signing keys: list, rotate, retire.
+    Keys {
+        #[command(subcommand)]
+        command: keys::KeysCommand,
+    },
     /// The groups' files: check them, or adopt a restored backup.
     Journal {
         #[command(subcommand)]
@@ -131,6 +136,7 @@ pub fn run() -> ExitCode {
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
         Some(Command::Backup(args)) => backup::run(args),
+        Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Journal { command }) => journal::run(command),
         Some(Command::Bench(args)) => bench::run(&args),
     };

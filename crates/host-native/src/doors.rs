@@ -15,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use convene_hop::{ApiError, Hop, Links, method_not_allowed};
-use convene_model::{Code, Problem, keys::Jwks};
+use convene_model::{Code, Problem, signing_keys::SigningKeys};
 use http::Request;
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -92,7 +92,7 @@ impl Readiness {
 /// A service's routes with what every door has beside them.
 pub(crate) fn door(
     service: Router,
-    jwks: Jwks,
+    keys: SigningKeys,
     ring: KeyRing,
     readiness: Readiness,
     links: Links,
@@ -101,7 +101,7 @@ pub(crate) fn door(
     let door = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", ready)
-        .route("/.well-known/jwks.json", get(|| std::future::ready(Json(jwks))))
+        .route("/.well-known/jwks.json", get(move || std::future::ready(Json(keys.published()))))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback_service(service)
         .layer(Extension(links))

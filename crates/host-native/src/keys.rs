@@ -1,4 +1,8 @@
 //! The services' keys in the data directory: made at the first start, readable by the owner only.
+//! How they are rotated stands in [`ring`], how running services notice in [`watch`].
+
+pub mod ring;
+pub mod watch;
 
 use std::{
     fs::{self, OpenOptions},
@@ -7,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use convene_model::keys::SigningKey;
 use zeroize::Zeroizing;
 
 /// A key file that cannot be used.
@@ -96,19 +99,6 @@ fn make(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The signing key of `issuer` in a file; one that must be there is not made.
-///
-/// # Errors
-/// See [`load_or_make`].
-pub fn signing_key(
-    path: &Path,
-    must_exist: bool,
-    issuer: &str,
-) -> Result<SigningKey, KeyFileError> {
-    let seed = if must_exist { load(path)? } else { load_or_make(path)? };
-    Ok(SigningKey::from_seed(issuer, &seed))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,11 +107,11 @@ mod tests {
     fn a_key_is_made_once_and_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys").join("app.key");
-        assert!(signing_key(&path, true, "app").is_err(), "a key that is named must be there");
-        let first = signing_key(&path, false, "app").unwrap();
-        assert_eq!(signing_key(&path, true, "app").unwrap().kid(), first.kid());
-        let other = signing_key(&path.with_file_name("agents.key"), false, "agents").unwrap();
-        assert_ne!(other.kid(), first.kid());
+        assert!(load(&path).is_err(), "a key that is named must be there");
+        let first = load_or_make(&path).unwrap();
+        assert_eq!(load(&path).unwrap(), first);
+        let other = load_or_make(&path.with_file_name("agents.key")).unwrap();
+        assert_ne!(other, first);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "nothing is left");

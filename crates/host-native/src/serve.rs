@@ -263,8 +263,8 @@ impl Host {
         router: Router,
         readiness: Readiness,
     ) -> Result<JoinHandle<()>, CliError> {
-        let jwks = self.key(role)?.jwks();
-        let router = door(router, jwks, self.key_ring(), readiness, self.links.clone());
+        let keys = self.keys(role)?;
+        let router = door(router, keys, self.key_ring(), readiness, self.links.clone());
         Ok(spawn_server(listener, router, self.stopping.clone()))
     }
 

@@ -3,13 +3,13 @@
 //! Owns where a service's key comes from, whose keys it trusts, and the way to the next hop: in
 //! memory within a process, over HTTP between processes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::Router;
 use convene_agents_worker::{self as agents_worker, Limits};
 use convene_app::App;
 use convene_hop::{Clock, Hop, Links, Signer};
-use convene_model::keys::{SigningKey, TrustedKeys};
+use convene_model::{keys::TrustedKeys, signing_keys::SigningKeys};
 use convene_orchestrator::{Orchestrator, TrustedApp};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use crate::{
     config::{AppScope, Config, KeySource, Role},
     controllers::{Controllers, ControllersConfig},
     jwks::{KeyRing, Source},
-    keys,
+    keys::{self, ring::KeyFiles, watch::OwnKeys},
     resolver::AppResolver,
     serve::EXIT_OUTCOME_UNKNOWN,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Host {
     pub(crate) links: Links,
     /// Keys that are read from their URLs.
     sources: Mutex<Vec<Arc<Source>>>,
+    /// The keys of this process's services, each read once.
+    own_keys: Mutex<BTreeMap<&'static str, SigningKeys>>,
 }
 
 impl Host {
@@ -46,24 +48,32 @@ impl Host {
             stopping: CancellationToken::new(),
             links: Links::new(),
             sources: Mutex::default(),
+            own_keys: Mutex::default(),
         }
     }
 
-    /// The signing key of a service of this process.
-    pub(crate) fn key(&self, role: Role) -> Result<SigningKey, CliError> {
-        let (path, must_exist) = self.config.service(role).key_file(&self.config.data_dir);
-        Ok(keys::signing_key(&path, must_exist, role.name())?)
+    /// The keys of a service of this process, which follow their rotation while it runs.
+    pub(crate) fn keys(&self, role: Role) -> Result<SigningKeys, CliError> {
+        let mut all = self.own_keys.lock();
+        if let Some(keys) = all.get(role.name()) {
+            return Ok(keys.clone());
+        }
+        let own = OwnKeys::open(key_files(&self.config, role), (self.clock)())?;
+        let keys = own.keys();
+        tokio::spawn(own.follow(Arc::clone(&self.clock), self.stopping.clone()));
+        all.insert(role.name(), keys.clone());
+        Ok(keys)
     }
 
     pub(crate) fn signer(&self, role: Role) -> Result<Signer, CliError> {
-        Ok(Signer::new(self.key(role)?, Arc::clone(&self.clock)))
+        Ok(Signer::new(self.keys(role)?, Arc::clone(&self.clock)))
     }
 
     /// A service's public keys: its own within a process, else what the configuration says.
     fn trusted(&self, role: Role) -> Result<TrustedKeys, CliError> {
         let keys = TrustedKeys::new();
         if self.config.role.is_none() {
-            keys.replace(role.name(), &self.key(role)?.jwks())?;
+            self.keys(role)?.keep(&keys)?;
             return Ok(keys);
         }
         match self.config.service(role).key_source()? {
@@ -142,7 +152,7 @@ impl Host {
             ..Limits::default()
         };
         Ok(agents_worker::router(agents_worker::Config {
-            signing: self.key(Role::Agents)?,
+            signing: self.keys(Role::Agents)?,
             controllers: self.trusted(Role::Controllers)?,
             clock: Arc::clone(&self.clock),
             jti: Arc::new(|| Uuid::new_v4().simple().to_string()),
@@ -213,4 +223,10 @@ impl Host {
     pub(crate) fn open_workspace(&self) -> Result<SqliteDatabase, CliError> {
         Ok(SqliteDatabase::open(self.config.data_dir.join("workspace.db"))?)
     }
+}
+
+/// Where the keys of a service are.
+pub(crate) fn key_files(config: &Config, role: Role) -> KeyFiles {
+    let (path, must_exist) = config.service(role).key_file(&config.data_dir);
+    KeyFiles::new(role.name(), path, must_exist)
 }

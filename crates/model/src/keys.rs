@@ -60,6 +60,12 @@ pub enum KeyError {
         /// Which.
         kid: String,
     },
+    /// A key would sign that nobody could verify.
+    #[error("key {kid:?} signs and is not published")]
+    Unpublished {
+        /// Which.
+        kid: String,
+    },
     /// Two keys of one issuer share an id.
     #[error("key id {kid:?} occurs twice")]
     Repeated {

@@ -18,6 +18,7 @@ pub mod problem;
 pub mod record;
 pub mod replay;
 pub mod role;
+pub mod signing_keys;
 pub mod time;
 pub mod token;
 

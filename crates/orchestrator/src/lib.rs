@@ -80,7 +80,10 @@ pub(crate) struct Shared {
 pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
     let Config { signer, apps, app_keys, controller_keys, controllers, db, clock, .. } = config;
     db.migrate(MIGRATIONS).await?;
-    let own_keys = TrustedKeys::of(signer.key().issuer(), &signer.key().jwks())
+    let own_keys = TrustedKeys::new();
+    signer
+        .keys()
+        .keep(&own_keys)
         .map_err(|error| DbError::Other(format!("the orchestrator's signing key: {error}")))?;
     let operators = apps.into_iter().filter(|app| app.operator).map(|app| app.issuer).collect();
     Ok(Orchestrator {

@@ -240,7 +240,7 @@ impl World {
         let clock = Arc::clone(&now);
         let ids = AtomicU64::new(0);
         let config = Config {
-            signing: agents_key(),
+            signing: agents_key().into(),
             controllers,
             clock: Arc::new(move || Timestamp::from_secs(clock.load(Ordering::SeqCst))),
             jti: Arc::new(move || format!("w{}", ids.fetch_add(1, Ordering::SeqCst))),

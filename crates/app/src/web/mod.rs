@@ -50,9 +50,9 @@ pub(crate) fn public_router(state: &AppState) -> Router {
         .with_state(state.clone())
 }
 
-/// The public half of the key that the App signs with.
+/// The public halves of the keys that the App signs with.
 async fn jwks(State(state): State<AppState>) -> Json<Jwks> {
-    Json(state.jwks.clone())
+    Json(state.signing_keys.published())
 }
 
 /// A page, never kept by anybody.

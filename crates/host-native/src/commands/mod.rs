@@ -4,4 +4,5 @@ pub(crate) mod backup;
 pub(crate) mod chat;
 pub(crate) mod healthcheck;
 pub(crate) mod journal;
+pub(crate) mod keys;
 pub(crate) mod users;

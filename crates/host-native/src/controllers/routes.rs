@@ -126,7 +126,7 @@ async fn connect(
 }
 
 async fn jwks(State(controllers): State<Controllers>) -> Response {
-    Json(controllers.shared.config.signer.key().jwks()).into_response()
+    Json(controllers.shared.config.signer.keys().published()).into_response()
 }
 
 /// Verifies the service token and that it is for this group.

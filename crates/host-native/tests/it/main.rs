@@ -19,6 +19,7 @@ mod frames;
 mod full_disk;
 mod healing;
 mod providers;
+mod rotation;
 mod sleep;
 mod storm;
 mod story;

@@ -34,7 +34,7 @@ pub(crate) async fn handle(
         RoutingClaims { user_id, org_id: record.org_id, group_id, role, epoch: record.epoch };
     let jti = Uuid::new_v4().simple().to_string();
     Ok(Json(RoutingToken {
-        routing_token: token::mint(orchestra.signer.key(), service::CONTROLLERS, claims, now, jti),
+        routing_token: token::mint(&orchestra.signer.key(), service::CONTROLLERS, claims, now, jti),
         expires_at: Timestamp::from_secs(now.secs()) + ROUTING_TOKEN_TTL,
     }))
 }

@@ -6,5 +6,5 @@ use convene_model::keys::Jwks;
 use crate::routes::Orchestra;
 
 pub(crate) async fn handle(State(orchestra): State<Orchestra>) -> Json<Jwks> {
-    Json(orchestra.signer.key().jwks())
+    Json(orchestra.signer.keys().published())
 }
