@@ -15,30 +15,65 @@ pub enum HistoryMode {
     External,
 }
 
-/// Where a group stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Where a group stands in its life. A group without a record is inactive, which is no status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GroupStatus {
     /// Awake, or ready to wake.
     Active,
     /// Asleep: nobody is attached and nothing runs.
     Idle,
+    /// Frozen while its snapshot is written.
+    Archiving,
+    /// In its snapshot only: read there, and restored from there.
+    Archived,
+    /// Being brought back from its snapshot.
+    Restoring,
+    /// Being removed, with its snapshots.
+    Deleting,
+    /// The tombstone of a group that was removed; for ever.
+    Deleted,
 }
 
 impl GroupStatus {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Active,
+        Self::Idle,
+        Self::Archiving,
+        Self::Archived,
+        Self::Restoring,
+        Self::Deleting,
+        Self::Deleted,
+    ];
+
     /// The status as it stands in rows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Idle => "idle",
+            Self::Archiving => "archiving",
+            Self::Archived => "archived",
+            Self::Restoring => "restoring",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The status with that name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Active, Self::Idle].into_iter().find(|status| status.as_str() == name)
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether a group that stands so counts against its organization's limit.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        match self {
+            Self::Active | Self::Idle | Self::Archiving | Self::Restoring | Self::Deleting => true,
+            Self::Archived | Self::Deleted => false,
+        }
     }
 }
 
@@ -148,7 +183,7 @@ pub struct RaiseEpochRequest {
 pub struct CleanupRequest {
     /// The group.
     pub group_id: GroupId,
-    /// What it is now.
+    /// What it is now: `active` or `idle`; the other states are nobody's to report.
     pub status: GroupStatus,
     /// Why, for the log.
     pub reason: String,

@@ -69,6 +69,8 @@ codes! {
     NotFound = "not_found", 404, "There is nothing here.";
     /// No such group, or none that the caller may see.
     GroupNotFound = "group_not_found", 404, "There is no such group.";
+    /// No such task, or none that the caller may see.
+    TaskNotFound = "task_not_found", 404, "There is no such task.";
     /// No such message.
     MessageNotFound = "message_not_found", 404, "There is no such message.";
     /// No such run, or it has ended.
@@ -87,6 +89,10 @@ codes! {
     SnapshotCorrupt = "snapshot_corrupt", 409, "The group's snapshot is damaged.";
     /// The lifecycle has no such step.
     IllegalTransition = "illegal_transition", 409, "The group's lifecycle has no such step.";
+    /// Only an active or idle group can be archived.
+    GroupNotActive = "group_not_active", 409, "The group is neither active nor idle.";
+    /// A snapshot does not hold what its manifest says.
+    SnapshotCorrupt = "snapshot_corrupt", 409, "The snapshot fails its checks.";
     /// The `message_id` belongs to another message.
     MessageIdReused = "message_id_reused", 409, "The message id belongs to another message.";
     /// The name or address is taken.
@@ -99,6 +105,8 @@ codes! {
     GroupDeleted = "group_deleted", 410, "The group was deleted.";
     /// The replay asked for is too long; read history instead.
     TooOld = "too_old", 410, "Too much was missed to replay; read the history.";
+    /// A group's snapshot would be larger than the operator allows.
+    SnapshotTooLarge = "snapshot_too_large", 413, "The group's snapshot would be too large.";
     /// A body or frame is above its limit.
     TooLarge = "too_large", 413, "This is too large.";
     /// A group is larger than a snapshot may be.
@@ -119,6 +127,8 @@ codes! {
     Internal = "internal", 500, "Something failed on our side.";
     /// The group's controller cannot be reached.
     GroupControllerUnavailable = "group_controller_unavailable", 502, "The group cannot be reached at the moment.";
+    /// The store of snapshots cannot be reached, or does not keep what it is given.
+    ArchiveStoreUnavailable = "archive_store_unavailable", 503, "The store of archives cannot be used at the moment.";
     /// Another part cannot be reached.
     Unavailable = "unavailable", 503, "A part of the service cannot be reached at the moment.";
     /// The store of archives does not answer, or not as it should.

@@ -102,6 +102,8 @@ pub(crate) enum Placement {
     Foreign,
     /// The group belongs to another organization of the same issuer.
     OtherOrg,
+    /// The group has a record, but stands where nothing makes it active but a restore, if that.
+    Elsewhere(RoutingRecord),
     /// The organization has no place left.
     Full {
         /// Its limit.
@@ -202,6 +204,14 @@ impl Directory {
                 Some(owner) if owner != place.issuer => Ok(Placement::Foreign),
                 Some(_) | None => Ok(Placement::OtherOrg),
             };
+        }
+        match record.group_status {
+            GroupStatus::Active | GroupStatus::Idle => {}
+            GroupStatus::Archiving
+            | GroupStatus::Archived
+            | GroupStatus::Restoring
+            | GroupStatus::Deleting
+            | GroupStatus::Deleted => return Ok(Placement::Elsewhere(record)),
         }
         self.set_active(place.group_id, record.epoch, place.now).await?;
         record.group_status = GroupStatus::Active;

@@ -64,7 +64,10 @@ async fn an_app_may_report_too() {
 async fn only_the_documented_states_can_be_reported() {
     let world = World::with_group().await;
     let before = world.standing().await;
-    report(&world, "archived").await.expect_problem(400, "invalid_request");
+    report(&world, "asleep").await.expect_problem(400, "invalid_request");
+    for status in ["archiving", "archived", "restoring", "deleting", "deleted"] {
+        report(&world, status).await.expect_problem(422, "validation_failed");
+    }
     assert_eq!(world.standing().await, before);
 }
 

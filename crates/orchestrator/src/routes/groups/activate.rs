@@ -4,9 +4,9 @@
 //! failed init leaves behind is the group's record, active and counted; the next activation finds
 //! it and only runs the init again, so a repeat heals.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's), 409 `org_mismatch`,
-//! 422 `history_mode_unsupported`, 422 `validation_failed`, 429 `active_group_limit_exceeded`
-//! `{limit, active}`, 502 `group_controller_unavailable`.
+//! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's), 409 `group_archived`
+//! `{status}`, 409 `org_mismatch`, 410 `group_deleted`, 422 `history_mode_unsupported`,
+//! 422 `validation_failed`, 429 `active_group_limit_exceeded` `{limit, active}`, 502 `group_controller_unavailable`.
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
@@ -111,6 +111,10 @@ async fn activate(
         Placement::Placed(record) => record,
         Placement::Foreign => return Err(ActivateError::Foreign),
         Placement::OtherOrg => return Err(ActivateError::OtherOrg),
+        Placement::Elsewhere(record) => {
+            super::check_usable(&record)?;
+            return Err(ActivateError::Other(Code::Conflict.into()));
+        }
         Placement::Full { limit, active } => return Err(ActivateError::Full { limit, active }),
     };
     shared.controllers.init(&record).await?;

@@ -31,13 +31,29 @@ struct Admission {
     routing_token: HeaderValue,
 }
 
+/// That a group can be used where it stands.
+///
+/// # Errors
+/// [`Code::GroupDeleted`]; [`Code::GroupArchived`] with the `status` that it has, also while the
+/// group is on its way to its archive or back.
+pub(crate) fn check_usable(record: &RoutingRecord) -> Result<(), Problem> {
+    match record.group_status {
+        GroupStatus::Active | GroupStatus::Idle => Ok(()),
+        GroupStatus::Archiving | GroupStatus::Archived | GroupStatus::Restoring => {
+            Err(Problem::new(Code::GroupArchived).with("status", record.group_status.as_str()))
+        }
+        GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
+    }
+}
+
 impl Shared {
     /// Admits the user of a request to a group: the app's token, then the user's, then whether
     /// both are for this group as it stands.
     ///
     /// # Errors
     /// 401 for either token; [`Code::GroupNotFound`]; [`Code::Forbidden`] for another group or
-    /// organization, [`Code::StaleEpoch`], [`Code::AccessRevoked`].
+    /// organization, [`Code::StaleEpoch`], [`Code::AccessRevoked`]; those of
+    /// [`check_usable`].
     async fn admit(
         &self,
         group_id: PathId<GroupId>,
@@ -47,10 +63,7 @@ impl Shared {
         let access = self.auth.user(request)?;
         let record = self.group_for(&caller, &group_id.found()?).await?;
         self.check_access(&record, &access).await?;
-        // A status that is added must say here what it allows.
-        match record.group_status {
-            GroupStatus::Active | GroupStatus::Idle => {}
-        }
+        check_usable(&record)?;
         let routing_token = request.headers.get(ROUTING_TOKEN_HEADER).cloned();
         let routing_token = routing_token.ok_or(TokenError::Missing)?;
         Ok(Admission { record, routing_token })

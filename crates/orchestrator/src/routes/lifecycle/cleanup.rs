@@ -3,7 +3,8 @@
 //! Called by controllers with `controller+jwt`, for their own group under its present epoch only,
 //! and by apps. Idempotent; the organization's count is the same for active and idle groups.
 //!
-//! Errors: 403 `forbidden` and `stale_epoch`, 404 `group_not_found`, 422 `validation_failed`.
+//! Errors: 403 `forbidden` and `stale_epoch`, 404 `group_not_found`, 409 `illegal_transition`
+//! `{status, to}`, 422 `validation_failed`.
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
@@ -62,10 +63,31 @@ async fn cleanup(
             of_controller(shared, claims, group_id).await?
         }
     };
+    match record.group_status {
+        GroupStatus::Active | GroupStatus::Idle => {}
+        GroupStatus::Archiving
+        | GroupStatus::Archived
+        | GroupStatus::Restoring
+        | GroupStatus::Deleting
+        | GroupStatus::Deleted => {
+            return Err(Problem::new(Code::IllegalTransition)
+                .with("status", record.group_status.as_str())
+                .with("to", status.as_str()));
+        }
+    }
     let now = (shared.clock)();
     match status {
         GroupStatus::Active => shared.directory.set_active(group_id, record.epoch, now).await,
         GroupStatus::Idle => shared.directory.set_idle(group_id, record.epoch, now).await,
+        GroupStatus::Archiving
+        | GroupStatus::Archived
+        | GroupStatus::Restoring
+        | GroupStatus::Deleting
+        | GroupStatus::Deleted => {
+            return Err(
+                Problem::new(Code::ValidationFailed).detail("only active and idle are reported")
+            );
+        }
     }
     .map_err(problem::of_directory)?;
     tracing::info!(%group_id, status = status.as_str(), reason, "group reported");

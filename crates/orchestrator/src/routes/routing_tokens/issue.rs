@@ -3,12 +3,14 @@
 //! The role is the app's to compute. The call changes nothing and its answer is a credential, so
 //! it takes no `Idempotency-Key` and no answer of it is ever stored.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found`.
+//! For a group that is archived, or on its way there or back, the token is good for its history only.
+//!
+//! Errors: 403 `forbidden`, 404 `group_not_found`, 410 `group_deleted`.
 
 use axum::{Json, extract::State};
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{
-    Timestamp,
+    Code, Timestamp,
     claims::{RoutingClaims, service},
     infra::{GroupStatus, RoutingToken, RoutingTokenRequest},
     limits::ROUTING_TOKEN_TTL,
@@ -25,9 +27,13 @@ pub(crate) async fn handle(
     let caller = orchestra.auth.app(&request)?;
     let RoutingTokenRequest { group_id, user_id, role } = json(&request.body)?;
     let record = orchestra.group_for(&caller, &group_id).await?;
-    // A status that is added must say here what it allows.
     match record.group_status {
-        GroupStatus::Active | GroupStatus::Idle => {}
+        GroupStatus::Active
+        | GroupStatus::Idle
+        | GroupStatus::Archiving
+        | GroupStatus::Archived
+        | GroupStatus::Restoring => {}
+        GroupStatus::Deleting | GroupStatus::Deleted => return Err(Code::GroupDeleted.into()),
     }
     let now = orchestra.signer.now();
     let claims =
