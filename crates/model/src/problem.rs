@@ -83,10 +83,6 @@ codes! {
     GroupArchived = "group_archived", 409, "The group is archived.";
     /// The group belongs to another organization.
     OrgMismatch = "org_mismatch", 409, "The group belongs to another organization.";
-    /// The group is not in use, so that it cannot be archived.
-    GroupNotActive = "group_not_active", 409, "The group is not in use.";
-    /// A snapshot is damaged or not whole; it is left as it is.
-    SnapshotCorrupt = "snapshot_corrupt", 409, "The group's snapshot is damaged.";
     /// The lifecycle has no such step.
     IllegalTransition = "illegal_transition", 409, "The group's lifecycle has no such step.";
     /// Only an active or idle group can be archived.
@@ -105,8 +101,6 @@ codes! {
     GroupDeleted = "group_deleted", 410, "The group was deleted.";
     /// The replay asked for is too long; read history instead.
     TooOld = "too_old", 410, "Too much was missed to replay; read the history.";
-    /// A group's snapshot would be larger than the operator allows.
-    SnapshotTooLarge = "snapshot_too_large", 413, "The group's snapshot would be too large.";
     /// A body or frame is above its limit.
     TooLarge = "too_large", 413, "This is too large.";
     /// A group is larger than a snapshot may be.
@@ -127,8 +121,6 @@ codes! {
     Internal = "internal", 500, "Something failed on our side.";
     /// The group's controller cannot be reached.
     GroupControllerUnavailable = "group_controller_unavailable", 502, "The group cannot be reached at the moment.";
-    /// The store of snapshots cannot be reached, or does not keep what it is given.
-    ArchiveStoreUnavailable = "archive_store_unavailable", 503, "The store of archives cannot be used at the moment.";
     /// Another part cannot be reached.
     Unavailable = "unavailable", 503, "A part of the service cannot be reached at the moment.";
     /// The store of archives does not answer, or not as it should.
