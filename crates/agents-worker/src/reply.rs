@@ -93,7 +93,9 @@ mod tests {
             .into_iter()
             .map(|event| match event {
                 InvokeEvent::Delta { offset, text } => (offset, text),
-                InvokeEvent::Finished(outcome) => panic!("{outcome:?}"),
+                other @ (InvokeEvent::ToolStarted { .. }
+                | InvokeEvent::ToolFinished { .. }
+                | InvokeEvent::Finished(_)) => panic!("{other:?}"),
             })
             .collect()
     }

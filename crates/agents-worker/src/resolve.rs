@@ -165,6 +165,8 @@ mod tests {
             system_prompt: String::new(),
             model: ResolvedModel::Demo,
             people: people.iter().map(|id| (UserId::new(id).unwrap(), (*id).to_owned())).collect(),
+            tools: Vec::new(),
+            tool_hosts: None,
         }
     }
 
@@ -182,6 +184,7 @@ mod tests {
                 author: Author::User(UserId::new(speaker).unwrap()),
                 text: "hi".to_owned(),
             }],
+            resume: None,
         }
     }
 

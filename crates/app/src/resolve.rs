@@ -126,6 +126,8 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
         system_prompt: agent.system_prompt,
         model,
         people: people(state, run).await?,
+        tools: Vec::new(),
+        tool_hosts: None,
     })
 }
 

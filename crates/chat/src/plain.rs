@@ -185,7 +185,11 @@ fn print_frame(room: &Room, frame: &str, as_json: bool) -> io::Result<()> {
         | EventKind::RunStarted(_)
         | EventKind::RunStreaming { .. }
         | EventKind::RunFinished(_)
+        | EventKind::ToolsRequested(_)
+        | EventKind::ToolStarted(_)
+        | EventKind::ToolFinished(_)
         | EventKind::ApprovalRequested(_)
+        | EventKind::ApprovalVoted(_)
         | EventKind::ApprovalResolved(_)
         | EventKind::ApprovalExpired(_) => return Ok(()),
     };

@@ -488,7 +488,11 @@ impl Room {
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
             | EventKind::RunFinished(_)
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => {}
         }
@@ -572,7 +576,11 @@ impl Room {
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::RunStreaming { .. }
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => Vec::new(),
         }

@@ -85,6 +85,7 @@ fn start(turn: &mut Turn<'_>, run: &Run, attempt: u32, deadline: Timestamp) {
                 .map(|agent| (agent.agent_id.clone(), agent.name.clone()))
                 .collect(),
             messages: state.context(&run.trigger),
+            resume: None,
         },
     };
     turn.effects.push(Effect::Invoke(Box::new(invocation)));
@@ -156,6 +157,10 @@ pub(crate) fn ended(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, end: RunE
                 End { usage, ..End::of(RunStatus::Completed) }
             };
             finish(turn, run_id, end, false);
+        }
+        RunEnd::Said(Outcome::ToolRequested { .. }) => {
+            let detail = "The agent asked for a tool that it does not have.";
+            finish(turn, run_id, End::failed(failure::PROVIDER_ERROR, detail), false);
         }
         RunEnd::Said(Outcome::Failed { code, detail, retry_after_ms: _ }) => {
             finish(turn, run_id, End::failed(code, detail), false);

@@ -171,7 +171,11 @@ impl State {
             EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
             EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => {}
         }

@@ -96,7 +96,7 @@ fn suppressed(
         return Some(SuppressReason::Paused);
     }
     match reason {
-        WakeReason::Mention | WakeReason::Reply => None,
+        WakeReason::Mention | WakeReason::Reply | WakeReason::Continue | WakeReason::Retry => None,
         WakeReason::Auto => cooling(turn, agent),
         WakeReason::Discussion if posted.hop >= MAX_ROUNDS => Some(SuppressReason::MaxRounds),
         WakeReason::Discussion => cooling(turn, agent),

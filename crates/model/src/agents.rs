@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, GroupId, MessageId, RunId, UserId, event::Author};
+use crate::{AgentId, CallId, GroupId, MessageId, RunId, UserId, event::Author};
+
+pub use crate::tools::{
+    Approvers, BuiltinTool, HttpTool, McpServer, NamedValue, ResolvedTool, ResponseFormat, Resume,
+    ResumedCall, ToolRequest, ToolStatus, ToolValue, Verdict, call_hash,
+};
 
 /// `POST /invoke` on the Agents Worker, bound to the agent-access token by its body hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub struct InvokeRequest {
     pub agents: BTreeMap<AgentId, String>,
     /// The conversation as far as the model is shown it, oldest first.
     pub messages: Vec<ContextMessage>,
+    /// How to go on, when an attempt before this one handed calls of tools over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
 }
 
 /// A message as a model is shown it.
@@ -52,6 +60,25 @@ pub enum InvokeEvent {
         /// The text; it never begins or ends within a code point.
         text: String,
     },
+    /// A call that changes nothing, or one that was handed over and is made now, begins. The latter
+    /// are recorded already.
+    ToolStarted {
+        /// Which call; unique within the run.
+        call_id: CallId,
+        /// The tool's name.
+        tool: String,
+        /// The arguments as JSON, cut to `MAX_ARGUMENT_BYTES`.
+        arguments: String,
+    },
+    /// A call ended.
+    ToolFinished {
+        /// Which call.
+        call_id: CallId,
+        /// How.
+        status: ToolStatus,
+        /// What came of it, cut to `MAX_SUMMARY_BYTES`.
+        summary: String,
+    },
     /// The end.
     Finished(Outcome),
 }
@@ -63,6 +90,17 @@ pub enum Outcome {
     /// The model finished its reply.
     Completed {
         /// What it used, where the provider says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
+    /// The model wants calls that may change something: they are recorded, and permitted where they
+    /// have to be, before the next attempt makes them.
+    ToolRequested {
+        /// The calls, at least one.
+        calls: Vec<ToolRequest>,
+        /// What the next attempt needs, at most `MAX_CONTINUATION_BYTES`; it has no secret in it.
+        continuation: String,
+        /// What the run has used so far, where the provider says.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
     },
@@ -108,6 +146,10 @@ pub mod failure {
     pub const TIMEOUT: &str = "timeout";
     /// The run lost its worker too often.
     pub const TOO_MANY_ATTEMPTS: &str = "too_many_attempts";
+    /// The model asked for tools again and again.
+    pub const TOO_MANY_TOOL_CALLS: &str = "too_many_tool_calls";
+    /// Nobody decided in time about what the agent wanted to do.
+    pub const APPROVAL_EXPIRED: &str = "approval_expired";
     /// The agent was taken out of the group before its run ended.
     pub const AGENT_REMOVED: &str = "agent_removed";
 }
@@ -137,6 +179,13 @@ pub struct ResolvedAgent {
     pub model: ResolvedModel,
     /// The people of the group by id, so that speakers stay distinguishable to the model.
     pub people: BTreeMap<UserId, String>,
+    /// The tools that it may use.
+    #[serde(default)]
+    pub tools: Vec<ResolvedTool>,
+    /// The hosts (`host` or `host:port`) that its tools may reach; any that the operator allows
+    /// where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_hosts: Option<Vec<String>>,
 }
 
 /// Where an agent's model runs.
@@ -154,6 +203,24 @@ pub enum ResolvedModel {
         /// The key, if the service wants one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         api_key: Option<ApiKey>,
+    },
+    /// Anthropic's Messages API.
+    Anthropic {
+        /// The URL up to and without `/v1/messages`.
+        base_url: String,
+        /// The model's name there.
+        model: String,
+        /// The key.
+        api_key: ApiKey,
+    },
+    /// Google's Gemini API.
+    Gemini {
+        /// The URL up to and without `/v1beta/models`.
+        base_url: String,
+        /// The model's name there.
+        model: String,
+        /// The key.
+        api_key: ApiKey,
     },
 }
 

@@ -141,6 +141,9 @@ pub struct AgentAccessClaims {
     pub scope: String,
     /// The request's body.
     pub bh: String,
+    /// Who began the chain of messages that led to the run: whose personal secrets it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<UserId>,
     /// Until when the token is honoured as `act` of a `worker+jwt`, epoch seconds.
     pub run_exp: u64,
 }

@@ -7,6 +7,11 @@ use crate::{
     agents::Usage, infra::HistoryMode,
 };
 
+pub use crate::tools::{
+    ApprovalDecision, ApprovalExpired, ApprovalRequested, ApprovalResolved, ApprovalVoted,
+    ToolFinished, ToolStarted, ToolsRequested,
+};
+
 /// One thing that happened in a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "EventFrame")]
@@ -101,15 +106,27 @@ pub enum EventKind {
     /// A run ended; there is exactly one of these for each run.
     #[serde(rename = "run.finished")]
     RunFinished(RunFinished),
+    /// An attempt ended with calls of tools that may change something.
+    #[serde(rename = "tool.requested")]
+    ToolsRequested(ToolsRequested),
+    /// A call of a tool began.
+    #[serde(rename = "tool.started")]
+    ToolStarted(ToolStarted),
+    /// A call of a tool ended.
+    #[serde(rename = "tool.finished")]
+    ToolFinished(ToolFinished),
     /// An agent asks for permission.
     #[serde(rename = "approval.requested")]
-    ApprovalRequested(Approval),
+    ApprovalRequested(ApprovalRequested),
+    /// One of several people gave it.
+    #[serde(rename = "approval.voted")]
+    ApprovalVoted(ApprovalVoted),
     /// Permission was given or refused.
     #[serde(rename = "approval.resolved")]
-    ApprovalResolved(Approval),
-    /// Nobody answered in time.
+    ApprovalResolved(ApprovalResolved),
+    /// Nobody decided in time, or the run ended first.
     #[serde(rename = "approval.expired")]
-    ApprovalExpired(Approval),
+    ApprovalExpired(ApprovalExpired),
 }
 
 impl EventKind {
@@ -133,7 +150,11 @@ impl EventKind {
             | Self::RunStarted(_)
             | Self::RunStreaming { .. }
             | Self::RunFinished(_)
+            | Self::ToolsRequested(_)
+            | Self::ToolStarted(_)
+            | Self::ToolFinished(_)
             | Self::ApprovalRequested(_)
+            | Self::ApprovalVoted(_)
             | Self::ApprovalResolved(_)
             | Self::ApprovalExpired(_) => None,
         }
@@ -331,23 +352,6 @@ pub struct Reaction {
     pub emoji: String,
 }
 
-/// A request for permission, and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
-    /// The approval's id.
-    pub approval_id: String,
-    /// The run that waits for it.
-    pub run_id: RunId,
-    /// SHA-256 over tool, configuration version, schema and arguments.
-    pub arguments_hash: String,
-    /// Who decided, once somebody has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_by: Option<UserId>,
-    /// What was decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub granted: Option<bool>,
-}
-
 /// Which agents a message wakes; committed with the message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerDecided {
@@ -399,6 +403,10 @@ pub enum WakeReason {
     Auto,
     /// Another agent mentioned it.
     Discussion,
+    /// A person let it go on where a bound had stopped it.
+    Continue,
+    /// A person wanted a run again that had failed.
+    Retry,
 }
 
 /// Why an agent was not woken.

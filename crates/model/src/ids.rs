@@ -123,6 +123,14 @@ id!(
     RunId
 );
 id!(
+    /// A call of a tool, unique within its run.
+    CallId
+);
+id!(
+    /// A permission that an agent asks for.
+    ApprovalId
+);
+id!(
     /// A connection of one user, scoped to the upstream that carries it.
     ConnId
 );

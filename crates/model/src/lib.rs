@@ -21,10 +21,11 @@ pub mod role;
 pub mod signing_keys;
 pub mod time;
 pub mod token;
+pub mod tools;
 
 pub use ids::{
-    AgentId, ArchiveId, ConnId, GroupId, GroupKey, HistoryId, ImportId, MessageId, OrgId,
-    ParticipantId, Ref, RunId, UpstreamId, UserId,
+    AgentId, ApprovalId, ArchiveId, CallId, ConnId, GroupId, GroupKey, HistoryId, ImportId,
+    MessageId, OrgId, ParticipantId, Ref, RunId, UpstreamId, UserId,
 };
 pub use problem::{Code, Problem};
 pub use role::Role;

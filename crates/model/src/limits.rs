@@ -77,6 +77,22 @@ pub const MAX_ROUNDS: u32 = 2;
 pub const AGENT_COOLDOWN: Duration = Duration::from_secs(15);
 /// How long a run may take in all before it ends as failed with `timeout`.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Rounds of tool calls in one run; a model that asks for more ends it as failed.
+pub const MAX_TOOL_ROUNDS: u32 = 12;
+/// Calls in one round.
+pub const MAX_TOOL_CALLS: usize = 16;
+/// Bytes of a call's arguments (JSON).
+pub const MAX_ARGUMENT_BYTES: usize = 8 * 1024;
+/// Bytes of what is recorded of a call's result.
+pub const MAX_SUMMARY_BYTES: usize = 2 * 1024;
+/// Bytes of a call's result that a model is shown; the rest is cut.
+pub const MAX_RESULT_BYTES: usize = 16 * 1024;
+/// Bytes of a continuation.
+pub const MAX_CONTINUATION_BYTES: usize = 96 * 1024;
+/// How long a call of a tool may take at most, whatever its configuration says.
+pub const MAX_TOOL_TIMEOUT: Duration = Duration::from_secs(2 * 60);
+/// How long a permission can be given.
+pub const APPROVAL_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Messages that a model is shown at most.
 pub const CONTEXT_MESSAGES: usize = 40;
 /// Bytes of text that a model is shown at most.

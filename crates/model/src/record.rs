@@ -83,7 +83,11 @@ impl Record {
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
             | EventKind::RunFinished(_)
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => out.len(),
         };

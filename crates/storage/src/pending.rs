@@ -162,7 +162,11 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
             | EventKind::RunFinished(_)
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => {}
         }

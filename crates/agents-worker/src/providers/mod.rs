@@ -8,8 +8,11 @@ mod excerpt;
 mod openai;
 mod retry_after;
 
-use convene_model::agents::{ResolvedModel, Usage};
-use futures_util::stream::BoxStream;
+use convene_model::agents::{ResolvedModel, Usage, failure};
+use futures_util::{
+    future::ready,
+    stream::{self, BoxStream},
+};
 
 use crate::{Config, conversation::Conversation, failure::Failure};
 
@@ -49,6 +52,10 @@ pub(crate) fn reply(
 ) -> ChunkStream {
     match model {
         ResolvedModel::Demo => demo::Demo::new(config).reply(conversation),
+        ResolvedModel::Anthropic { .. } | ResolvedModel::Gemini { .. } => {
+            let why = "This kind of model provider is not offered.";
+            Box::pin(stream::once(ready(Err(Failure::new(failure::PROVIDER_ERROR, why)))))
+        }
         ResolvedModel::OpenaiCompatible { base_url, model, api_key } => {
             openai::OpenAiCompatible::new(config, base_url, model, api_key.clone())
                 .reply(conversation)

@@ -177,7 +177,9 @@ impl Reply {
     pub(crate) fn deltas(&self) -> Vec<(u64, String)> {
         let delta = |event: &InvokeEvent| match event {
             InvokeEvent::Delta { offset, text } => Some((*offset, text.clone())),
-            InvokeEvent::Finished(_) => None,
+            InvokeEvent::ToolStarted { .. }
+            | InvokeEvent::ToolFinished { .. }
+            | InvokeEvent::Finished(_) => None,
         };
         self.events.iter().filter_map(delta).collect()
     }
@@ -186,7 +188,9 @@ impl Reply {
     pub(crate) fn outcome(&self) -> Outcome {
         let mut outcomes = self.events.iter().filter_map(|event| match event {
             InvokeEvent::Finished(outcome) => Some(outcome.clone()),
-            InvokeEvent::Delta { .. } => None,
+            InvokeEvent::Delta { .. }
+            | InvokeEvent::ToolStarted { .. }
+            | InvokeEvent::ToolFinished { .. } => None,
         });
         let outcome = outcomes.next().unwrap();
         assert_eq!(outcomes.next(), None);
@@ -197,7 +201,9 @@ impl Reply {
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self.outcome() {
             Outcome::Completed { usage } => usage,
-            failed @ Outcome::Failed { .. } => panic!("{failed:?}"),
+            failed @ (Outcome::Failed { .. } | Outcome::ToolRequested { .. }) => {
+                panic!("{failed:?}")
+            }
         }
     }
 
@@ -205,7 +211,9 @@ impl Reply {
     pub(crate) fn failure(&self) -> (String, String, Option<u64>) {
         match self.outcome() {
             Outcome::Failed { code, detail, retry_after_ms } => (code, detail, retry_after_ms),
-            completed @ Outcome::Completed { .. } => panic!("{completed:?}"),
+            completed @ (Outcome::Completed { .. } | Outcome::ToolRequested { .. }) => {
+                panic!("{completed:?}")
+            }
         }
     }
 }
@@ -285,6 +293,7 @@ impl World {
                 attempt: request.attempt,
                 scope: SCOPE_INVOKE.into(),
                 bh: token::body_hash(body),
+                initiator: None,
                 run_exp: now + 900,
             },
         }
@@ -369,6 +378,8 @@ pub(crate) fn agent(model: ResolvedModel) -> ResolvedAgent {
             (UserId::new("u1").unwrap(), "Ana".into()),
             (UserId::new("u2").unwrap(), "Ben".into()),
         ]),
+        tools: Vec::new(),
+        tool_hosts: None,
     }
 }
 
@@ -397,5 +408,6 @@ pub(crate) fn request(text: &str) -> InvokeRequest {
             (AgentId::new("a2").unwrap(), "Critic".into()),
         ]),
         messages: vec![message("m1", user("u1"), text)],
+        resume: None,
     }
 }

@@ -51,6 +51,7 @@ impl Door<'_> {
             attempt: 1,
             scope: SCOPE_INVOKE.into(),
             bh: body_hash(b"the invocation"),
+            initiator: None,
             run_exp: (self.world.now() + RUN_TOKEN_TTL).secs(),
         };
         Token { registered: self.registered(service::CONTROLLERS, service::AGENTS), claims }

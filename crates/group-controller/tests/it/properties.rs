@@ -97,7 +97,11 @@ fn check_log(room: &Room) {
             | EventKind::MessageUnpinned(_)
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_) => {}
-            EventKind::ApprovalRequested(_)
+            EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
+            | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_)
             | EventKind::GroupAdopted(_) => panic!("nothing makes these yet: {event:?}"),

@@ -52,7 +52,9 @@ fn expected(case: Case) -> Option<Verdict> {
         return not(Paused);
     }
     match (reason, case.by) {
-        (WakeReason::Mention | WakeReason::Reply, _) => Some(Wakes(reason)),
+        (WakeReason::Mention | WakeReason::Reply | WakeReason::Continue | WakeReason::Retry, _) => {
+            Some(Wakes(reason))
+        }
         (_, By::Agent(hop)) if hop >= MAX_ROUNDS => not(MaxRounds),
         (WakeReason::Auto | WakeReason::Discussion, _) if case.cooling => not(Cooldown),
         (WakeReason::Auto | WakeReason::Discussion, _) => Some(Wakes(reason)),

@@ -448,7 +448,11 @@ impl Actor {
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
             | EventKind::RunFinished(_)
+            | EventKind::ToolsRequested(_)
+            | EventKind::ToolStarted(_)
+            | EventKind::ToolFinished(_)
             | EventKind::ApprovalRequested(_)
+            | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => return false,
         };

@@ -78,6 +78,7 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
             attempt: request.attempt,
             scope: SCOPE_INVOKE.to_owned(),
             bh: body_hash(&body),
+            initiator: None,
             run_exp: (now + RUN_TOKEN_TTL).secs(),
         },
     );
@@ -102,6 +103,7 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
         while let Some(data) = events.next_event()? {
             match serde_json::from_slice(&data).map_err(|error| error.to_string())? {
                 InvokeEvent::Finished(outcome) => return Ok(RunEnd::Said(outcome)),
+                InvokeEvent::ToolStarted { .. } | InvokeEvent::ToolFinished { .. } => {}
                 InvokeEvent::Delta { offset, text } => {
                     let (run_id, attempt) = (sink.run_id.clone(), sink.attempt);
                     if !sink.feed(Input::RunText { run_id, attempt, offset, text }).await {
