@@ -8,6 +8,9 @@
 //! | `CONVENE_TEST_PYTHON` | a Python with the packages of the examples |
 //! | `CONVENE_TEST_FAKETIME` | the library that shifts a process' clock |
 //! | `CONVENE_TEST_AXE` | the script of axe-core, which checks pages for accessibility |
+//!
+//! PostgreSQL's server is installed; the first test that needs it starts one for the whole run
+//! (`convene_testing::postgres`), unless `CONVENE_TEST_POSTGRES_URL` names another.
 
 use crate::process::{self, Context, Failure, Result};
 use crate::steps::Steps;
@@ -62,6 +65,7 @@ pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Surrou
     let browser = steps.step("tool: browser", tools::browser)?;
     let python = steps.step("tool: python", || tools::python(workspace))?;
     let faketime = steps.step("tool: faketime", tools::faketime)?;
+    steps.step("tool: postgresql", tools::postgres)?;
     let axe = steps.step("tool: axe-core", || tools::axe(workspace))?;
     let binary = steps.step("build", || build(workspace))?;
     Ok(Surroundings { path, binary, browser, python, faketime, axe })

@@ -137,6 +137,28 @@ pub(crate) fn faketime() -> Result<PathBuf> {
     find().ok_or_else(|| Failure::new("libfaketimeMT.so.1 is not where Debian puts it"))
 }
 
+/// That tests can start a PostgreSQL server, or are given one: `CONVENE_TEST_POSTGRES_URL` or
+/// `CONVENE_TEST_POSTGRES_BIN` where they are set, else Debian's package.
+pub(crate) fn postgres() -> Result<()> {
+    let given = ["CONVENE_TEST_POSTGRES_URL", "CONVENE_TEST_POSTGRES_BIN"];
+    if given.iter().any(|variable| named(variable).is_some()) {
+        return Ok(());
+    }
+    let there = || {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("bin/initdb")).any(|program| program.exists())
+    };
+    if there() {
+        return Ok(());
+    }
+    // Debian's package starts a server of its own, which nobody here uses.
+    debian(&["postgresql"])?;
+    if there() {
+        return Ok(());
+    }
+    Err(Failure::new("initdb is not where Debian puts it"))
+}
+
 /// A Python with the packages of the examples, in a virtual environment below the target folder.
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.tools().join("python");

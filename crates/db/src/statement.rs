@@ -26,6 +26,12 @@ impl Statement {
         self
     }
 
+    /// The same statement outside a batch, where an expectation says nothing; for backends.
+    #[must_use]
+    pub fn unexpecting(self) -> Self {
+        Self { expects_rows: false, ..self }
+    }
+
     /// The SQL as it was written.
     #[must_use]
     pub fn sql(&self) -> &str {

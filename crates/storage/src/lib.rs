@@ -1,7 +1,8 @@
 //! Native storage: the directory databases and the groups' store.
 //!
 //! Owns every file of a data directory that holds records: `infra.db` and `workspace.db` through
-//! [`SqliteDatabase`], the journal files and `rooms.db` through [`GroupStore`]. Never decides
+//! [`SqliteDatabase`] (or [`PostgresDatabase`] instead, where an operator has one), the journal files
+//! and `rooms.db` through [`GroupStore`]. Never decides
 //! anything about a group, a person or a token: it keeps what it is given, in the order in which it
 //! is given, and says when it is on disk.
 
@@ -17,7 +18,10 @@ mod search;
 mod sqlite;
 mod store;
 
-pub use directory::sqlite::SqliteDatabase;
+pub use directory::{
+    postgres::{PostgresDatabase, PostgresOptions, PostgresUrl},
+    sqlite::SqliteDatabase,
+};
 pub use search::query::QueryError;
 pub use store::{
     GroupStore,

@@ -10,5 +10,6 @@ pub mod fault_proxy;
 pub mod forge;
 pub mod load;
 pub mod model_server;
+pub mod postgres;
 pub mod process;
 pub mod terminal;

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, types::ValueRef};
 use tokio::sync::Semaphore;
 
+use super::with_causes;
 use crate::sqlite::{BUSY_TIMEOUT, Durability, is_unavailable, open_reader, open_writer};
 
 /// Reads that run at the same time on one database; further ones wait.
@@ -320,17 +321,6 @@ fn from_sqlite(error: rusqlite::Error) -> DbError {
 
 fn unavailable(error: impl std::fmt::Display) -> DbError {
     DbError::Unavailable(error.to_string())
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 async fn blocking<T: Send + 'static>(

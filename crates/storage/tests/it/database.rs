@@ -4,7 +4,18 @@ use std::time::Duration;
 
 use convene_db::{Database, DbError, LEASES_TABLE, Migration, Statement, leader, params};
 use convene_model::Timestamp;
-use convene_storage::SqliteDatabase;
+use convene_storage::{PostgresDatabase, PostgresOptions, SqliteDatabase};
+use convene_testing::postgres::TestDatabase;
+
+/// The database of a test as a process opens it.
+pub(crate) fn postgres(database: &TestDatabase) -> PostgresDatabase {
+    postgres_at(database.url())
+}
+
+pub(crate) fn postgres_at(url: &str) -> PostgresDatabase {
+    let options = PostgresOptions { schema: "it", max_connections: 8 };
+    PostgresDatabase::open(&url.parse().unwrap(), &options).unwrap()
+}
 
 const SCHEMA: &[Migration] = &[
     Migration {
@@ -36,6 +47,15 @@ macro_rules! conformance {
                     let dir = tempfile::tempdir().unwrap();
                     let db = super::SqliteDatabase::open(dir.path().join("test.db")).unwrap();
                     super::$test(&db).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let database = super::TestDatabase::fresh().await;
+                    super::$test(&super::postgres(&database)).await;
                 }
             )*
         }

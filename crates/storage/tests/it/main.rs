@@ -5,6 +5,7 @@ mod backup;
 mod changes;
 mod database;
 mod durability;
+mod postgres;
 mod processes;
 mod reads;
 mod search;
