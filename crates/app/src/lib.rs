@@ -115,8 +115,14 @@ pub async fn open(config: Config) -> Result<App, AppError> {
 pub struct AppFigures {
     /// Those of client sockets and upstreams.
     pub rooms: Figures,
-    /// Open event streams.
+    /// Open event streams, at most [`events::MAX_STREAMS`].
     pub event_streams: usize,
+    /// Event streams that were refused since the process began.
+    pub refused_event_streams: u64,
+    /// Password hashes that are computed or wait, at most [`identity::passwords::MAX_HASHES_WAITING`].
+    pub password_hashes: usize,
+    /// Requests that were refused for want of a place among them since the process began.
+    pub refused_password_hashes: u64,
 }
 
 impl App {
@@ -126,6 +132,9 @@ impl App {
         AppFigures {
             rooms: self.state.rooms.figures(),
             event_streams: self.state.hub.open_streams(),
+            refused_event_streams: self.state.hub.refused(),
+            password_hashes: self.state.passwords.waiting(),
+            refused_password_hashes: self.state.passwords.refused(),
         }
     }
 

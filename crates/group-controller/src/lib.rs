@@ -7,6 +7,7 @@
 mod commands;
 mod controller;
 mod effect;
+mod few;
 mod input;
 mod live;
 mod mention;

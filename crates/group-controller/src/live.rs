@@ -1,10 +1,7 @@
 //! What lives only while the controller is in memory: connections, who is present, and the text of
 //! running replies.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-};
+use std::{collections::BTreeMap, mem};
 
 use convene_model::{
     ConnId, RunId, Timestamp, UpstreamId, UserId,
@@ -13,14 +10,18 @@ use convene_model::{
     limits::{EXPIRED_TOKEN_GRACE, MAX_CONNS_PER_UPSTREAM, MAX_UPSTREAMS_PER_GROUP},
 };
 
-use crate::{Address, presence::Presence};
+use crate::{
+    Address,
+    few::{Few, FewKeys},
+    presence::Presence,
+};
 
 /// Connections, who is present, and the text of running replies.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    upstreams: BTreeMap<UpstreamId, BTreeMap<ConnId, Access>>,
+    upstreams: Few<UpstreamId, Few<ConnId, Access>>,
     /// When each connection is detached unless it renews.
-    expiry: BTreeSet<(Timestamp, Address)>,
+    expiry: FewKeys<(Timestamp, Address)>,
     pub(crate) presence: Presence,
     /// The text so far of each running reply.
     pub(crate) replies: BTreeMap<RunId, String>,
@@ -46,8 +47,15 @@ impl Live {
         if self.take(&address).is_none() {
             self.presence.arrive(now, &access.claims.user_id);
         }
-        self.expiry.insert((detach_at(&access), address.clone()));
-        self.upstreams.entry(address.upstream).or_default().insert(address.conn, access);
+        self.expiry.insert((detach_at(&access), address.clone()), ());
+        match self.upstreams.get_mut(&address.upstream) {
+            Some(conns) => drop(conns.insert(address.conn, access)),
+            None => {
+                let mut conns = Few::default();
+                conns.insert(address.conn, access);
+                self.upstreams.insert(address.upstream, conns);
+            }
+        }
     }
 
     pub(crate) fn leave(&mut self, now: Timestamp, address: &Address) -> bool {
@@ -59,7 +67,8 @@ impl Live {
     }
 
     pub(crate) fn close(&mut self, now: Timestamp, upstream: UpstreamId) {
-        for (conn, access) in self.upstreams.remove(&upstream).unwrap_or_default() {
+        let conns = self.upstreams.remove(&upstream).unwrap_or_default();
+        for (conn, access) in conns.into_entries() {
             self.expiry.remove(&(detach_at(&access), Address { upstream, conn }));
             self.presence.depart(now, &access.claims.user_id);
         }
@@ -68,8 +77,8 @@ impl Live {
     /// Takes the connections whose tokens have been expired for too long.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Address> {
         let mut gone = Vec::new();
-        while self.expiry.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, address)) = self.expiry.pop_first() else { break };
+        while self.expiry.first().is_some_and(|((at, _), ())| *at <= now) {
+            let Some(((_, address), ())) = self.expiry.pop_first() else { break };
             self.leave(now, &address);
             gone.push(address);
         }
@@ -80,8 +89,8 @@ impl Live {
     /// others, if anybody is there.
     pub(crate) fn expel(&mut self, user_id: &UserId) -> Option<GroupFrame> {
         let mut gone = Vec::new();
-        for (upstream, conns) in &self.upstreams {
-            for (conn, access) in conns {
+        for (upstream, conns) in self.upstreams.iter() {
+            for (conn, access) in conns.iter() {
                 if access.claims.user_id == *user_id {
                     gone.push(Address { upstream: *upstream, conn: conn.clone() });
                 }
@@ -95,9 +104,10 @@ impl Live {
 
     /// Takes all connections. Nobody is left who could be told of it.
     pub(crate) fn expel_all(&mut self) -> Vec<Address> {
-        self.upstreams.clear();
+        self.upstreams = Few::default();
         self.presence = Presence::default();
-        mem::take(&mut self.expiry).into_iter().map(|(_, address)| address).collect()
+        let expiry = mem::take(&mut self.expiry);
+        expiry.into_entries().map(|((_, address), ())| address).collect()
     }
 
     /// Lets the users leave whose time has come; what there is to tell everybody, if anybody is
@@ -107,7 +117,7 @@ impl Live {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        let expiry = self.expiry.first().map(|(at, _)| *at);
+        let expiry = self.expiry.first().map(|((at, _), ())| *at);
         expiry.into_iter().chain(self.presence.next_deadline()).min()
     }
 

@@ -3,10 +3,7 @@
 //! Changes are gathered, so that many of them make one frame. Beyond [`MAX_PRESENT_LISTED`] users
 //! are counted and not named. Never persisted: it begins anew with the process.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-};
+use std::mem;
 
 use convene_model::{
     Timestamp, UserId,
@@ -14,18 +11,20 @@ use convene_model::{
     limits::{MAX_PRESENT_LISTED, PRESENCE_GRACE, PRESENCE_PAUSE, TYPING_PAUSE},
 };
 
+use crate::few::{Few, FewKeys};
+
 /// Who is present.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
-    users: BTreeMap<UserId, Present>,
+    users: Few<UserId, Present>,
     /// Users of `users` who are named, at most [`MAX_PRESENT_LISTED`].
-    listed: BTreeSet<UserId>,
+    listed: FewKeys<UserId>,
     /// The others, who take the places of those who leave.
-    unlisted: BTreeSet<UserId>,
+    unlisted: FewKeys<UserId>,
     /// When each user without a connection leaves.
-    leaving: BTreeSet<(Timestamp, UserId)>,
+    leaving: FewKeys<(Timestamp, UserId)>,
     /// Users who came to `listed` or left it since the last frame.
-    changed: BTreeSet<UserId>,
+    changed: FewKeys<UserId>,
     /// When the changes are told; `None` while there are none.
     tell_at: Option<Timestamp>,
 }
@@ -51,7 +50,7 @@ impl Presence {
             return;
         }
         self.users.insert(user_id.clone(), Present { connections: 1, ..Present::default() });
-        self.unlisted.insert(user_id.clone());
+        self.unlisted.insert(user_id.clone(), ());
         self.fill();
         self.tell_soon(now);
     }
@@ -63,7 +62,7 @@ impl Presence {
         if present.connections == 0 && present.leaves_at.is_none() {
             let at = now + PRESENCE_GRACE;
             present.leaves_at = Some(at);
-            self.leaving.insert((at, user_id.clone()));
+            self.leaving.insert((at, user_id.clone()), ());
         }
     }
 
@@ -80,8 +79,8 @@ impl Presence {
     /// Lets those leave whose time has come; what there is to tell, once it is time for it.
     pub(crate) fn run(&mut self, now: Timestamp) -> Option<GroupFrame> {
         let mut left = false;
-        while self.leaving.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, user_id)) = self.leaving.pop_first() else { break };
+        while self.leaving.first().is_some_and(|((at, _), ())| *at <= now) {
+            let Some(((_, user_id), ())) = self.leaving.pop_first() else { break };
             self.leave(&user_id);
             left = true;
         }
@@ -103,12 +102,12 @@ impl Presence {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.leaving.first().map(|(at, _)| *at).into_iter().chain(self.tell_at).min()
+        self.leaving.first().map(|((at, _), ())| *at).into_iter().chain(self.tell_at).min()
     }
 
     /// Users who are named, in no order that means anything.
     pub(crate) fn listed(&self) -> impl Iterator<Item = &UserId> {
-        self.listed.iter()
+        self.listed.keys()
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -120,8 +119,8 @@ impl Presence {
             self.leaving.remove(&(at, user_id.clone()));
         }
         self.unlisted.remove(user_id);
-        if self.listed.remove(user_id) {
-            self.changed.insert(user_id.clone());
+        if self.listed.remove(user_id).is_some() {
+            self.changed.insert(user_id.clone(), ());
         }
     }
 
@@ -129,10 +128,10 @@ impl Presence {
     /// nobody is named in passing.
     fn fill(&mut self) {
         while self.listed.len() < MAX_PRESENT_LISTED
-            && let Some(user_id) = self.unlisted.pop_first()
+            && let Some((user_id, ())) = self.unlisted.pop_first()
         {
-            self.changed.insert(user_id.clone());
-            self.listed.insert(user_id);
+            self.changed.insert(user_id.clone(), ());
+            self.listed.insert(user_id, ());
         }
     }
 
@@ -145,8 +144,9 @@ impl Presence {
     fn tell(&mut self) -> GroupFrame {
         self.tell_at = None;
         let (joined, left) = mem::take(&mut self.changed)
-            .into_iter()
-            .partition(|user_id| self.listed.contains(user_id));
+            .into_entries()
+            .map(|(user_id, ())| user_id)
+            .partition(|user_id| self.listed.contains_key(user_id));
         GroupFrame::Presence { joined, left, count: self.count() }
     }
 }

@@ -28,6 +28,9 @@ use crate::{
 /// How long open requests may take to end when the process stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The name of the door for people among the figures; other doors have their service's name.
+const PUBLIC: &str = "public";
+
 /// The exit code after a commit whose outcome is unknown: a supervisor starts the process again,
 /// and clients resend.
 pub const EXIT_OUTCOME_UNKNOWN: i32 = 70;
@@ -93,6 +96,13 @@ impl Node {
             Some(Role::Controllers) => host.start_controllers().await?,
             Some(Role::Agents) => host.start_agents().await?,
         };
+        let mut servers = servers;
+        if let Some(address) = host.config.metrics.listen {
+            let listener = bind(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "serving metrics");
+            let router = host.metrics.router(host.config.metrics.token()?);
+            servers.push(spawn_server(listener, router, host.stopping.clone()));
+        }
         let role = host.config.role.map_or("all", Role::name);
         tracing::info!(url, role, data_dir = %host.config.data_dir.display(), "ready");
         Ok(Self { host, url, servers, app, controllers, _lock: lock })
@@ -195,8 +205,8 @@ impl Host {
             .needs_hop("orchestrator", self.hop(Role::Orchestrator)?, "/healthz")
             .needs_keys(&self.key_ring());
         let url = address_of(&listener)?;
-        let servers =
-            vec![self.open_door(listener, Role::Controllers, controllers.router(), readiness)?];
+        let router = controllers.router();
+        let servers = vec![self.open_door(listener, Role::Controllers, router, readiness)?];
         let woken = controllers.wake_due().await?;
         tracing::info!(woken, "groups with a deadline are awake");
         self.report_lifecycle(&controllers, self.hop(Role::Orchestrator)?).await?;
@@ -241,7 +251,8 @@ impl Host {
             }
             None => {}
         }
-        servers.push(self.open_door(listener, Role::App, public, readiness)?);
+        let public = self.door(PUBLIC, Role::App, public, readiness)?;
+        servers.push(spawn_server(listener, public, self.stopping.clone()));
         Ok((url, servers))
     }
 
@@ -256,6 +267,7 @@ impl Host {
         self.open_door(listener, Role::Orchestrator, router, readiness)
     }
 
+    /// A door for other services; with a token it answers `/metrics` too.
     fn open_door(
         &self,
         listener: TcpListener,
@@ -263,9 +275,24 @@ impl Host {
         router: Router,
         readiness: Readiness,
     ) -> Result<JoinHandle<()>, CliError> {
+        let mut router = self.door(role.name(), role, router, readiness)?;
+        if let Some(token) = self.config.metrics.token()? {
+            router = self.metrics.router(Some(token)).fallback_service(router);
+        }
+        Ok(spawn_server(listener, router, self.stopping.clone()))
+    }
+
+    /// A service's routes behind a door whose requests are counted under `name`.
+    fn door(
+        &self,
+        name: &'static str,
+        role: Role,
+        router: Router,
+        readiness: Readiness,
+    ) -> Result<Router, CliError> {
         let keys = self.keys(role)?;
         let router = door(router, keys, self.key_ring(), readiness, self.links.clone());
-        Ok(spawn_server(listener, router, self.stopping.clone()))
+        Ok(self.metrics.counted(name, router))
     }
 
     async fn listen(&self, address: Option<SocketAddr>) -> Result<TcpListener, CliError> {

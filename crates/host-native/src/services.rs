@@ -23,6 +23,7 @@ use crate::{
     controllers::{Controllers, ControllersConfig},
     jwks::{KeyRing, Source},
     keys::{self, ring::KeyFiles, watch::OwnKeys},
+    metrics::Metrics,
     resolver::AppResolver,
     serve::EXIT_OUTCOME_UNKNOWN,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) stopping: CancellationToken,
     /// The upstreams over WebSockets.
     pub(crate) links: Links,
+    /// The figures of what was opened here.
+    pub(crate) metrics: Metrics,
     /// Keys that are read from their URLs.
     sources: Mutex<Vec<Arc<Source>>>,
     /// The keys of this process's services, each read once.
@@ -47,6 +50,7 @@ impl Host {
             clock,
             stopping: CancellationToken::new(),
             links: Links::new(),
+            metrics: Metrics::default(),
             sources: Mutex::default(),
             own_keys: Mutex::default(),
         }
@@ -131,7 +135,9 @@ impl Host {
             agents,
             idle_after: self.config.controllers.idle_after(),
         };
-        Ok(Controllers::new(store, config))
+        let controllers = Controllers::new(store.clone(), config);
+        self.metrics.has_controllers(&controllers, &store);
+        Ok(controllers)
     }
 
     /// Lets the controllers tell the Orchestrator which groups are awake and which sleep.
@@ -216,7 +222,9 @@ impl Host {
             ping_every: config.ping_every(),
             master_key,
         });
-        Ok(app.await?)
+        let app = app.await?;
+        self.metrics.has_app(&app);
+        Ok(app)
     }
 
     /// The workspace's database.

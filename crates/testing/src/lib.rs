@@ -10,6 +10,7 @@ pub mod fault_proxy;
 pub mod forge;
 pub mod load;
 pub mod model_server;
+pub mod openmetrics;
 pub mod postgres;
 pub mod process;
 pub mod terminal;

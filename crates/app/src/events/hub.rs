@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Hub {
     /// beginning never mixes with a change that it may or may not show already.
     gate: RwLock<()>,
     stopping: AtomicBool,
+    /// Streams that there was no room for.
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -83,7 +85,12 @@ impl Default for Hub {
 impl Hub {
     fn limited(most_of_user: usize, most: usize) -> Self {
         let (streams, gate, stopping) = (Mutex::default(), RwLock::new(()), AtomicBool::new(false));
-        Self { most_of_user, most, streams, gate, stopping }
+        Self { most_of_user, most, streams, refused: AtomicU64::new(0), gate, stopping }
+    }
+
+    /// Streams that were refused since the process began.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// How many streams are open.
@@ -121,10 +128,12 @@ impl Hub {
             return Err(Problem::new(Code::Unavailable).detail("the service is stopping"));
         }
         if streams.count >= self.most {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(full(self.most));
         }
         let own = streams.of_user.entry(caller.id().clone()).or_default();
         if own.len() >= self.most_of_user {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(full(self.most_of_user));
         }
         let stream = Arc::new(EventStream::new(caller.id().clone(), caller.proof()));

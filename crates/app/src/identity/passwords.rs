@@ -1,6 +1,9 @@
 //! Password hashes: argon2id, off the async threads, a few at a time.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -25,6 +28,7 @@ pub const MAX_HASHES_WAITING: usize = 128;
 pub(crate) struct Passwords {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    refused: AtomicU64,
     /// The hash of a password that nobody knows: checked where there is no account, so that an
     /// unknown address takes as long as a known one.
     decoy: String,
@@ -41,8 +45,19 @@ impl Passwords {
         Ok(Self {
             running: Arc::new(Semaphore::new(MAX_HASHES_AT_ONCE)),
             waiting: Arc::new(Semaphore::new(MAX_HASHES_WAITING)),
+            refused: AtomicU64::new(0),
             decoy,
         })
+    }
+
+    /// Hashes that are computed or wait.
+    pub(crate) fn waiting(&self) -> usize {
+        MAX_HASHES_WAITING - self.waiting.available_permits()
+    }
+
+    /// Requests that were refused since the process began.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The hash to keep for a password, as a PHC string with its own salt.
@@ -77,7 +92,10 @@ impl Passwords {
             tracing::error!(%error, "a password hash failed");
             Problem::new(Code::Internal)
         };
-        let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
+        let _waiting = self.waiting.try_acquire().map_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            overloaded()
+        })?;
         let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| overloaded())?;
         // The permit goes along: a request that is given up does not free it before its hash ends.
         let done = tokio::task::spawn_blocking(move || {

@@ -19,6 +19,8 @@ pub struct Figures {
     pub backlog_frames: usize,
     /// Frames and commands in the rooms' own queues.
     pub queued_commands: usize,
+    /// Those of the fullest room, at most [`super::tuning::ROOM_QUEUE`].
+    pub fullest_queue: usize,
     /// Commands over HTTP that wait for their answer.
     pub waiting_commands: usize,
     /// Sockets that were closed with 4008 since the process began.
@@ -50,14 +52,15 @@ impl Shared {
     pub(super) fn figures(&self) -> Figures {
         let (backlog_bytes, backlog_frames) = self.doors.backlog();
         let rooms = self.all_rooms();
-        let queued = rooms.iter().map(|room| ROOM_QUEUE - room.commands.capacity());
+        let queued = || rooms.iter().map(|room| ROOM_QUEUE - room.commands.capacity());
         Figures {
             sockets: self.doors.count(),
             rooms: rooms.len(),
             upstreams: self.counters.upstreams.load(Ordering::Relaxed),
             backlog_bytes,
             backlog_frames,
-            queued_commands: queued.sum(),
+            queued_commands: queued().sum(),
+            fullest_queue: queued().max().unwrap_or(0),
             waiting_commands: self.counters.waiting.load(Ordering::Relaxed),
             closed_as_too_slow: self.counters.too_slow.load(Ordering::Relaxed),
             refused_as_overloaded: self.counters.overloaded.load(Ordering::Relaxed),

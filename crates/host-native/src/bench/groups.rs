@@ -19,6 +19,8 @@ use crate::{cli::CliError, clock, controllers::Controllers};
 const BEFORE: usize = 4_000;
 /// Groups over which memory is measured.
 const GROUPS: usize = 10_000;
+/// Bytes of the store's page cache where memory is measured.
+const SMALL_CACHE: u64 = 1024 * 1024;
 /// What an awake group may cost, and a sleeping one, in bytes.
 const AIMS: (f64, f64) = (8192.0, 512.0);
 /// Groups that are woken.
@@ -36,9 +38,23 @@ struct World {
 
 impl World {
     fn open(dir: &Path, idle_after: Duration) -> Result<Self, CliError> {
+        Self::open_with(dir, idle_after, StoreOptions::default())
+    }
+
+    /// With a page cache that is full before the first measurement: it is bounded, and no group's.
+    fn open_for_memory(dir: &Path, idle_after: Duration) -> Result<Self, CliError> {
+        let options = StoreOptions { page_cache_bytes: SMALL_CACHE, ..StoreOptions::default() };
+        Self::open_with(dir, idle_after, options)
+    }
+
+    fn open_with(
+        dir: &Path,
+        idle_after: Duration,
+        options: StoreOptions,
+    ) -> Result<Self, CliError> {
         let folder = dir.join("groups-at-rest");
         let _ = std::fs::remove_dir_all(&folder);
-        let store = GroupStore::open(&folder, StoreOptions::default(), |why| {
+        let store = GroupStore::open(&folder, options, |why| {
             eprintln!("convene: {why}");
             std::process::exit(crate::serve::EXIT_OUTCOME_UNKNOWN);
         })?;
@@ -91,6 +107,33 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
+/// Measures in a process of its own, whose allocator gives back at once what is freed: else what was
+/// freed before would be reused, and the groups would seem to cost nothing.
+pub(super) fn in_own_process(dir: &Path, name: &'static str) -> Result<Option<Figure>, CliError> {
+    const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+    if std::env::var(ALLOCATOR.0).as_deref() == Ok(ALLOCATOR.1) {
+        return Ok(None);
+    }
+    std::fs::create_dir_all(dir)?;
+    let file = dir.join("figure.json");
+    let status = std::process::Command::new(std::env::current_exe()?)
+        .env(ALLOCATOR.0, ALLOCATOR.1)
+        .args(["bench", "--only", name, "--dir"])
+        .arg(dir)
+        .arg("--json")
+        .arg(&file)
+        .stdout(std::process::Stdio::null())
+        .status()?;
+    if !status.success() {
+        return Err(format!("{name} could not be measured: {status}").into());
+    }
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let number = |member: &str| found[name][member].as_f64().ok_or("the figure is incomplete");
+    let mut figure = Figure::from_slices("bytes", &[(number("value")?, number("limit")?)]);
+    figure.extra.insert("groups", number("groups")?);
+    Ok(Some(figure))
+}
+
 fn bytes(before: u64, after: u64, aim: f64) -> Figure {
     let each = after.saturating_sub(before) as f64 / GROUPS as f64;
     let mut figure = Figure::from_slices("bytes", &[(each, aim)]);
@@ -102,7 +145,7 @@ fn bytes(before: u64, after: u64, aim: f64) -> Figure {
 /// included, and that has nothing to do.
 pub(super) fn idle_bytes(dir: &Path) -> Result<Figure, CliError> {
     runtime()?.block_on(async {
-        let world = World::open(dir, NEVER)?;
+        let world = World::open_for_memory(dir, NEVER)?;
         let mut links = Vec::with_capacity(BEFORE + GROUPS);
         world.populate(0..BEFORE, true, &mut links).await?;
         let before = world.memory().await?;
@@ -118,7 +161,7 @@ pub(super) fn idle_bytes(dir: &Path) -> Result<Figure, CliError> {
 pub(super) fn hibernated_bytes(dir: &Path) -> Result<Figure, CliError> {
     const AT_A_TIME: usize = 500;
     runtime()?.block_on(async {
-        let world = World::open(dir, Duration::from_millis(1))?;
+        let world = World::open_for_memory(dir, Duration::from_millis(1))?;
         let mut none = Vec::new();
         let mut before = 0;
         for first in (0..BEFORE + GROUPS).step_by(AT_A_TIME) {

@@ -122,10 +122,18 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         report("ack_lone_p50", groups::lone_post(&args.dir, slice, SLICES)?);
     }
     if wanted("idle_group_bytes") {
-        report("idle_group_bytes", groups::idle_bytes(&args.dir)?);
+        let figure = match groups::in_own_process(&args.dir, "idle_group_bytes")? {
+            Some(figure) => figure,
+            None => groups::idle_bytes(&args.dir)?,
+        };
+        report("idle_group_bytes", figure);
     }
     if wanted("hibernated_group_bytes") {
-        report("hibernated_group_bytes", groups::hibernated_bytes(&args.dir)?);
+        let figure = match groups::in_own_process(&args.dir, "hibernated_group_bytes")? {
+            Some(figure) => figure,
+            None => groups::hibernated_bytes(&args.dir)?,
+        };
+        report("hibernated_group_bytes", figure);
     }
     if wanted("wake_p50") || wanted("wake_p99") {
         for (name, figure) in groups::wake(&args.dir)? {

@@ -7,6 +7,7 @@ mod agents;
 mod app;
 mod controllers;
 mod log;
+mod metrics;
 mod orchestrator;
 mod role;
 
@@ -21,6 +22,7 @@ pub use agents::AgentsConfig;
 pub use app::AppConfig;
 pub use controllers::ControllersConfig;
 pub use log::{LogConfig, LogFormat};
+pub use metrics::MetricsConfig;
 pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
 pub use role::{KeySource, Role, Service};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Logging.
     pub log: LogConfig,
+    /// Figures for Prometheus and the like.
+    pub metrics: MetricsConfig,
     /// The App.
     pub app: AppConfig,
     /// The Orchestrator.
@@ -59,6 +63,7 @@ impl Default for Config {
             data_dir: PathBuf::from("convene-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             log: LogConfig::default(),
+            metrics: MetricsConfig::default(),
             app: AppConfig::default(),
             orchestrator: OrchestratorConfig::default(),
             controllers: ControllersConfig::default(),
@@ -186,6 +191,13 @@ impl Config {
             ));
         }
         self.log.check()?;
+        if self.metrics.listen.is_some_and(|other| other == self.listen && other.port() != 0) {
+            return Err(ConfigError::invalid(
+                "metrics.listen",
+                "it is the same address as `listen`",
+            ));
+        }
+        self.metrics.token()?;
         self.app.check()?;
         self.orchestrator.check()?;
         self.agents.check()?;
@@ -200,6 +212,8 @@ const KEYS: &[&str] = &[
     "CONVENE_LISTEN",
     "CONVENE_LOG__LEVEL",
     "CONVENE_LOG__FORMAT",
+    "CONVENE_METRICS__LISTEN",
+    "CONVENE_METRICS__TOKEN_FILE",
     "CONVENE_APP__PUBLIC_URL",
     "CONVENE_APP__TRUSTED_PROXIES",
     "CONVENE_APP__PING_EVERY_MS",
@@ -296,6 +310,8 @@ mod tests {
                 "listen = \"127.0.0.1:1\"\n[orchestrator]\nlisten = \"127.0.0.1:1\"",
                 "orchestrator.listen",
             ),
+            ("listen = \"127.0.0.1:1\"\n[metrics]\nlisten = \"127.0.0.1:1\"", "metrics.listen"),
+            ("[metrics]\ntoken_file = \"/nowhere/token\"", "metrics.token_file"),
             ("[orchestrator]\nmax_active_groups = 0", "orchestrator.max_active_groups"),
             (
                 "[[orchestrator.apps]]\nissuer = \"app\"\njwks = '{\"keys\":[]}'",

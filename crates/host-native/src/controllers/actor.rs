@@ -36,6 +36,7 @@ use rest::Rest;
 
 use super::{
     Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, SNAPSHOT_EVERY, Shared,
+    figures::OpenLink,
     inbound::Inbound,
     invoke,
     output::{Gate, Output},
@@ -45,11 +46,27 @@ use super::{
 
 /// What comes into a group's mailbox.
 pub(super) enum Mail {
-    Init { request: InitRequest, reply: oneshot::Sender<Result<Head, Problem>> },
-    Call { input: Input, reply: oneshot::Sender<Result<(), Problem>> },
-    Head { access: Option<Access>, reply: oneshot::Sender<Result<Head, Problem>> },
-    Open { upstream: UpstreamId, link: GroupLink, reply: oneshot::Sender<Result<(), Problem>> },
-    Run { input: Input },
+    Init {
+        request: InitRequest,
+        reply: oneshot::Sender<Result<Head, Problem>>,
+    },
+    Call {
+        input: Input,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Head {
+        access: Option<Access>,
+        reply: oneshot::Sender<Result<Head, Problem>>,
+    },
+    Open {
+        upstream: UpstreamId,
+        link: GroupLink,
+        figures: OpenLink,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Run {
+        input: Input,
+    },
 }
 
 /// What a group's task goes on with.
@@ -141,7 +158,9 @@ impl Actor {
     }
 
     /// Serves the group until nobody can reach it any more or a commit fails.
-    pub(super) async fn run(mut self) {
+    ///
+    /// Boxed, since the future of an `async fn` keeps room for its arguments twice.
+    pub(super) async fn run(mut self: Box<Self>) {
         // One timer for all turns: a turn takes microseconds, and what is shared by all groups
         // would be a lock between them.
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
@@ -284,7 +303,7 @@ impl Actor {
                 let result = self.admit(access.as_ref()).and_then(|()| self.head());
                 self.batch.outputs.push(Output::Head { result, reply });
             }
-            Mail::Open { upstream, link, reply } => {
+            Mail::Open { upstream, link, figures, reply } => {
                 let refused = match self.controller.state() {
                     None => Some(Code::GroupNotFound),
                     // Each app has one, so these are links that nobody has noticed to be dead.
@@ -294,7 +313,7 @@ impl Actor {
                     Some(_) => None,
                 };
                 self.batch.outputs.push(match refused {
-                    None => Output::Opened { upstream, link, reply },
+                    None => Output::Opened { upstream, link, figures, reply },
                     Some(code) => Output::Answer { result: Err(Problem::new(code)), reply },
                 });
             }
@@ -533,8 +552,8 @@ impl Actor {
                         run.abort();
                     }
                 }
-                Output::Opened { upstream, link, reply } => {
-                    self.upstreams.add(upstream, link);
+                Output::Opened { upstream, link, figures, reply } => {
+                    self.upstreams.add(upstream, link, figures);
                     let _ = reply.send(Ok(()));
                 }
                 Output::Closed { upstream } => {

@@ -5,6 +5,7 @@
 
 mod actor;
 mod alarms;
+mod figures;
 mod inbound;
 mod invoke;
 mod lifecycle;
@@ -25,14 +26,21 @@ use convene_model::{
 };
 use convene_storage::{GroupStore, StoreError};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{
+    Semaphore,
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use actor::{Actor, Mail};
 use alarms::Alarms;
+pub use figures::Figures;
+use figures::{Counters, OpenLink};
 use lifecycle::Lifecycle;
 
-/// Inputs that wait for one group; a sender beyond it waits in turn.
+/// Inputs that wait for one group. Requests beyond it are refused as overloaded; what a run of the
+/// group says waits in turn.
 pub const MAILBOX: usize = 1024;
 /// Inputs that a group takes at a time, and events that it commits as one row, at most.
 pub const MAX_BATCH: usize = 64;
@@ -40,6 +48,12 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_UNCOMMITTED_BATCHES: usize = 16;
 /// Groups that are read from the store to wake at the same time; others wait for them.
 pub const WAKING_AT_ONCE: usize = 8;
+/// Groups that wait for that at most; requests for further ones are refused as overloaded.
+pub const MAX_WAKING: usize = 10_000;
+/// What a refused caller is told to wait, in milliseconds, when a mailbox is full.
+pub const MAILBOX_RETRY_MS: u64 = 100;
+/// What a refused caller is told to wait, in milliseconds, when too many groups wake.
+pub const WAKING_RETRY_MS: u64 = 1_000;
 /// Events between two snapshots of a controller's state.
 pub const SNAPSHOT_EVERY: u64 = 1000;
 
@@ -69,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
     alarms: Alarms,
+    counters: Counters,
     lifecycle: Lifecycle,
     /// The groups that are awake, or wake.
     groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
@@ -145,6 +160,7 @@ impl Controllers {
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 alarms: Alarms::default(),
+                counters: Counters::default(),
                 lifecycle: Lifecycle::default(),
                 groups: Mutex::new(HashMap::new()),
                 waking: Semaphore::new(WAKING_AT_ONCE),
@@ -269,7 +285,8 @@ impl Controllers {
         let (theirs, ours) = GroupLink::pair();
         let mailbox = self.mailbox(group_id).await?;
         let (reply, opened) = oneshot::channel();
-        send(&mailbox, Mail::Open { upstream, link: ours, reply }).await?;
+        let figures = OpenLink::new(&self.shared, upstream, &theirs, &ours);
+        self.send(&mailbox, Mail::Open { upstream, link: ours, figures, reply })?;
         opened.await.map_err(|_| gone())??;
         Ok(theirs)
     }
@@ -289,8 +306,15 @@ impl Controllers {
     ) -> Result<T, Problem> {
         let mailbox = self.mailbox(group_id).await?;
         let (reply, answer) = oneshot::channel();
-        send(&mailbox, mail(reply)).await?;
+        self.send(&mailbox, mail(reply))?;
         answer.await.map_err(|_| gone())
+    }
+
+    fn send(&self, mailbox: &mpsc::Sender<Box<Mail>>, mail: Mail) -> Result<(), Problem> {
+        mailbox.try_send(Box::new(mail)).map_err(|refused| match refused {
+            TrySendError::Full(_) => self.shared.counters.mailbox_full(),
+            TrySendError::Closed(_) => gone(),
+        })
     }
 
     /// The group's mailbox; wakes the group when it sleeps.
@@ -319,6 +343,7 @@ impl Controllers {
     /// Reads a group from the store and lets its task begin.
     async fn wake(&self, group_id: &GroupId) -> Result<mpsc::Sender<Box<Mail>>, Problem> {
         let (store, key) = (self.shared.store.clone(), group_id.key());
+        let _waking = self.shared.counters.waking()?;
         let turn = self.shared.waking.acquire().await.map_err(|_| gone())?;
         let loaded = tokio::task::spawn_blocking(move || store.load(key))
             .await
@@ -337,13 +362,9 @@ impl Controllers {
             tracing::error!(group = %group_id, %error, "a group's history cannot be replayed");
             Problem::new(Code::GroupQuarantined)
         })?;
-        self.shared.tasks.spawn(actor.run());
+        self.shared.tasks.spawn(Box::new(actor).run());
         Ok(mailbox)
     }
-}
-
-async fn send(mailbox: &mpsc::Sender<Box<Mail>>, mail: Mail) -> Result<(), Problem> {
-    mailbox.send(Box::new(mail)).await.map_err(|_| gone())
 }
 
 /// The group's task is gone: the node stops, or the group's last commit failed.

@@ -14,7 +14,7 @@ use convene_model::{Problem, RunId, UpstreamId};
 use convene_storage::CommitFailed;
 use tokio::sync::oneshot;
 
-use super::Head;
+use super::{Head, figures::OpenLink};
 
 /// Something that leaves a group.
 pub(super) enum Output {
@@ -29,7 +29,12 @@ pub(super) enum Output {
     /// Stop waiting for an attempt.
     Abort { run_id: RunId, attempt: u32 },
     /// From here on the upstream gets broadcasts and is read.
-    Opened { upstream: UpstreamId, link: GroupLink, reply: oneshot::Sender<Result<(), Problem>> },
+    Opened {
+        upstream: UpstreamId,
+        link: GroupLink,
+        figures: OpenLink,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
     /// From here on it does not.
     Closed { upstream: UpstreamId },
     /// The answer to a call.

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     Shared,
+    figures::OpenLink,
     inbound::{self, Inbound, Read},
 };
 
@@ -50,6 +51,7 @@ struct Upstream {
     rx: Option<mpsc::Receiver<Bytes>>,
     /// Frames that are checked beside the group's task.
     checked: Option<JoinHandle<Vec<Inbound>>>,
+    figures: OpenLink,
 }
 
 impl Upstreams {
@@ -59,9 +61,9 @@ impl Upstreams {
     }
 
     /// From here on the upstream gets broadcasts and is read.
-    pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink) {
+    pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink, figures: OpenLink) {
         let GroupLink { tx, rx, close } = link;
-        self.open.push(Upstream { id, tx, rx: Some(rx), checked: None, close });
+        self.open.push(Upstream { id, tx, rx: Some(rx), checked: None, close, figures });
     }
 
     /// Takes no further frames. Those that have come already still arrive, then each upstream ends.
@@ -116,6 +118,7 @@ impl Upstream {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(_)) => {
+                self.figures.too_slow();
                 self.close.say(Close::new(CLOSE_TOO_SLOW, "the upstream cannot keep up"));
                 false
             }
@@ -136,7 +139,7 @@ impl Upstream {
             });
         }
         let Some(rx) = &mut self.rx else { return Poll::Pending };
-        let mut waiting = Vec::with_capacity(rx.len().clamp(1, AT_A_TIME));
+        let mut waiting = Vec::with_capacity(rx.len().min(AT_A_TIME));
         let Poll::Ready(count) = rx.poll_recv_many(cx, &mut waiting, AT_A_TIME) else {
             return Poll::Pending;
         };

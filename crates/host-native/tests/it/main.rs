@@ -18,6 +18,7 @@ mod faults;
 mod frames;
 mod full_disk;
 mod healing;
+mod metrics;
 mod providers;
 mod rotation;
 mod sleep;

@@ -197,6 +197,11 @@ impl CommitQueue {
         }
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Events that wait.
     pub(crate) fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)

@@ -17,9 +17,10 @@ pub(crate) const COLUMNS: &str =
     "id, first_seq, n, shown, chain_before, chain_after, checksum, body";
 
 /// A run of a group's events.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chunk {
     pub(crate) id: i64,
+    checksum: Vec<u8>,
     pub(crate) first_seq: u64,
     pub(crate) records: Vec<Record>,
     pub(crate) chain_before: Chain,
@@ -41,6 +42,20 @@ impl From<rusqlite::Error> for ChunkError {
 }
 
 impl Chunk {
+    /// Reads a row with [`COLUMNS`], from among those that were read before if it is still the same.
+    pub(crate) fn read_again(
+        key: &GroupKey,
+        row: &Row<'_>,
+        before: &[Self],
+    ) -> Result<Self, ChunkError> {
+        let id: i64 = row.get(0)?;
+        let checksum = row.get_ref(6)?;
+        let same = before.iter().find(|chunk| {
+            chunk.id == id && checksum.as_blob().is_ok_and(|checksum| checksum == chunk.checksum)
+        });
+        same.map_or_else(|| Self::read(key, row), |chunk| Ok(chunk.clone()))
+    }
+
     /// Reads a row with [`COLUMNS`] and checks it.
     pub(crate) fn read(key: &GroupKey, row: &Row<'_>) -> Result<Self, ChunkError> {
         let first_seq = row.get::<_, i64>(1)? as u64;
@@ -60,7 +75,8 @@ impl Chunk {
         if records.len() as u64 != n {
             return Err(damaged(&format!("{} events where {n} were expected", records.len())));
         }
-        Ok(Self { id: row.get(0)?, first_seq, records, chain_before, chain_after })
+        let id = row.get(0)?;
+        Ok(Self { id, checksum: stored, first_seq, records, chain_before, chain_after })
     }
 
     /// The number of its last event.

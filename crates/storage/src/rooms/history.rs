@@ -21,13 +21,13 @@ use crate::{
         chunks::{self, Chunk, ChunkError},
         reactions,
         reader::Reader,
-        view::View,
+        view::{View, as_posted},
     },
     store::{error::StoreError, types::PageParts},
 };
 
-/// Chunks that one read transaction of a walk fetches at most; the first fetches one, and each
-/// twice as many as the one before.
+/// Chunks that one read transaction of a walk fetches at most; the first two fetch one each, the
+/// next two two each, and so on.
 const CHUNKS_PER_STEP: usize = 8;
 
 /// See `GroupStore::history`.
@@ -49,10 +49,10 @@ pub(crate) fn page(
         }
     };
     if let Some(before) = found.before {
-        let begin = found.messages.first().map_or(before.max(after), |(seq, _)| *seq);
+        let begin = found.messages.first().map_or(before.max(after), |(record, _)| record.seq);
         found.runs.retain(|run| run.seq > begin);
     }
-    let messages = view.in_full(&found.messages)?;
+    let messages = view.in_full(found.messages)?;
     Ok(PageParts {
         answered: view.answered(&messages)?,
         messages,
@@ -65,8 +65,8 @@ pub(crate) fn page(
 /// What a walk found.
 #[derive(Default)]
 struct Found {
-    /// Messages by number, oldest first.
-    messages: Vec<(u64, Record)>,
+    /// Messages, oldest first: as they are stored, and as they were posted.
+    messages: Vec<(Record, Event)>,
     runs: Vec<FinishedRun>,
     /// The number of the nearest message before them.
     before: Option<u64>,
@@ -106,11 +106,11 @@ impl View<'_> {
         let mut found = Found::default();
         self.walk(last, Direction::Back, |record, event| {
             match run_of(event) {
-                Some(run) => found.runs.push(run),
-                None if found.messages.len() < limit && record.seq > after => {
-                    found.messages.push((record.seq, record.clone()));
+                Ok(run) => found.runs.push(run),
+                Err(event) if found.messages.len() < limit && record.seq > after => {
+                    found.messages.push((record.clone(), event));
                 }
-                None => {
+                Err(_) => {
                     found.before = Some(record.seq);
                     return false;
                 }
@@ -126,11 +126,11 @@ impl View<'_> {
         let mut found = Found::default();
         self.walk(after.saturating_add(1), Direction::Forth, |record, event| {
             match run_of(event) {
-                Some(run) => found.runs.push(run),
-                None if found.messages.len() < limit => {
-                    found.messages.push((record.seq, record.clone()));
+                Ok(run) => found.runs.push(run),
+                Err(event) if found.messages.len() < limit => {
+                    found.messages.push((record.clone(), event));
                 }
-                None => {
+                Err(_) => {
                     found.more_after = true;
                     return false;
                 }
@@ -144,25 +144,34 @@ impl View<'_> {
     fn any_message(&self, start: u64, direction: Direction) -> Result<Option<u64>, StoreError> {
         let mut found = None;
         self.walk(start, direction, |record, event| {
-            let run = run_of(event);
-            if run.is_none() {
+            let is_message = run_of(event).is_err();
+            if is_message {
                 found = Some(record.seq);
             }
-            run.is_some()
+            !is_message
         })?;
         Ok(found)
     }
 
     /// Messages as they are now, with their reactions.
-    fn in_full(&self, found: &[(u64, Record)]) -> Result<Vec<Message>, StoreError> {
+    fn in_full(&self, found: Vec<(Record, Event)>) -> Result<Vec<Message>, StoreError> {
         let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) else {
             return Ok(Vec::new());
         };
-        let mut reactions = reactions::of_messages(self, *first, *last)?;
-        let messages = found.iter().map(|(seq, record)| {
-            let mut message = self.current(record)?;
+        let (first, last) = (first.seq, last.seq);
+        let mut reactions = reactions::of_messages(self, first, last)?;
+        let changed = self.changed(first, last)?;
+        let messages = found.into_iter().map(|(record, event)| {
+            // Most messages stand as they were posted.
+            let unchanged = record.erased.is_none() && !changed.contains(&record.seq);
+            let mut message = if unchanged && let EventKind::MessagePosted(posted) = event.kind {
+                as_posted(event.seq, event.at, posted)
+            } else {
+                self.current(&record)?
+            };
             if !message.deleted {
-                message.reactions = reactions::listed(reactions.remove(seq).unwrap_or_default());
+                let reactions = reactions.remove(&record.seq).unwrap_or_default();
+                message.reactions = reactions::listed(reactions);
             }
             Ok(message)
         });
@@ -239,13 +248,13 @@ impl View<'_> {
     }
 }
 
-/// The end of a run; what history lists beside those are messages.
-fn run_of(event: Event) -> Option<FinishedRun> {
+/// The end of a run; what history lists beside those are messages, which come back.
+fn run_of(event: Event) -> Result<FinishedRun, Event> {
     let Event { seq, at, kind } = event;
     if let EventKind::RunFinished(finished) = kind {
-        Some(FinishedRun { seq, at, finished })
+        Ok(FinishedRun { seq, at, finished })
     } else {
-        None
+        Err(Event { seq, at, kind })
     }
 }
 
@@ -262,8 +271,8 @@ struct Stored<'a> {
     /// The next event that may come.
     next: u64,
     direction: Direction,
-    /// Chunks that are fetched next.
-    step: usize,
+    /// How often chunks were fetched.
+    fetches: usize,
     /// What was fetched.
     ready: VecDeque<Record>,
     exhausted: bool,
@@ -271,7 +280,7 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn new(view: &'a View<'a>, start: u64, direction: Direction) -> Self {
-        Self { view, next: start, direction, step: 1, ready: VecDeque::new(), exhausted: false }
+        Self { view, next: start, direction, fetches: 0, ready: VecDeque::new(), exhausted: false }
     }
 
     fn next(&mut self) -> Result<Option<Record>, StoreError> {
@@ -282,12 +291,17 @@ impl<'a> Stored<'a> {
     }
 
     fn fetch(&mut self) -> Result<(), StoreError> {
-        let (next, direction, step) = (self.next, self.direction, self.step);
+        let (next, direction) = (self.next, self.direction);
+        let step = (1 << (self.fetches / 2).min(8)).min(CHUNKS_PER_STEP);
+        self.fetches += 1;
         let chunks = self.view.reader.checked(self.view.key, |connection, key| {
-            read_shown(connection, key, next, direction, step)
+            let recent = self.view.recent.borrow();
+            read_shown(connection, key, next, direction, step, &recent)
         })?;
+        if let [chunk] = &chunks[..] {
+            self.view.recent.replace(vec![chunk.clone()]);
+        }
         self.exhausted = chunks.len() < step;
-        self.step = (step * 2).min(CHUNKS_PER_STEP);
         for chunk in chunks {
             let (first, last) = (chunk.first_seq, chunk.last_seq());
             let shown = chunk.records.into_iter().filter(is_shown);
@@ -314,6 +328,7 @@ fn read_shown(
     next: u64,
     direction: Direction,
     limit: usize,
+    recent: &[Chunk],
 ) -> Result<Vec<Chunk>, ChunkError> {
     let columns = chunks::COLUMNS;
     let sql = match direction {
@@ -333,7 +348,7 @@ fn read_shown(
     let mut rows = statement.query(params![&key.0[..], next, limit as i64])?;
     let mut chunks = Vec::new();
     while let Some(row) = rows.next()? {
-        chunks.push(Chunk::read(key, row)?);
+        chunks.push(Chunk::read_again(key, row, recent)?);
     }
     Ok(chunks)
 }

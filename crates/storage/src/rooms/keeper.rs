@@ -6,6 +6,7 @@
 
 use std::sync::{
     Arc,
+    atomic::{AtomicUsize, Ordering},
     mpsc::{Receiver, Sender},
 };
 
@@ -66,9 +67,11 @@ pub(crate) fn run(
     lookup: &Lookup,
     overlay: &Arc<Overlay>,
     settled: &Settled,
+    learning: &AtomicUsize,
 ) {
     for request in requests {
         if let Keep::Learn { key, reading } = request {
+            learning.fetch_sub(1, Ordering::Relaxed);
             if let Err(error) = learn(lookup, overlay, &key, reading) {
                 tracing::warn!(%error, "a group's message ids cannot be read; each is looked up");
                 overlay.give_up_learning(&key);

@@ -204,6 +204,11 @@ impl Overlay {
         is_this(known)
     }
 
+    /// Puts off learning a group's ids: the keeper has enough to do.
+    pub(crate) fn learn_later(&self, key: &GroupKey) {
+        self.forget(key);
+    }
+
     /// Gives up learning a group's ids: each is looked up from now on.
     pub(crate) fn give_up_learning(&self, key: &GroupKey) {
         if let Entry::Occupied(mut known) = self.shard(key).lock().known.entry(*key) {

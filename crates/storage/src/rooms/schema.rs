@@ -97,11 +97,10 @@ const COLUMNS_SINCE_1: &str = "
     ALTER TABLE groups ADD COLUMN discard INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE position ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;";
 
-/// Settings that must precede the first write, and those of every connection that writes.
+/// Settings that must precede the first write.
 const SETTINGS: &str = "
     PRAGMA auto_vacuum = INCREMENTAL;
-    PRAGMA secure_delete = ON;
-    PRAGMA cache_size = -65536;";
+    PRAGMA secure_delete = ON;";
 
 /// Opens the file for the projector, or makes it when there is none and `may_create`.
 ///

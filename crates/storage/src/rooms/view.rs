@@ -1,10 +1,10 @@
 //! A group's messages as one read sees them: what was in the overlay when it began, and the rest.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, sync::Arc};
 
 use convene_model::{
-    GroupKey,
-    event::{Event, EventKind},
+    GroupKey, Timestamp,
+    event::{Event, EventKind, Posted},
     history::Message,
     record::Record,
 };
@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     pending::{Change, Pending},
-    rooms::{reactions, reader::Reader},
+    rooms::{chunks::Chunk, reactions, reader::Reader},
     store::{
         error::StoreError,
         types::{StoredMessage, StoredReaction},
@@ -26,6 +26,8 @@ pub(crate) struct View<'a> {
     pub(crate) waiting: Vec<Arc<Pending>>,
     /// No event after this one exists for this read.
     pub(crate) upto: u64,
+    /// What a walk fetched last; the next often begins there.
+    pub(crate) recent: RefCell<Vec<Chunk>>,
 }
 
 impl<'a> View<'a> {
@@ -39,7 +41,13 @@ impl<'a> View<'a> {
         upto: u64,
     ) -> Result<Self, StoreError> {
         reader.quarantine.check(key)?;
-        Ok(Self { reader, key, waiting: reader.overlay.batches(key), upto })
+        Ok(Self {
+            reader,
+            key,
+            waiting: reader.overlay.batches(key),
+            upto,
+            recent: RefCell::default(),
+        })
     }
 
     /// A posted message as it is now, without its reactions.
@@ -85,8 +93,7 @@ impl<'a> View<'a> {
         if deleted {
             posted.text.clear();
         }
-        let reactions = Vec::new();
-        Ok(Message { seq: event.seq, at: event.at, posted, edited_at, deleted, reactions })
+        Ok(Message { edited_at, deleted, ..as_posted(event.seq, event.at, posted) })
     }
 
     /// The last change of a message up to the event `upto`.
@@ -105,14 +112,14 @@ impl<'a> View<'a> {
         Ok(waiting.into_iter().chain(stored).max_by_key(|change| change.seq))
     }
 
-    /// The messages after `seq` that were edited or deleted, whenever that was.
-    pub(crate) fn changed_after(&self, seq: u64) -> Result<HashSet<u64>, StoreError> {
+    /// Which of the messages from `first` to `last` were edited or deleted, whenever that was; and
+    /// perhaps some others.
+    pub(crate) fn changed(&self, first: u64, last: u64) -> Result<HashSet<u64>, StoreError> {
         let waiting = self.waiting.iter().flat_map(|batch| &batch.changes);
         let mut changed: HashSet<u64> = waiting.map(|change| change.message_seq).collect();
-        changed.extend(
-            self.reader
-                .checked(self.key, |connection, key| Ok(read_changed(connection, key, seq)?))?,
-        );
+        changed.extend(self.reader.checked(self.key, |connection, key| {
+            Ok(read_changed(connection, key, first, last)?)
+        })?);
         Ok(changed)
     }
 
@@ -124,6 +131,11 @@ impl<'a> View<'a> {
     pub(crate) fn decode(&self, record: &Record) -> Result<Event, StoreError> {
         record.decode().map_err(|error| self.reader.quarantine.add(*self.key, error.to_string()))
     }
+}
+
+/// A message as it was posted, without reactions.
+pub(crate) fn as_posted(seq: u64, at: Timestamp, posted: Posted) -> Message {
+    Message { seq, at, posted, edited_at: None, deleted: false, reactions: Vec::new() }
 }
 
 /// See `GroupStore::message`; `seq` is where its message id was found.
@@ -156,14 +168,16 @@ pub(crate) fn reactions(
 fn read_changed(
     connection: &Connection,
     key: &GroupKey,
-    after: u64,
+    first: u64,
+    last: u64,
 ) -> Result<Vec<u64>, rusqlite::Error> {
+    let last = i64::try_from(last).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "SELECT DISTINCT message_seq FROM message_changes
-             WHERE group_key = ?1 AND message_seq > ?2",
+             WHERE group_key = ?1 AND message_seq BETWEEN ?2 AND ?3",
         )?
-        .query_map(params![&key.0[..], after as i64], |row| Ok(row.get::<_, i64>(0)? as u64))?
+        .query_map(params![&key.0[..], first as i64, last], |row| Ok(row.get::<_, i64>(0)? as u64))?
         .collect()
 }
 

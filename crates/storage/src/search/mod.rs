@@ -73,7 +73,7 @@ impl Search<'_> {
     /// Reads the messages after `indexed` and up to `end`, newest first.
     fn read_through(&mut self, end: u64, indexed: u64) -> Result<(), StoreError> {
         let view = self.view;
-        let changed = view.changed_after(indexed)?;
+        let changed = view.changed(indexed + 1, end)?;
         let mut result = Ok(());
         view.walk(end, Direction::Back, |record, event| {
             if record.seq <= indexed {

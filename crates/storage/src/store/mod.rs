@@ -9,7 +9,11 @@ mod tests;
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread::{Builder, JoinHandle},
 };
 
@@ -45,7 +49,7 @@ use crate::{
 };
 
 use error::{CommitFailed, NoRoom, Overloaded, StoreError};
-use options::{DISK_RETRY_MS, LAG_RETRY_MS, StoreOptions};
+use options::{DISK_RETRY_MS, LAG_RETRY_MS, MAX_LEARNING_GROUPS, StoreOptions};
 use types::{
     Batch, FoundMessage, LoadedGroup, PageParts, StoreStats, StoredMessage, StoredReaction,
 };
@@ -72,12 +76,24 @@ struct Inner {
     reader: Reader,
     settled: Arc<Settled>,
     to_keeper: mpsc::Sender<Keep>,
+    /// Groups whose ids wait to be learned.
+    learning: Arc<AtomicUsize>,
+    refusals: Refusals,
     disk: Arc<Disk>,
     options: StoreOptions,
     commits: Arc<CommitCounters>,
     projections: Arc<ProjectorCounters>,
     first_file: u64,
     threads: Mutex<Option<Threads>>,
+}
+
+/// How often there was no room, by what had none.
+#[derive(Default)]
+struct Refusals {
+    queue: AtomicU64,
+    lag: AtomicU64,
+    disk: AtomicU64,
+    learning: AtomicU64,
 }
 
 struct Threads {
@@ -136,6 +152,8 @@ impl GroupStore {
         let rooms_path = dir.join(ROOMS_FILE);
         let journal = OpenedJournal::open(dir, !rooms_path.exists())?;
         let rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
+        let cache_kib = i64::try_from(options.page_cache_bytes / 1024).unwrap_or(i64::MAX);
+        rooms.pragma_update(None, "cache_size", -cache_kib)?;
         let position = schema::position(&rooms)?;
         if position > journal.last_pos() {
             return Err(StoreError::Refused(format!(
@@ -179,6 +197,7 @@ impl GroupStore {
         let settled = Arc::new(Settled::default());
         let reader = Reader::new(rooms_path, Arc::clone(&overlay), Arc::clone(&quarantine));
         let (to_keeper, requests) = mpsc::channel();
+        let learning = Arc::new(AtomicUsize::new(0));
         let committer = Committer {
             file: journal.file,
             queue: Arc::clone(&queue),
@@ -204,7 +223,10 @@ impl GroupStore {
         let keeper = {
             let (lookup, overlay) = (Arc::clone(&lookup), Arc::clone(&overlay));
             let settled = Arc::clone(&settled);
-            spawn("convene-keeper", move || keeper::run(requests, &lookup, &overlay, &settled))?
+            let learning = Arc::clone(&learning);
+            spawn("convene-keeper", move || {
+                keeper::run(requests, &lookup, &overlay, &settled, &learning);
+            })?
         };
         let threads = Threads {
             committer: spawn("convene-commit", move || committer.run())?,
@@ -221,6 +243,8 @@ impl GroupStore {
                 reader,
                 settled,
                 to_keeper,
+                learning,
+                refusals: Refusals::default(),
                 disk,
                 options,
                 commits,
@@ -265,12 +289,20 @@ impl GroupStore {
     pub fn has_room(&self) -> Result<(), NoRoom> {
         let inner = &self.inner;
         if !inner.disk.has_room() {
+            inner.refusals.disk.fetch_add(1, Ordering::Relaxed);
             return Err(NoRoom::DiskFull { retry_after_ms: DISK_RETRY_MS });
         }
-        inner.queue.has_room()?;
+        if let Err(overloaded) = inner.queue.has_room() {
+            inner.refusals.queue.fetch_add(1, Ordering::Relaxed);
+            return Err(overloaded.into());
+        }
         let behind = inner.overlay.events() >= inner.options.max_lag_events
             || inner.overlay.bytes() >= inner.options.max_lag_bytes;
-        if behind { Err(Overloaded { retry_after_ms: LAG_RETRY_MS }.into()) } else { Ok(()) }
+        if behind {
+            inner.refusals.lag.fetch_add(1, Ordering::Relaxed);
+            return Err(Overloaded { retry_after_ms: LAG_RETRY_MS }.into());
+        }
+        Ok(())
     }
 
     /// What a group's controller is rebuilt from: its latest snapshot and all events after it,
@@ -320,8 +352,15 @@ impl GroupStore {
             Known::Absent => return Ok(None),
             Known::Unknown => {}
             Known::Learn(reading) => {
-                // A store that ends learns nothing any more.
-                let _ = self.inner.to_keeper.send(Keep::Learn { key: group, reading });
+                let inner = &self.inner;
+                if inner.learning.fetch_add(1, Ordering::Relaxed) < MAX_LEARNING_GROUPS {
+                    // A store that ends learns nothing any more.
+                    let _ = inner.to_keeper.send(Keep::Learn { key: group, reading });
+                } else {
+                    inner.learning.fetch_sub(1, Ordering::Relaxed);
+                    inner.refusals.learning.fetch_add(1, Ordering::Relaxed);
+                    inner.overlay.learn_later(&group);
+                }
             }
         }
         Ok(self.inner.lookup.find(&group, message_id)?)
@@ -404,6 +443,12 @@ impl GroupStore {
         self.inner.reader.alarms()
     }
 
+    /// The bounds that the store works with.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
     /// Figures, for metrics and for the bench.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -418,6 +463,12 @@ impl GroupStore {
             projections: inner.projections.transactions.load(Ordering::Relaxed),
             unindexed_events: inner.projections.unindexed.load(Ordering::Relaxed),
             queued_events: inner.queue.events(),
+            queued_bytes: inner.queue.bytes(),
+            learning_groups: inner.learning.load(Ordering::Relaxed) as u64,
+            put_off_learning: inner.refusals.learning.load(Ordering::Relaxed),
+            refused_queue: inner.refusals.queue.load(Ordering::Relaxed),
+            refused_lag: inner.refusals.lag.load(Ordering::Relaxed),
+            refused_disk: inner.refusals.disk.load(Ordering::Relaxed),
             lag_events: inner.overlay.events(),
             lag_bytes: inner.overlay.bytes(),
             id_filter_bytes: inner.overlay.filter_bytes() as u64,

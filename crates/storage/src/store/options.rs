@@ -13,6 +13,8 @@ pub const MAX_LAG_BYTES: u64 = 192 * 1024 * 1024;
 pub const MAX_QUEUED_EVENTS: u64 = 65_536;
 /// Their bytes.
 pub const MAX_QUEUED_BYTES: u64 = 64 * 1024 * 1024;
+/// Groups whose message ids wait to be learned; further ones are looked up and learned later.
+pub const MAX_LEARNING_GROUPS: usize = 1024;
 /// Events of one group in one turn of the committer; a single batch with more goes alone.
 pub const MAX_GROUP_EVENTS_PER_TURN: usize = 64;
 /// Events in one turn of the committer, which is one transaction.
@@ -44,6 +46,8 @@ pub const QUEUE_RETRY_MS: u64 = 100;
 /// What a refused caller is told to wait, in milliseconds, when the projector is behind.
 pub const LAG_RETRY_MS: u64 = 500;
 
+/// Pages of the tables that are kept in memory, for the projector.
+pub const PAGE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes that must be free on the disk, or posts are refused.
 pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 /// What a refused caller is told to wait, in milliseconds, when the disk is full.
@@ -64,6 +68,8 @@ pub struct StoreOptions {
     pub max_queued_bytes: u64,
     /// See [`DISK_RESERVE_BYTES`].
     pub disk_reserve_bytes: u64,
+    /// See [`PAGE_CACHE_BYTES`].
+    pub page_cache_bytes: u64,
 }
 
 impl Default for StoreOptions {
@@ -75,6 +81,7 @@ impl Default for StoreOptions {
             max_queued_events: MAX_QUEUED_EVENTS,
             max_queued_bytes: MAX_QUEUED_BYTES,
             disk_reserve_bytes: DISK_RESERVE_BYTES,
+            page_cache_bytes: PAGE_CACHE_BYTES,
         }
     }
 }

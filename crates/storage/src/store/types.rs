@@ -128,6 +128,18 @@ pub struct StoreStats {
     pub unindexed_events: u64,
     /// Events that wait for the committer.
     pub queued_events: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Groups whose message ids wait to be learned.
+    pub learning_groups: u64,
+    /// How often a group had to wait for that, since too many did.
+    pub put_off_learning: u64,
+    /// How often there was no room since the committer's queue was full.
+    pub refused_queue: u64,
+    /// How often since the projector was behind.
+    pub refused_lag: u64,
+    /// How often since the disk was full.
+    pub refused_disk: u64,
     /// Events that are not projected yet, those that wait for the committer included.
     pub lag_events: u64,
     /// Their bytes.

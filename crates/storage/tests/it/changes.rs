@@ -283,6 +283,27 @@ fn a_messages_detail_has_no_former_texts_where_they_are_discarded() {
 }
 
 #[test]
+fn a_text_that_was_discarded_does_not_come_back_with_another_policy() {
+    let mut group = Group::new("g");
+    let batch = group.batch([
+        message("m1", "one"),
+        policy(RevisionPolicy::Discard),
+        edit(1, "two"),
+        policy(RevisionPolicy::Keep),
+        edit(1, "three"),
+    ]);
+    wherever_it_lies(
+        |store| commit(store, batch).unwrap(),
+        |store| {
+            let detail = store.detail(group.key, &id("m1"), group.head()).unwrap().unwrap();
+            assert_eq!(detail, group.detail(1, group.head()));
+            let texts: Vec<_> = detail.revisions.iter().map(|text| text.text.as_str()).collect();
+            assert_eq!(texts, ["two"]);
+        },
+    );
+}
+
+#[test]
 fn the_oldest_former_texts_are_left_out_beyond_the_limit() {
     for edits in [MAX_REVISIONS_LISTED, MAX_REVISIONS_LISTED + 1] {
         let mut group = Group::new("g");
