@@ -11,8 +11,12 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("convene-model", Allowed::Only(&[])),
     ("convene-db", Allowed::Only(&["convene-model"])),
     ("convene-hop", Allowed::Only(&["convene-model"])),
+    ("convene-archive", Allowed::Only(&["convene-model"])),
     ("convene-app", Allowed::Only(&["convene-model", "convene-db", "convene-hop"])),
-    ("convene-orchestrator", Allowed::Only(&["convene-model", "convene-db", "convene-hop"])),
+    (
+        "convene-orchestrator",
+        Allowed::Only(&["convene-model", "convene-db", "convene-hop", "convene-archive"]),
+    ),
     ("convene-group-controller", Allowed::Only(&["convene-model"])),
     ("convene-agents-worker", Allowed::Only(&["convene-model"])),
     ("convene-storage", Allowed::Only(&["convene-model", "convene-db"])),

@@ -17,7 +17,7 @@ use crate::{
     record::{Record, RecordError, read_int},
 };
 
-use super::{Digest, Section};
+use super::{Digest, FORMAT, Frozen, Section, snapshot_id};
 
 const ERASED_START: &[u8] = b"{\"type\":\"erased\",\"digest\":\"";
 const ERASED_EVENT: &[u8] = b"\",\"event\":";
@@ -143,6 +143,31 @@ pub enum LineKind {
     Erased(u64),
     /// The last line.
     Trailer,
+}
+
+impl Header {
+    /// The header of the snapshot of a frozen group.
+    #[must_use]
+    pub fn of(group_id: GroupId, org_id: OrgId, frozen: &Frozen) -> Self {
+        Self {
+            format: FORMAT,
+            group_id,
+            org_id,
+            archive_id: frozen.archive_id.clone(),
+            epoch: frozen.epoch,
+            history: frozen.history.clone(),
+            history_mode: frozen.history_mode,
+            first_seq: 1,
+            last_seq: frozen.last_seq,
+            chain: frozen.chain,
+        }
+    }
+
+    /// The id of the snapshot.
+    #[must_use]
+    pub fn snapshot_id(&self) -> Digest {
+        snapshot_id(&self.group_id, self.epoch, self.last_seq, &self.chain.0)
+    }
 }
 
 impl LineKind {

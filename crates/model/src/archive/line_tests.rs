@@ -1,3 +1,5 @@
+//! What the lines of a snapshot read back as, and what is refused.
+
 use super::*;
 use crate::{
     MessageId, RunId, Timestamp, UserId,

@@ -1,0 +1,138 @@
+//! Checks a snapshot's members one after the other against its manifest: the counterpart of
+//! [`crate::encode`]. Pure.
+
+use bytes::Bytes;
+use convene_model::{
+    archive::{Digest, Header, Line, LineKind, Manifest, Section, Trailer, line::parse_event},
+    record::{CHAIN_START, Chain},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    member,
+    reader::{Stored, kinds},
+};
+
+/// What the members so far have come to.
+pub(crate) struct Check {
+    checksum: Sha256,
+    file_checksum: Sha256,
+    messages: u64,
+    runs: u64,
+    events: u64,
+    chain: Chain,
+    header: Option<Header>,
+    trailer: Option<Trailer>,
+    last: (Section, u64),
+}
+
+impl Check {
+    pub(crate) fn begin() -> Self {
+        Self {
+            checksum: Sha256::new(),
+            file_checksum: Sha256::new(),
+            messages: 0,
+            runs: 0,
+            events: 0,
+            chain: CHAIN_START,
+            header: None,
+            trailer: None,
+            last: (Section::Header, 0),
+        }
+    }
+
+    /// Checks the next member: its checksum, its lines, the order, the chain.
+    pub(crate) fn member(&mut self, stored: &Stored) -> Result<(), String> {
+        self.file_checksum.update(&stored.compressed);
+        let entry = &stored.entry;
+        let plain = member::decompress(entry, &stored.compressed)?;
+        self.checksum.update(&plain);
+        let before = self.messages;
+        for (kind, line) in kinds(entry, &plain)? {
+            self.line(kind, &line)?;
+        }
+        if self.messages - before != entry.messages {
+            let name = member::name(entry);
+            return Err(format!("{name} has another number of messages than the manifest says"));
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, kind: LineKind, line: &Bytes) -> Result<(), String> {
+        let at = || format!("{} {}", kind.section().as_str(), kind.seq());
+        let next = (kind.section(), kind.seq());
+        // Header and trailer have no number, so that each of them can come only once.
+        if self.header.is_some() && next <= self.last {
+            return Err(format!("{} is out of order", at()));
+        }
+        self.last = next;
+        match kind {
+            LineKind::Event(seq) | LineKind::Erased(seq) => {
+                if seq != self.events + 1 {
+                    return Err(format!("event {seq} follows event {}", self.events));
+                }
+                self.events = seq;
+                let record = parse_event(line).map_err(|error| format!("{}: {error}", at()))?;
+                self.chain = record.chain(&self.chain);
+                return Ok(());
+            }
+            LineKind::Message(_) => self.messages += 1,
+            LineKind::Run(_) => self.runs += 1,
+            LineKind::Header | LineKind::State(_) | LineKind::Trailer => {}
+        }
+        match Line::parse(line).map_err(|error| format!("{}: {error}", at()))? {
+            Line::Header(header) => self.header = Some(header),
+            Line::Trailer(trailer) => self.trailer = Some(trailer),
+            Line::Message(message) if message.message.seq != kind.seq() => {
+                return Err(format!("{} holds another message", at()));
+            }
+            Line::Run(run) if run.run.seq != kind.seq() => {
+                return Err(format!("{} holds another run", at()));
+            }
+            Line::Message(_) | Line::Run(_) | Line::State(_) | Line::Event(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Checks the whole against the manifest.
+    pub(crate) fn end(self, manifest: &Manifest) -> Result<(), String> {
+        let header = self.header.ok_or("the header is missing")?;
+        let trailer = self.trailer.ok_or("the trailer is missing")?;
+        let same_header = header
+            == Header {
+                format: manifest.format,
+                group_id: manifest.group_id.clone(),
+                org_id: manifest.org_id.clone(),
+                archive_id: manifest.archive_id.clone(),
+                epoch: manifest.epoch,
+                history: manifest.history.clone(),
+                history_mode: manifest.history_mode,
+                first_seq: manifest.first_seq,
+                last_seq: manifest.last_seq,
+                chain: manifest.chain,
+            };
+        if !same_header {
+            return Err("the header says something else than the manifest".into());
+        }
+        let counted = (self.messages, self.runs, self.events);
+        if counted != (manifest.messages, manifest.runs, manifest.events)
+            || counted != (trailer.messages, trailer.runs, trailer.events)
+        {
+            return Err(format!(
+                "there are {} messages, {} runs and {} events, and manifest and trailer say \
+                 otherwise",
+                self.messages, self.runs, self.events
+            ));
+        }
+        if Digest(self.chain) != manifest.chain || trailer.chain != manifest.chain {
+            return Err("the events lead to another chain than the manifest's".into());
+        }
+        if Digest(self.checksum.finalize().into()) != manifest.checksum {
+            return Err("the lines have another checksum than the manifest says".into());
+        }
+        if Digest(self.file_checksum.finalize().into()) != manifest.file_checksum {
+            return Err("the file has another checksum than the manifest says".into());
+        }
+        Ok(())
+    }
+}
