@@ -176,6 +176,9 @@ fn print_frame(room: &Room, frame: &str, as_json: bool) -> io::Result<()> {
         | EventKind::GroupAdopted(_)
         | EventKind::GroupConfigured(_)
         | EventKind::EpochRaised { .. }
+        | EventKind::GroupFrozen { .. }
+        | EventKind::GroupThawed(_)
+        | EventKind::GroupRestored(_)
         | EventKind::AccessRevoked { .. }
         | EventKind::MessagePinned(_)
         | EventKind::MessageUnpinned(_)

@@ -481,6 +481,9 @@ impl Room {
             | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessagePinned(_)
             | EventKind::MessageUnpinned(_)
@@ -568,6 +571,9 @@ impl Room {
             EventKind::GroupActivated(_)
             | EventKind::GroupAdopted(_)
             | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessageEdited(_)
             | EventKind::MessageDeleted(_)

@@ -19,6 +19,9 @@ use crate::{
 /// When a connection that found no room may try again, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 5_000;
 
+/// What a group says that is frozen.
+const ARCHIVED: &str = "the group is being archived";
+
 /// The controller of one group.
 #[derive(Debug, Default)]
 pub struct Controller {
@@ -192,8 +195,16 @@ impl Turn<'_> {
         if self.state.is_none() {
             return Err(Rejected::new(Code::GroupNotFound, "the group was never activated"));
         }
+        if self.state().frozen.is_some()
+            && let Some(refused) = self.stand_still(&input)
+        {
+            return refused;
+        }
         match input {
             Input::Init { .. } => Ok(()),
+            Input::Freeze { archive_id, epoch } => commands::freeze(self, archive_id, epoch),
+            Input::Thaw { archive_id, epoch } => commands::thaw(self, archive_id, epoch),
+            Input::Restore { epoch } => commands::restore(self, epoch),
             Input::Configure(config) => commands::configure(self, config),
             Input::Revoke(user_id) => commands::revoke(self, user_id),
             Input::Closed(upstream) => {
@@ -265,6 +276,37 @@ impl Turn<'_> {
             }
             Input::Tick => Ok(()),
         }
+    }
+
+    /// What a group that is frozen answers to what would make something happen in it; `None` to
+    /// what would not.
+    fn stand_still(&mut self, input: &Input) -> Option<Result<(), Rejected>> {
+        let (from, r#ref) = match input {
+            Input::Attach { from, r#ref, .. }
+            | Input::Cancel { from, r#ref, .. }
+            | Input::Edit { from, r#ref, .. }
+            | Input::Delete { from, r#ref, .. }
+            | Input::Pin { from, r#ref, .. } => (from, r#ref),
+            Input::Post(post) => (&post.from, &post.r#ref),
+            Input::React(react) => (&react.from, &react.r#ref),
+            Input::Configure(_) | Input::Revoke(_) => {
+                return Some(Err(Rejected::new(Code::GroupArchived, ARCHIVED)));
+            }
+            Input::Init { .. }
+            | Input::Freeze { .. }
+            | Input::Thaw { .. }
+            | Input::Restore { .. }
+            | Input::Closed(_)
+            | Input::Detach { .. }
+            | Input::Typing { .. }
+            | Input::Refuse { .. }
+            | Input::RunText { .. }
+            | Input::RunEnded { .. }
+            | Input::Recovered
+            | Input::Tick => return None,
+        };
+        let refused = Err(Rejected::new(Code::GroupArchived, ARCHIVED));
+        Some(self.answer(from.clone(), Some(r#ref.clone()), refused))
     }
 
     /// Sends the refusal of a frame to whoever sent it.

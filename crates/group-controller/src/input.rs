@@ -1,8 +1,8 @@
 //! What a host tells the controller.
 
 use convene_model::{
-    Code, ConnId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId, UpstreamId,
-    UserId,
+    ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId,
+    UpstreamId, UserId,
     agents::Outcome,
     claims::Access,
     event::{Author, GroupConfig},
@@ -38,6 +38,25 @@ pub enum Input {
     Configure(GroupConfig),
     /// A user's routing tokens issued until now become void.
     Revoke(UserId),
+    /// Makes the group stand still, so that it can be archived; or repeats that.
+    Freeze {
+        /// The attempt to archive it.
+        archive_id: ArchiveId,
+        /// The epoch under which it is archived; a higher one than the controller's is taken over.
+        epoch: u64,
+    },
+    /// Lets a group go on that was to be archived; or repeats that.
+    Thaw {
+        /// The attempt that was given up.
+        archive_id: ArchiveId,
+        /// The epoch from now on, higher than the one under which it was frozen.
+        epoch: u64,
+    },
+    /// Lets a group go on that came back from its snapshot, frozen as it was.
+    Restore {
+        /// The epoch from now on, higher than the one under which it was frozen.
+        epoch: u64,
+    },
     /// An upstream ended; its connections are gone.
     Closed(UpstreamId),
     /// A connection joins, or renews its right.

@@ -29,6 +29,10 @@ impl End {
         Self { status, code: None, detail: None, usage: None }
     }
 
+    pub(crate) fn because(self, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..self }
+    }
+
     /// The message that woke the run is there no longer.
     fn unasked() -> Self {
         let detail = Some("The message that it answers was deleted.".to_owned());
@@ -99,6 +103,14 @@ pub(crate) fn end_removed(turn: &mut Turn<'_>) {
     for run_id in removed {
         let end = End::failed(failure::AGENT_REMOVED, "The agent was taken out of the group.");
         finish(turn, &run_id, end, true);
+    }
+}
+
+/// Ends every run, whether it waits or works.
+pub(crate) fn end_all(turn: &mut Turn<'_>, end: impl Fn() -> End) {
+    let runs = turn.state().runs.iter().map(|run| run.run_id.clone()).collect::<Vec<_>>();
+    for run_id in runs {
+        finish(turn, &run_id, end(), true);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use convene_model::{
-    AgentId, Code, GroupId, MessageId, RunId, Timestamp, UserId,
+    AgentId, ArchiveId, Code, GroupId, MessageId, RunId, Timestamp, UserId,
     agents::ContextMessage,
     claims::Access,
     event::{
@@ -38,6 +38,9 @@ pub struct State {
     pub(crate) pins: Vec<PinView>,
     /// Messages that are too old for the window, but woke a run that has not ended.
     pub(crate) awaited: Vec<Remembered>,
+    /// The attempt to archive the group that it stands still for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) frozen: Option<ArchiveId>,
 }
 
 /// A run that has not ended.
@@ -142,6 +145,7 @@ impl State {
             messages: 0,
             pins: Vec::new(),
             awaited: Vec::new(),
+            frozen: None,
         })
     }
 
@@ -151,12 +155,18 @@ impl State {
         if event.seq != self.seq + 1 {
             return Err(impossible("numbers have no gaps"));
         }
+        self.check_frozen(&event.kind).map_err(impossible)?;
         match &event.kind {
             EventKind::GroupActivated(_) => return Err(impossible("a group is activated once")),
             EventKind::GroupConfigured(config) => self.config = config.clone(),
             EventKind::GroupAdopted(adopted) => {
                 self.identity.epoch = adopted.epoch;
                 self.identity.history = adopted.history.clone();
+            }
+            EventKind::GroupFrozen { archive_id } => self.frozen = Some(archive_id.clone()),
+            EventKind::GroupThawed(unfrozen) | EventKind::GroupRestored(unfrozen) => {
+                self.frozen = None;
+                self.identity.epoch = unfrozen.epoch;
             }
             EventKind::EpochRaised { epoch } => self.identity.epoch = *epoch,
             EventKind::AccessRevoked { user_id } => self.revoke(user_id, event.at),
@@ -231,6 +241,40 @@ impl State {
     #[must_use]
     pub fn pins(&self) -> &[PinView] {
         &self.pins
+    }
+
+    /// The attempt to archive the group that it stands still for: nothing happens in it until it is
+    /// thawed, restored or wiped.
+    #[must_use]
+    pub fn frozen(&self) -> Option<&ArchiveId> {
+        self.frozen.as_ref()
+    }
+
+    /// How many messages there were, deleted ones included.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// What may follow in a group that stands still: that it goes on, or that a restored backup of
+    /// it does. And a group stands still only when its runs have ended.
+    fn check_frozen(&self, kind: &EventKind) -> Result<(), &'static str> {
+        if let EventKind::GroupThawed(unfrozen) | EventKind::GroupRestored(unfrozen) = kind {
+            if self.frozen.as_ref() != Some(&unfrozen.archive_id) {
+                return Err("a group goes on from the attempt that it was frozen for");
+            }
+            if unfrozen.epoch <= self.identity.epoch {
+                return Err("a group that was frozen goes on under a higher epoch");
+            }
+            return Ok(());
+        }
+        if self.frozen.is_some() && !matches!(kind, EventKind::GroupAdopted(_)) {
+            return Err("nothing follows in a group that is frozen");
+        }
+        if matches!(kind, EventKind::GroupFrozen { .. }) && !self.runs.is_empty() {
+            return Err("a group is frozen when its runs have ended");
+        }
+        Ok(())
     }
 
     /// Runs that have not ended, in the order of their triggers.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, RunId, Timestamp, UserId,
-    agents::Usage, infra::HistoryMode,
+    AgentId, ArchiveId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, RunId, Timestamp,
+    UserId, agents::Usage, infra::HistoryMode,
 };
 
 pub use crate::tools::{
@@ -62,6 +62,18 @@ pub enum EventKind {
         /// The epoch from now on.
         epoch: u64,
     },
+    /// The group stands still while it is archived: nothing follows but a thaw or a restoration.
+    #[serde(rename = "group.frozen")]
+    GroupFrozen {
+        /// The attempt to archive it.
+        archive_id: ArchiveId,
+    },
+    /// The attempt to archive the group was given up; it goes on under a higher epoch.
+    #[serde(rename = "group.thawed")]
+    GroupThawed(Unfrozen),
+    /// The group came back from its snapshot; it goes on under a higher epoch.
+    #[serde(rename = "group.restored")]
+    GroupRestored(Unfrozen),
     /// A user's routing tokens issued before `at` are void.
     #[serde(rename = "access.revoked")]
     AccessRevoked {
@@ -145,6 +157,9 @@ impl EventKind {
             | Self::GroupAdopted(_)
             | Self::GroupConfigured(_)
             | Self::EpochRaised { .. }
+            | Self::GroupFrozen { .. }
+            | Self::GroupThawed(_)
+            | Self::GroupRestored(_)
             | Self::AccessRevoked { .. }
             | Self::TriggerDecided(_)
             | Self::RunStarted(_)
@@ -194,6 +209,15 @@ pub struct Adopted {
     pub epoch: u64,
     /// The numbering that its events belong to from now on.
     pub history: HistoryId,
+}
+
+/// How a group goes on that was frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfrozen {
+    /// The attempt to archive it that it was frozen for.
+    pub archive_id: ArchiveId,
+    /// The epoch from now on.
+    pub epoch: u64,
 }
 
 /// What the controller needs to know of a group.

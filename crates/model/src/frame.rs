@@ -386,6 +386,8 @@ pub enum DetachReason {
     Revoked,
     /// The group's epoch was raised.
     EpochRaised,
+    /// The group is archived.
+    GroupArchived,
 }
 
 /// What a client needs beside history.

@@ -73,6 +73,9 @@ impl Record {
             | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessageDeleted(_)
             | EventKind::MessagePinned(_)

@@ -154,6 +154,9 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
             EventKind::GroupActivated(_)
             | EventKind::GroupAdopted(_)
             | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessagePosted(_)
             | EventKind::MessagePinned(_)

@@ -373,6 +373,7 @@ class Room {
       case "detached":
         if (frame.user_id && frame.user_id !== this.me.id) return;
         if (frame.reason === "revoked") this.#refuse("You no longer have access to this group.");
+        else if (frame.reason === "group_archived") this.#refuse("This group is archived.");
         else if (frame.reason !== "requested") this.connection.restart();
         return;
       case "ok":

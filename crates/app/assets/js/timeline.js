@@ -411,6 +411,10 @@ class Timeline extends HTMLElement {
       case "group.configured":
       case "group.activated":
       case "group.epoch_raised":
+      case "group.adopted":
+      case "group.frozen":
+      case "group.thawed":
+      case "group.restored":
       case "access.revoked":
         return;
     }

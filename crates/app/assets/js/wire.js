@@ -66,7 +66,7 @@
  * @typedef {EventBase & {kind: "run.streaming", run_id: string, attempt: number}} RunStreaming
  * @typedef {EventBase & FinishedRun & {kind: "run.finished"}} RunFinished
  * @typedef {EventBase & {kind: "group.configured", version: number, agents: Agent[], paused?: boolean}} Configured
- * @typedef {EventBase & {kind: "group.activated" | "group.epoch_raised" | "access.revoked"}} Other
+ * @typedef {EventBase & {kind: "group.activated" | "group.epoch_raised" | "group.adopted" | "group.frozen" | "group.thawed" | "group.restored" | "access.revoked"}} Other
  * @typedef {Posted | Change | Pinned | Decided | RunStarted | RunStreaming | RunFinished | Configured | Other} GroupEvent
  *
  * @typedef {{type: "delta", run_id: string, attempt: number, offset: number, text: string}} Delta
@@ -75,7 +75,7 @@
  * @typedef {{type: "ok", ref: string, seq?: number, message_id?: string}} Ok
  * @typedef {{type: "error", ref?: string, code: string, detail?: string, retry_after_ms?: number, start?: number}} Refused
  * @typedef {{type: "reset", ref: string, seq: number, history: string}} Reset
- * @typedef {{type: "detached", reason: "requested" | "token_expired" | "revoked" | "epoch_raised", user_id?: string}} Detached
+ * @typedef {{type: "detached", reason: "requested" | "token_expired" | "revoked" | "epoch_raised" | "group_archived", user_id?: string}} Detached
  * @typedef {{type: "presence", joined?: string[], left?: string[], count: number}} Presence
  * @typedef {{type: "typing", user_id: string}} Typing
  * @typedef {GroupEvent | Delta | Presence | Typing | Attached | Ok | Refused | Reset | Detached} Frame

@@ -2,12 +2,14 @@
 
 use convene_model::{
     Code, GroupId, HistoryId, OrgId,
-    event::{Activated, EventKind},
-    frame::{DetachReason, GroupFrame},
+    event::{Activated, EventKind, Unfrozen},
     infra::HistoryMode,
 };
 
-use crate::controller::{Rejected, Turn};
+use crate::{
+    commands::raise_epoch,
+    controller::{Rejected, Turn},
+};
 
 pub(crate) fn init(
     turn: &mut Turn<'_>,
@@ -32,14 +34,14 @@ pub(crate) fn init(
     if epoch < identity.epoch {
         return Err(Rejected::new(Code::StaleEpoch, format!("the epoch is {}", identity.epoch)));
     }
-    if epoch > identity.epoch {
-        turn.emit(EventKind::EpochRaised { epoch });
-        for address in turn.live.expel_all() {
-            turn.send(
-                address,
-                GroupFrame::Detached { reason: DetachReason::EpochRaised, user_id: None },
-            );
+    match state.frozen.clone() {
+        // Whoever has a higher epoch has taken the group back from whoever archived it.
+        Some(archive_id) if epoch > identity.epoch => {
+            turn.emit(EventKind::GroupThawed(Unfrozen { archive_id, epoch }));
         }
+        Some(_) => return Err(Rejected::new(Code::GroupArchived, "the group is being archived")),
+        None if epoch > identity.epoch => raise_epoch(turn, epoch),
+        None => {}
     }
     Ok(())
 }

@@ -6,11 +6,14 @@ mod configure;
 mod delete;
 mod detach;
 mod edit;
+mod freeze;
 mod init;
 mod pin;
 mod post;
 mod react;
+mod restore;
 mod revoke;
+mod thaw;
 mod typing;
 
 pub(crate) use attach::attach;
@@ -19,16 +22,21 @@ pub(crate) use configure::configure;
 pub(crate) use delete::delete;
 pub(crate) use detach::detach;
 pub(crate) use edit::edit;
+pub(crate) use freeze::freeze;
 pub(crate) use init::init;
 pub(crate) use pin::pin;
 pub(crate) use post::post;
 pub(crate) use react::react;
+pub(crate) use restore::restore;
 pub(crate) use revoke::revoke;
+pub(crate) use thaw::thaw;
 pub(crate) use typing::typing;
 
 use convene_model::{
     Code, Role,
     claims::{Access, RoutingClaims},
+    event::EventKind,
+    frame::{DetachReason, GroupFrame},
     limits::MAX_TEXT_BYTES,
 };
 
@@ -66,4 +74,15 @@ fn check_text(text: &str) -> Result<(), Rejected> {
         return Err(Rejected::new(Code::ValidationFailed, "a message needs a text"));
     }
     Ok(())
+}
+
+/// Takes over a higher epoch: every token of a former one is void.
+fn raise_epoch(turn: &mut Turn<'_>, epoch: u64) {
+    turn.emit(EventKind::EpochRaised { epoch });
+    for address in turn.live.expel_all() {
+        turn.send(
+            address,
+            GroupFrame::Detached { reason: DetachReason::EpochRaised, user_id: None },
+        );
+    }
 }

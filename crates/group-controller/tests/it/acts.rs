@@ -22,6 +22,18 @@ pub(crate) enum Act {
         org: u8,
         external: bool,
     },
+    /// Whose attempt, and how far its epoch is from the group's.
+    Freeze {
+        archive: u8,
+        ahead: i8,
+    },
+    Thaw {
+        archive: u8,
+        ahead: i8,
+    },
+    Restore {
+        ahead: i8,
+    },
     Configure {
         ahead: u64,
         policies: Vec<Option<TriggerPolicy>>,
@@ -139,6 +151,9 @@ fn act() -> impl Strategy<Value = Act> {
         4 => wait.prop_map(Act::Wait),
         2 => (0..4_u64, 0..8_u8, prop::bool::weighted(0.1))
             .prop_map(|(epoch, org, external)| Act::Init { epoch, org, external }),
+        1 => (0..2_u8, -1..2_i8).prop_map(|(archive, ahead)| Act::Freeze { archive, ahead }),
+        3 => (0..2_u8, -1..3_i8).prop_map(|(archive, ahead)| Act::Thaw { archive, ahead }),
+        1 => (-1..2_i8).prop_map(|ahead| Act::Restore { ahead }),
         3 => (0..3_u64, prop::collection::vec(prop::option::weighted(0.9, policy()), 0..7), prop::bool::weighted(0.2))
             .prop_map(|(ahead, policies, paused)| Act::Configure { ahead, policies, paused }),
         6 => (0..4_u8, 0..3_u8, prop_oneof![8 => Just(0_u64), 1 => Just(1_u64)], 0..400_u64, role, after, 0..8_u8)
@@ -230,6 +245,12 @@ impl World {
         .unwrap_or_else(|| id("m0"))
     }
 
+    /// An epoch that is so far from the group's.
+    fn epoch(&self, ahead: i8) -> u64 {
+        let identity = self.room.controller.state().unwrap().identity();
+        identity.epoch.saturating_add_signed(ahead.into())
+    }
+
     /// The run that is so far down the list, working ones more often than not.
     fn run(&self, index: usize) -> Option<(RunId, u32)> {
         let runs = self.room.controller.state()?.runs();
@@ -259,6 +280,15 @@ impl World {
                 epoch,
                 history: id("h1"),
             },
+            Act::Freeze { archive, ahead } => {
+                let archive_id = id(format!("x{archive}"));
+                Input::Freeze { archive_id, epoch: self.epoch(ahead) }
+            }
+            Act::Thaw { archive, ahead } => {
+                let archive_id = id(format!("x{archive}"));
+                Input::Thaw { archive_id, epoch: self.epoch(ahead) }
+            }
+            Act::Restore { ahead } => Input::Restore { epoch: self.epoch(ahead) },
             Act::Configure { ahead, policies, paused } => {
                 let version = self.room.controller.state().unwrap().config().version + ahead;
                 let named = policies.iter().enumerate();

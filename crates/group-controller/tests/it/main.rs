@@ -6,6 +6,7 @@ mod acts;
 mod attach;
 mod configure;
 mod context;
+mod freeze;
 mod harness;
 mod init;
 mod leave;

@@ -57,6 +57,25 @@ fn check_refusal(world: &World, out: &Out) {
     assert!(errors && said.len() <= 1, "{said:?}");
 }
 
+/// What stands still does so until its directory lets it go on: nothing else happens in it, it
+/// admits nobody, no agent works for it and nothing will wake it.
+fn check_still(room: &Room, frozen_at: &mut Option<u64>, out: &Out) {
+    for event in &out.0.events {
+        match &event.kind {
+            EventKind::GroupFrozen { .. } => *frozen_at = Some(event.seq),
+            EventKind::GroupThawed(_) | EventKind::GroupRestored(_) => *frozen_at = None,
+            kind => assert_eq!(*frozen_at, None, "{kind:?}"),
+        }
+    }
+    let state = room.controller.state().unwrap();
+    assert_eq!(state.frozen().is_some(), frozen_at.is_some());
+    if let Some(seq) = frozen_at {
+        assert_eq!(state.seq(), *seq, "the freeze is the last event");
+        assert_eq!(room.controller.connections(), 0);
+        assert!(state.runs().is_empty() && out.0.wake_at.is_none());
+    }
+}
+
 /// A log in which each run that was accepted ends at most once and says nothing afterwards.
 fn check_log(room: &Room) {
     let mut open = BTreeSet::new();
@@ -89,7 +108,10 @@ fn check_log(room: &Room) {
             EventKind::GroupActivated(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
-            | EventKind::AccessRevoked { .. } => {}
+            | EventKind::AccessRevoked { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_) => {}
+            EventKind::GroupFrozen { .. } => assert!(open.is_empty(), "the runs have ended"),
             // The shelf has checked these against each other as they came.
             EventKind::MessageEdited(_)
             | EventKind::MessageDeleted(_)
@@ -188,6 +210,7 @@ proptest! {
     fn the_rules_of_runs_and_refusals_hold_whatever_happens(acts in acts()) {
         let mut world = World::new();
         let mut roles = Roles::default();
+        let mut frozen_at = None;
         for act in acts {
             let Some(out) = world.act(act) else { continue };
             let given = world.given.last().unwrap();
@@ -195,6 +218,7 @@ proptest! {
             roles.learn(given, &out);
             check_calls(&out);
             check_runs(&world.room);
+            check_still(&world.room, &mut frozen_at, &out);
             check_refusal(&world, &out);
         }
         check_log(&world.room);

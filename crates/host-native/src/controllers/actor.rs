@@ -457,6 +457,9 @@ impl Actor {
             | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)
             | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessagePosted(_)
             | EventKind::MessagePinned(_)

@@ -155,6 +155,7 @@ impl Room {
             (Purpose::Client, _) => self.fanout.direct(batch, at, conn, frame),
             // The next tick tries again, until the group says that the token has expired.
             (Purpose::Renew, _) => {}
+            (Purpose::Resume, Code::GroupArchived) => self.tell_archived(conn),
             (Purpose::Resume, Code::Forbidden | Code::AccessRevoked) => self.close_revoked(conn),
             // The client attaches anew and gets the same answer for its own numbers.
             (Purpose::Resume, Code::TooOld) => self.close(conn, CloseCode::Restart),
@@ -178,6 +179,11 @@ impl Room {
             DetachReason::TokenExpired | DetachReason::EpochRaised => {
                 self.shared.withdraw_token(&self.group, &state.user);
                 self.resume(conn);
+            }
+            // The client stays: it reads, and its next attach is told how the group stands then.
+            DetachReason::GroupArchived => {
+                self.shared.withdraw_token(&self.group, &state.user);
+                self.fanout.direct(batch, at, conn, frame);
             }
             DetachReason::Revoked => {
                 self.fanout.direct(batch, at, conn, frame);

@@ -182,6 +182,15 @@ impl Room {
         self.close(conn, CloseCode::Revoked);
     }
 
+    /// Lets a connection know that its group is archived, as it could not be brought back. It stays
+    /// open, since the client reads and may attach again.
+    pub(super) fn tell_archived(&self, conn: &ConnId) {
+        let detached = GroupFrame::Detached { reason: DetachReason::GroupArchived, user_id: None };
+        if let Some(state) = self.conns.get(conn) {
+            state.outbound.send_text(&detached.encode());
+        }
+    }
+
     pub(super) fn drop_user(&mut self, user: &UserId) {
         for conn in self.fanout.of_user(user) {
             self.close_revoked(&conn);
@@ -327,6 +336,10 @@ impl Room {
                 Purpose::Resume if problem.status >= 500 || problem.status == 429 => {
                     state.want = Some(attach);
                     self.attach_later(conn, RECONNECT_FIRST * 5);
+                }
+                Purpose::Resume if problem.code == Code::GroupArchived => {
+                    self.tell_archived(conn);
+                    self.advance(conn);
                 }
                 Purpose::Resume => self.close(conn, CloseCode::Refused),
                 // The next tick tries again, until the group says that the token has expired.

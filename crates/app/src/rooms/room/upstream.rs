@@ -82,12 +82,16 @@ impl Room {
         if resuming && !for_good {
             return true;
         }
-        if resuming {
+        if resuming && problem.code == Code::GroupArchived {
+            state.want = None;
+            self.tell_archived(conn);
+        } else if resuming {
             state.outbound.send_text(&error(None));
             let revoked = problem.code == Code::Forbidden;
             self.close(conn, if revoked { CloseCode::Revoked } else { CloseCode::Refused });
             return false;
         }
+        let Some(state) = self.conns.get_mut(conn) else { return false };
         if let Some(Attach { r#ref, .. }) = state.want.take() {
             state.outbound.send_text(&error(Some(r#ref)));
         }

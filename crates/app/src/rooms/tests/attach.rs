@@ -168,6 +168,33 @@ async fn a_connection_that_fell_out_comes_back_without_a_gap() {
 }
 
 #[tokio::test]
+async fn an_archived_group_is_left_until_the_client_asks_for_it_again() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    let attaches = world.group.counts().attaches;
+    world.group.detach("u1", DetachReason::GroupArchived);
+    let told = client.frame().await;
+    assert_eq!((&told["type"], &told["reason"]), (&"detached".into(), &"group_archived".into()));
+    world.group.refuse_attaches(&[Code::GroupArchived]);
+    client.nothing_more().await;
+    assert_eq!(world.group.counts().attaches, attaches, "nobody brings it back");
+    assert_eq!(client.attach().await["code"], "group_archived");
+    assert_eq!(client.attach().await["type"], "attached", "it was restored");
+}
+
+#[tokio::test]
+async fn who_cannot_be_brought_back_to_an_archived_group_is_told_and_stays() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    world.group.refuse_attaches(&[Code::GroupArchived]);
+    world.group.detach("u1", DetachReason::EpochRaised);
+    let told = client.frame().await;
+    assert_eq!((&told["type"], &told["reason"]), (&"detached".into(), &"group_archived".into()));
+    client.nothing_more().await;
+    assert_eq!(client.attach().await["type"], "attached");
+}
+
+#[tokio::test]
 async fn a_raised_epoch_brings_everybody_back_with_new_tokens() {
     let world = World::new().await;
     let (mut ada, mut ben) = (world.attached("u1").await, world.attached("u2").await);
