@@ -16,6 +16,7 @@ mod reading;
 pub mod resolve;
 pub mod rooms;
 mod schema;
+pub mod secrets;
 mod state;
 pub mod ui;
 pub mod validate;
@@ -29,7 +30,6 @@ use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
 use convene_model::keys::TrustedKeys;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::{
     changes::{Bell, Log},
@@ -37,6 +37,7 @@ use crate::{
     identity::passwords::Passwords,
     orchestrator::OrchestratorClient,
     rooms::{Figures, Rooms, RoomsConfig},
+    secrets::{MasterKeyReader, UpkeepError},
     state::AppState,
     web::client::Network,
 };
@@ -63,8 +64,8 @@ pub struct Config {
     /// How often a client's socket is pinged, so that nothing between takes it for idle; silent for
     /// two and a half times as long, it counts as gone.
     pub ping_every: Duration,
-    /// The key behind secrets at rest and CSRF tokens. Without it stored secrets are lost.
-    pub master_key: Zeroizing<[u8; 32]>,
+    /// The keys behind secrets at rest and CSRF tokens. Without them stored secrets are lost.
+    pub master_keys: MasterKeyReader,
 }
 
 /// Why an App did not open.
@@ -79,6 +80,9 @@ pub enum AppError {
     /// The public URL is not an http(s) URL with a host.
     #[error("public_url: {0}")]
     PublicUrl(String),
+    /// The master keys cannot be read, or what they guard cannot be brought up to date.
+    #[error("secrets: {0}")]
+    Secrets(String),
 }
 
 /// The App, open.
@@ -106,6 +110,11 @@ pub async fn open(config: Config) -> Result<App, AppError> {
     });
     let log = Log::open(config.db.clone()).await?;
     let state = AppState::new(config, passwords, rooms, bell)?;
+    let settled = state.vault.settle(state.now()).await;
+    match settled.map_err(|failure| AppError::Secrets(UpkeepError::from(failure).to_string()))? {
+        secrets::Settled { adopted: 0, rewrapped: 0, resealed: 0, unreadable: 0 } => {}
+        settled => tracing::info!(?settled, "stored secrets were brought to the keys in use"),
+    }
     tokio::spawn(Arc::clone(&state.hub).follow(state.clone(), log));
     Ok(App { state })
 }

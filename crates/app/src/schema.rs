@@ -9,6 +9,7 @@ use convene_db::Migration;
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "workspace", sql: WORKSPACE },
     Migration { version: 2, name: "reading", sql: READING },
+    Migration { version: 3, name: "secrets", sql: SECRETS },
 ];
 
 const WORKSPACE: &str = "
@@ -179,4 +180,68 @@ CREATE TABLE changes (
     PRIMARY KEY (kind, group_id, user_id)
 );
 CREATE UNIQUE INDEX changes_in_order ON changes (change);
+";
+
+/// Secrets under data keys, and the canonical objects of the configuration.
+///
+/// A value stands in `secret_versions`; `secrets.sealed` is what one key sealed before there were
+/// data keys, and empty since. `orgs.configuration` grows with every change that a run could see, so
+/// that whoever keeps what was resolved can ask whether it still holds. `config_objects` has what
+/// tools, servers and env profiles are as JSON in its one column `config`; the others are for
+/// queries, and `seen` is what a check of the object last found.
+const SECRETS: &str = "
+ALTER TABLE orgs ADD COLUMN configuration BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE data_keys (
+    data_key_id TEXT PRIMARY KEY,
+    org_id TEXT NOT NULL REFERENCES orgs (org_id),
+    master_id TEXT NOT NULL,
+    wrapped TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    retired_at BIGINT
+);
+CREATE UNIQUE INDEX data_keys_in_use ON data_keys (org_id) WHERE retired_at IS NULL;
+ALTER TABLE secrets ADD COLUMN scope TEXT NOT NULL DEFAULT 'provider';
+ALTER TABLE secrets ADD COLUMN owner_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE secrets ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE secrets ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE secrets ADD COLUMN all_groups BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE secrets ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE secrets ADD COLUMN created_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE secrets ADD COLUMN updated_at BIGINT NOT NULL DEFAULT 0;
+CREATE UNIQUE INDEX secrets_by_name ON secrets (org_id, scope, owner_id, name)
+    WHERE scope <> 'provider';
+CREATE TABLE secret_versions (
+    secret_id TEXT NOT NULL REFERENCES secrets (secret_id),
+    version BIGINT NOT NULL,
+    data_key_id TEXT NOT NULL REFERENCES data_keys (data_key_id),
+    sealed TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    PRIMARY KEY (secret_id, version)
+);
+CREATE INDEX secret_versions_of_key ON secret_versions (data_key_id);
+CREATE TABLE secret_grants (
+    secret_id TEXT NOT NULL REFERENCES secrets (secret_id),
+    group_id TEXT NOT NULL,
+    PRIMARY KEY (secret_id, group_id)
+);
+CREATE INDEX secret_grants_of_group ON secret_grants (group_id);
+CREATE TABLE config_objects (
+    object_id TEXT PRIMARY KEY,
+    org_id TEXT NOT NULL REFERENCES orgs (org_id),
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL,
+    config TEXT NOT NULL,
+    seen TEXT NOT NULL DEFAULT '',
+    version BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    UNIQUE (org_id, kind, name_key)
+);
+ALTER TABLE orgs ADD COLUMN tool_hosts TEXT;
+ALTER TABLE providers ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE providers ADD COLUMN seen TEXT NOT NULL DEFAULT '';
+ALTER TABLE agents ADD COLUMN visibility TEXT NOT NULL DEFAULT 'workspace';
+ALTER TABLE agents ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
 ";

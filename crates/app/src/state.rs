@@ -18,8 +18,8 @@ use crate::{
     changes::{self, Bell, Change},
     events::Hub,
     identity::{csrf::CsrfKey, limiter::Limits, passwords::Passwords, touches::Touches},
-    providers::secrets::SecretKey,
     rooms::Rooms,
+    secrets::Vault,
     web::{client::Network, origin::Origin},
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Parts {
     pub(crate) passwords: Passwords,
     pub(crate) touches: Touches,
     pub(crate) csrf: CsrfKey,
-    pub(crate) secrets: SecretKey,
+    pub(crate) vault: Vault,
     pub(crate) limits: Limits,
     pub(crate) public_origin: Option<Origin>,
     pub(crate) trusted_proxies: Vec<Network>,
@@ -60,9 +60,10 @@ impl AppState {
             })?),
             None => None,
         };
+        let keys = (config.master_keys)().map_err(AppError::Secrets)?;
         Ok(Self(Arc::new(Parts {
-            csrf: CsrfKey::derive(&config.master_key),
-            secrets: SecretKey::derive(&config.master_key),
+            csrf: CsrfKey::derive(&keys.current),
+            vault: Vault::new(Arc::clone(&config.db), config.master_keys, &keys),
             limits: Limits::default(),
             worker_replay: ReplayGuard::new(MAX_REMEMBERED_JTIS),
             signing_keys: config.signer.keys().clone(),

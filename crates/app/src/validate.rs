@@ -24,6 +24,13 @@ pub const MAX_BASE_URL_BYTES: usize = 500;
 /// Bytes of a provider's key at most.
 pub const MAX_API_KEY_BYTES: usize = 4096;
 
+/// Characters of a secret's name at most.
+pub const MAX_SECRET_NAME_CHARS: usize = 64;
+/// Bytes of a secret's value at most.
+pub const MAX_SECRET_BYTES: usize = 16 * 1024;
+/// Characters of a note at most.
+pub const MAX_NOTE_CHARS: usize = 300;
+
 /// A broken rule: which field, and a sentence for people.
 pub(crate) fn invalid(field: &str, sentence: impl Into<String>) -> Problem {
     Problem::new(Code::ValidationFailed).detail(sentence).with("field", field)
@@ -139,6 +146,38 @@ pub(crate) fn api_key(field: &str, text: &str) -> Result<(), Problem> {
     Err(invalid(field, format!("A key has 1 to {MAX_API_KEY_BYTES} visible ASCII characters.")))
 }
 
+/// A secret's name, of the form of a variable: letters, digits and `_`, not beginning with a digit.
+pub(crate) fn secret_name(field: &str, text: &str) -> Result<String, Problem> {
+    let name = text.trim();
+    let well_formed = (1..=MAX_SECRET_NAME_CHARS).contains(&name.len())
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if well_formed {
+        return Ok(name.to_owned());
+    }
+    let sentence = format!(
+        "This name has 1 to {MAX_SECRET_NAME_CHARS} letters, digits or _, and does not begin with a digit."
+    );
+    Err(invalid(field, sentence))
+}
+
+/// A secret's value: any text without NUL of at most [`MAX_SECRET_BYTES`].
+pub(crate) fn secret(field: &str, text: &str) -> Result<(), Problem> {
+    if (1..=MAX_SECRET_BYTES).contains(&text.len()) && !text.contains('\0') {
+        return Ok(());
+    }
+    Err(invalid(field, format!("A value has 1 to {MAX_SECRET_BYTES} bytes.")))
+}
+
+/// A note: trimmed, at most [`MAX_NOTE_CHARS`] characters.
+pub(crate) fn note(field: &str, text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.chars().count() <= MAX_NOTE_CHARS && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    Err(invalid(field, format!("A note has at most {MAX_NOTE_CHARS} characters.")))
+}
+
 /// For members of a change that may be absent, `null` or a value: absent is `None`, `null` is
 /// `Some(None)`.
 pub(crate) fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
@@ -221,6 +260,21 @@ mod tests {
         ] {
             assert!(base_url("base_url", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn secrets_and_notes_are_held_to_their_limits_on_both_sides() {
+        for good in ["A", "_a1", "GITHUB_TOKEN", &"x".repeat(MAX_SECRET_NAME_CHARS)] {
+            assert!(secret_name("name", good).is_ok(), "{good}");
+        }
+        for bad in ["", "1A", "A-B", "A B", "ä", &"x".repeat(MAX_SECRET_NAME_CHARS + 1)] {
+            assert!(secret_name("name", bad).is_err(), "{bad}");
+        }
+        assert!(secret("value", &"v".repeat(MAX_SECRET_BYTES)).is_ok());
+        assert!(secret("value", &"v".repeat(MAX_SECRET_BYTES + 1)).is_err());
+        assert!(secret("value", "").is_err() && secret("value", "a\0").is_err());
+        assert!(note("note", &"ä".repeat(MAX_NOTE_CHARS)).is_ok());
+        assert!(note("note", &"ä".repeat(MAX_NOTE_CHARS + 1)).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{backup, chat, healthcheck, journal, keys, users},
+    commands::{backup, chat, healthcheck, journal, keys, secrets, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -39,6 +39,11 @@ enum Command {
     Users {
         #[command(subcommand)]
         command: users::UsersCommand,
+    },
+    /// The keys behind stored secrets.
+    Secrets {
+        #[command(subcommand)]
+        command: secrets::SecretsCommand,
     },
     /// Copy the whole data directory while it is in use.
     Backup(backup::BackupArgs),
@@ -135,6 +140,7 @@ pub fn run() -> ExitCode {
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
+        Some(Command::Secrets { command }) => secrets::run(command),
         Some(Command::Backup(args)) => backup::run(args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Journal { command }) => journal::run(command),

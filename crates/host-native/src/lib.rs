@@ -15,6 +15,7 @@ mod jwks;
 pub mod keys;
 pub mod lock;
 mod log;
+mod master_keys;
 mod metrics;
 mod open_files;
 mod resolver;

@@ -22,7 +22,8 @@ use crate::{
     config::{AppScope, Config, KeySource, Role},
     controllers::{Controllers, ControllersConfig},
     jwks::{KeyRing, Source},
-    keys::{self, ring::KeyFiles, watch::OwnKeys},
+    keys::{ring::KeyFiles, watch::OwnKeys},
+    master_keys::MasterKeyFiles,
     metrics::Metrics,
     resolver::AppResolver,
     serve::EXIT_OUTCOME_UNKNOWN,
@@ -206,10 +207,10 @@ impl Host {
         orchestrator: Hop,
     ) -> Result<App, CliError> {
         let config = &self.config.app;
-        let master_key = match &config.master_key_file {
-            Some(path) => keys::load(path)?,
-            None => keys::load_or_make(&self.config.data_dir.join("keys").join("master.key"))?,
-        };
+        let files = MasterKeyFiles::of(&self.config);
+        // A key that cannot be used is an error of the start, not of the first secret.
+        files.load()?;
+        let master_keys = Arc::new(move || files.load().map_err(|error| error.to_string()));
         let app = convene_app::open(convene_app::Config {
             db: Arc::new(db),
             orchestrator,
@@ -220,7 +221,7 @@ impl Host {
             public_url: config.public_url.clone(),
             trusted_proxies: config.proxies()?,
             ping_every: config.ping_every(),
-            master_key,
+            master_keys,
         });
         let app = app.await?;
         self.metrics.has_app(&app);

@@ -10,10 +10,12 @@ use convene_db::{DbError, Row, Statement, params};
 use convene_model::{AgentId, Code, GroupId, OrgId, Problem, Timestamp, event::TriggerPolicy};
 
 use crate::{
+    secrets::store::{self as secrets, Owner},
     state::{AppState, fresh_id},
     ui::view::AgentView,
     validate,
     web::{failure::Answer, rows},
+    workspaces::orgs,
 };
 
 /// Agents of one workspace at a time.
@@ -138,7 +140,7 @@ pub(crate) async fn make(state: &AppState, org: &OrgId, draft: Draft) -> Answer<
     provider_exists(state, org, draft.provider_id.as_deref()).await?;
     let now = state.now();
     let id = fresh_id(now);
-    match state.db.batch(vec![insert(org, &id, &draft, now)]).await {
+    match state.db.batch(vec![insert(org, &id, &draft, now), orgs::reconfigured(org)]).await {
         Ok(_) => {}
         Err(DbError::Unmet { .. }) => {
             let sentence = format!("There are {MAX_AGENTS_PER_ORG} agents already.");
@@ -194,6 +196,7 @@ pub(crate) async fn change(
     if renamed {
         batch.push(touch_groups(agent));
     }
+    batch.push(orgs::reconfigured(org));
     let answers = state.db.batch(batch).await.map_err(name_taken)?;
     if renamed {
         reconfigure(state, &answers[1])?;
@@ -207,15 +210,14 @@ pub(crate) async fn delete(state: &AppState, org: &OrgId, agent: &AgentId) -> An
         WHERE org_id = $1 AND agent_id = $2 AND deleted_at IS NULL";
     const LEAVE: &str = "DELETE FROM group_agents WHERE agent_id = $1";
     let delete = params![org.as_str(), agent.as_str(), state.now().millis()];
-    let answers = state
-        .db
-        .batch(vec![
-            Statement::new(DELETE, delete).expect_rows(),
-            touch_groups(agent),
-            Statement::new(LEAVE, params![agent.as_str()]),
-        ])
-        .await;
-    match answers {
+    let mut batch = vec![
+        Statement::new(DELETE, delete).expect_rows(),
+        touch_groups(agent),
+        Statement::new(LEAVE, params![agent.as_str()]),
+        orgs::reconfigured(org),
+    ];
+    batch.extend(secrets::erase_owned(org, &Owner::Agent { agent_id: agent.clone() }));
+    match state.db.batch(batch).await {
         Ok(answers) => Ok(reconfigure(state, &answers[1])?),
         Err(DbError::Unmet { .. }) => Err(Code::NotFound.into()),
         Err(error) => Err(error.into()),

@@ -4,7 +4,6 @@
 //! place only, when a run resolves its agent.
 
 mod api;
-pub(crate) mod secrets;
 
 use axum::{Router, routing::get};
 use convene_db::{DbError, Row, Statement, params};
@@ -14,11 +13,15 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    secrets::store as secrets,
     state::{AppState, fresh_id},
     ui::view::ProviderView,
     validate,
     web::failure::Answer,
-    workspaces::audit::{self, Action},
+    workspaces::{
+        audit::{self, Action},
+        orgs,
+    },
 };
 
 /// Providers of one workspace at a time.
@@ -55,16 +58,16 @@ pub(crate) async fn open(
     org: &OrgId,
     provider: &str,
 ) -> Answer<Option<(String, Option<ApiKey>)>> {
-    const SQL: &str = "SELECT p.base_url, p.secret_id, s.sealed FROM providers p
-        LEFT JOIN secrets s ON s.secret_id = p.secret_id AND s.org_id = p.org_id
-        WHERE p.org_id = $1 AND p.provider_id = $2";
+    const SQL: &str = "SELECT base_url, secret_id FROM providers
+        WHERE org_id = $1 AND provider_id = $2";
     let params = params![org.as_str(), provider];
     let found = state.db.query(Statement::new(SQL, params)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let key = match row.get::<Option<String>>("secret_id")? {
-        Some(id) => Some(ApiKey::new(state.secrets.open(&id, &row.get::<String>("sealed")?)?)),
+        Some(id) => state.vault.open(org, &id, None).await?,
         None => None,
     };
+    let key = key.map(|key| ApiKey::new(key.to_string()));
     Ok(Some((row.get("base_url")?, key)))
 }
 
@@ -85,12 +88,15 @@ pub(crate) async fn make(
     let base_url = validate::base_url("base_url", base_url)?;
     let now = state.now();
     let provider_id = fresh_id(now);
-    let secret = key.map(|key| sealed(state, org, &key)).transpose()?;
-    let (secret_id, mut batch) = secret.map_or((None, Vec::new()), |(id, insert)| {
+    let (mut secret_id, mut batch) = (None, Vec::new());
+    if let Some(key) = key {
+        validate::api_key("api_key", &key)?;
+        let (id, insert) = secrets::make_key(state, org, by, &key).await?;
         let set = Action::ProviderSecretSet;
-        let audit = audit::record(org, by, set, &provider_id, &json!({"name": &name}), now);
-        (Some(id), vec![insert, audit])
-    });
+        batch.extend(insert);
+        batch.push(audit::record(org, by, set, &provider_id, &json!({"name": &name}), now));
+        secret_id = Some(id);
+    }
     let insert = params![
         &provider_id,
         org.as_str(),
@@ -102,6 +108,7 @@ pub(crate) async fn make(
         MAX_PROVIDERS_PER_ORG
     ];
     batch.push(Statement::new(SQL, insert).expect_rows());
+    batch.push(orgs::reconfigured(org));
     match state.db.batch(batch).await {
         Ok(_) => Ok(ProviderView { provider_id, name, base_url, has_key: secret_id.is_some() }),
         Err(DbError::Unmet { .. }) => {
@@ -163,8 +170,10 @@ pub(crate) async fn change(
             None
         }
         Some(Some(key)) => {
-            let (id, insert) = sealed(state, org, &key)?;
-            batch.extend([insert, note(Action::ProviderSecretSet)]);
+            validate::api_key("api_key", &key)?;
+            let (id, insert) = secrets::make_key(state, org, by, &key).await?;
+            batch.extend(insert);
+            batch.push(note(Action::ProviderSecretSet));
             Some(id)
         }
     };
@@ -179,8 +188,9 @@ pub(crate) async fn change(
     ];
     batch.push(Statement::new(CHANGE, update).expect_rows());
     if let Some(old) = old_secret.filter(|old| secret_id.as_ref() != Some(old)) {
-        batch.push(erase(&old));
+        batch.extend(secrets::erase(&old));
     }
+    batch.push(orgs::reconfigured(org));
     state.db.batch(batch).await.map_err(name_taken)?;
     let has_key = secret_id.is_some();
     Ok(ProviderView { provider_id: provider.to_owned(), name, base_url, has_key })
@@ -206,26 +216,12 @@ pub(crate) async fn delete(
     let mut batch = vec![Statement::new(DELETE, delete).expect_rows()];
     if let Some(secret) = secret {
         let removed = Action::ProviderSecretRemoved;
-        batch.push(erase(&secret));
+        batch.extend(secrets::erase(&secret));
         batch.push(audit::record(org, by, removed, provider, &json!({"name": name}), state.now()));
     }
+    batch.push(orgs::reconfigured(org));
     state.db.batch(batch).await?;
     Ok(())
-}
-
-/// Seals a key under an id of its own; the statement stores it.
-fn sealed(state: &AppState, org: &OrgId, key: &str) -> Result<(String, Statement), Problem> {
-    const SQL: &str = "INSERT INTO secrets (secret_id, org_id, sealed, created_at)
-        VALUES ($1, $2, $3, $4)";
-    validate::api_key("api_key", key)?;
-    let now = state.now();
-    let id = fresh_id(now);
-    let params = params![&id, org.as_str(), state.secrets.seal(&id, key)?, now.millis()];
-    Ok((id, Statement::new(SQL, params)))
-}
-
-fn erase(secret: &str) -> Statement {
-    Statement::new("DELETE FROM secrets WHERE secret_id = $1", params![secret])
 }
 
 fn same_site(a: &str, b: &str) -> bool {

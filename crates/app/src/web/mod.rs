@@ -20,7 +20,7 @@ use convene_model::keys::Jwks;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
-    agents, events, groups, identity, providers, reading, state::AppState, ui, workspaces,
+    agents, events, groups, identity, providers, reading, secrets, state::AppState, ui, workspaces,
 };
 
 /// The policy of answers that are no pages: nothing may be loaded, nobody may frame them.
@@ -33,6 +33,7 @@ pub(crate) fn public_router(state: &AppState) -> Router {
         .merge(workspaces::routes())
         .merge(agents::routes())
         .merge(providers::routes())
+        .merge(secrets::routes())
         .merge(groups::routes())
         .merge(reading::routes())
         .merge(events::routes())

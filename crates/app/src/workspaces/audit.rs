@@ -26,6 +26,12 @@ pub(crate) enum Action {
     ProviderSecretRemoved,
     PasswordReset,
     RevisionsSet,
+    SecretMade,
+    SecretSet,
+    SecretChanged,
+    SecretDeleted,
+    SecretRevealed,
+    SecretsRotated,
 }
 
 impl Action {
@@ -41,6 +47,12 @@ impl Action {
             Self::ProviderSecretRemoved => "provider.secret_removed",
             Self::PasswordReset => "member.password_reset",
             Self::RevisionsSet => "group.revisions_set",
+            Self::SecretMade => "secret.made",
+            Self::SecretSet => "secret.set",
+            Self::SecretChanged => "secret.changed",
+            Self::SecretDeleted => "secret.deleted",
+            Self::SecretRevealed => "secret.revealed",
+            Self::SecretsRotated => "secrets.rotated",
         }
     }
 }

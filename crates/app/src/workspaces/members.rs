@@ -11,6 +11,7 @@ use super::{
 use crate::{
     changes::Change,
     identity::caller::Caller,
+    secrets::store::{self as secrets, Owner},
     state::AppState,
     ui::view::{MemberView, OrgView},
     validate,
@@ -117,14 +118,16 @@ pub(crate) async fn remove(
     let (id, now) = (&org.org_id, state.now());
     let both = || params![id.as_str(), target.as_str()];
     let remove = params![id.as_str(), target.as_str(), role.as_str()];
-    let batch = vec![
+    let mut batch = vec![
         orgs::lock(id),
         Statement::new(REMOVE, remove).expect_rows(),
         Statement::new(GROUPS, both()),
         Statement::new(LEAVE, both()),
         void_invites(id, target),
         audit::record(id, caller.id(), Action::MemberRemoved, target.as_str(), &json!({}), now),
+        orgs::reconfigured(id),
     ];
+    batch.extend(secrets::erase_owned(id, &Owner::Personal { user_id: target.clone() }));
     let answers = run(state, batch, role, target).await?;
     let activated = activated_groups(state, id).await?;
     for row in &answers[2] {

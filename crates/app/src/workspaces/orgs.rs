@@ -93,6 +93,13 @@ pub(crate) fn lock(org: &OrgId) -> Statement {
     Statement::new(SQL, params![org.as_str()]).expect_rows()
 }
 
+/// The statement that says that something changed which a run could see: what was resolved before
+/// does not hold any more. It belongs into the batch of the change.
+pub(crate) fn reconfigured(org: &OrgId) -> Statement {
+    const SQL: &str = "UPDATE orgs SET configuration = configuration + 1 WHERE org_id = $1";
+    Statement::new(SQL, params![org.as_str()])
+}
+
 fn view(row: &convene_db::Row) -> Result<OrgView, convene_db::DbError> {
     Ok(OrgView {
         org_id: rows::id(row, "org_id")?,

@@ -11,5 +11,6 @@ mod providers;
 mod reading;
 mod recovery;
 mod resolve;
+mod secrets;
 mod support;
 mod workspaces;

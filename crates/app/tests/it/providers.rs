@@ -45,7 +45,7 @@ async fn a_key_is_in_no_answer_and_in_no_file() {
     for form in [KEY.as_bytes(), &*hex(KEY).into_bytes(), &*base64(KEY).into_bytes()] {
         assert!(!files.windows(form.len()).any(|bytes| bytes == form), "a key lies on disk");
     }
-    assert!(files.windows(3).any(|bytes| bytes == b"v1."), "the sealed one does");
+    assert!(files.windows(3).any(|bytes| bytes == b"v2."), "the sealed one does");
 }
 
 fn hex(text: &str) -> String {

@@ -16,6 +16,7 @@ use convene_app::{
     App, Config,
     groups::WorkspaceGroups,
     rooms::{Groups, Records, Said},
+    secrets::{MasterKeyReader, MasterKeys},
 };
 use convene_db::{Db, Statement};
 use convene_hop::{Hop, Signer};
@@ -53,6 +54,15 @@ pub(crate) fn key(issuer: &str) -> SigningKey {
 pub(crate) struct Setup {
     pub(crate) public_url: Option<&'static str>,
     pub(crate) trusted_proxies: Vec<&'static str>,
+    pub(crate) master_keys: Option<MasterKeyReader>,
+}
+
+/// Master keys of repeated bytes; the first one is in use.
+pub(crate) fn fixed_keys(bytes: &[u8]) -> MasterKeyReader {
+    let mut keys = bytes.iter().map(|byte| Zeroizing::new([*byte; 32]));
+    let current = keys.next().unwrap();
+    let keys = MasterKeys { current, retired: keys.collect() };
+    Arc::new(move || Ok(keys.clone()))
 }
 
 /// An App and what surrounds it.
@@ -157,6 +167,13 @@ impl World {
         convene_app::open(config).await.unwrap().router()
     }
 
+    /// The App of a later process, which has these master keys.
+    pub(crate) async fn later_app(&self, keys: MasterKeyReader) -> App {
+        let setup = Setup { master_keys: Some(keys), ..Setup::default() };
+        let config = config(&self.db, &self.now, &self.calls, &self.talk, setup);
+        convene_app::open(config).await.unwrap()
+    }
+
     /// How many rows a table has.
     pub(crate) async fn rows(&self, table: &str) -> u64 {
         let sql = format!("SELECT count(*) AS n FROM {table}");
@@ -196,7 +213,7 @@ fn config(
         public_url: setup.public_url.map(|url| Url::parse(url).unwrap()),
         trusted_proxies: proxies.collect(),
         ping_every: convene_app::rooms::tuning::PING_EVERY,
-        master_key: Zeroizing::new([7; 32]),
+        master_keys: setup.master_keys.unwrap_or_else(|| fixed_keys(&[7])),
     }
 }
 

@@ -5,4 +5,5 @@ pub(crate) mod chat;
 pub(crate) mod healthcheck;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod secrets;
 pub(crate) mod users;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use convene_app::{rooms::tuning::PING_EVERY, web::client::Network};
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::ConfigError;
 
@@ -19,6 +20,8 @@ pub struct AppConfig {
     pub trusted_proxies: Vec<String>,
     /// How often a client's socket is pinged, in milliseconds.
     pub ping_every_ms: u64,
+    /// The master key itself, for those who keep it outside of files; wins over the file.
+    pub master_key: Option<InlineKey>,
     /// The key behind secrets at rest; `keys/master.key` in the data directory when not set.
     pub master_key_file: Option<PathBuf>,
     /// Where the door for the Agents Worker is. The public door's own address puts it there; not
@@ -34,6 +37,42 @@ pub struct AppConfig {
     pub jwks_url: Option<Url>,
 }
 
+/// Thirty-two bytes as 64 hexadecimal digits; shown by nothing.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct InlineKey(Zeroizing<[u8; 32]>);
+
+impl InlineKey {
+    /// The key.
+    #[must_use]
+    pub fn bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.0.clone()
+    }
+}
+
+impl TryFrom<String> for InlineKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const WRONG: &str = "a master key has 64 hexadecimal digits";
+        let text = Zeroizing::new(text);
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(WRONG);
+        }
+        let mut key = Zeroizing::new([0; 32]);
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| WRONG)?;
+        }
+        Ok(Self(key))
+    }
+}
+
+impl std::fmt::Debug for InlineKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InlineKey(…)")
+    }
+}
+
 /// What [`AppConfig::ping_every_ms`] may be.
 pub(super) const PING_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
 
@@ -43,6 +82,7 @@ impl Default for AppConfig {
             public_url: None,
             trusted_proxies: Vec::new(),
             ping_every_ms: PING_EVERY.as_millis() as u64,
+            master_key: None,
             master_key_file: None,
             internal_listen: None,
             internal_urls: Vec::new(),
