@@ -3,7 +3,7 @@
 use crate::process::{self, Result};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use crate::{test, tidy, tools, wasm};
+use crate::{openapi, test, tidy, tools, wasm};
 
 pub(crate) fn run() -> Result<()> {
     let workspace = Workspace::load()?;
@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<()> {
     steps.step("example configuration", || {
         tidy::example_configuration(&workspace, &surroundings.binary)
     })?;
+    steps.step("API documents", || openapi::check(&workspace, &surroundings.binary))?;
     test::suite(&workspace, &surroundings, &mut steps)?;
     steps.summary();
     Ok(())

@@ -6,6 +6,7 @@
 
 mod ci;
 mod javascript;
+mod openapi;
 mod process;
 mod release;
 mod steps;
@@ -44,6 +45,8 @@ enum Command {
     Wasm,
     /// The static binary with an archive and the container's files in `target/dist`, built and tried
     Release,
+    /// Write the OpenAPI documents of docs/api from the code
+    Openapi,
     /// House rules: module headers, file sizes, the code map, the direction of dependencies
     Tidy,
 }
@@ -55,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Command::Soak { nextest } => test::soak(&nextest),
         Command::Wasm => wasm::run(),
         Command::Release => release::run(),
+        Command::Openapi => openapi::run(),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -86,7 +86,7 @@ pub(crate) fn suite(
 
 /// Builds the binary together with the tests. Apart from each other they would resolve to other
 /// features of the same dependencies, and half of the tree would be compiled twice.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = process::cargo(&workspace.root);
     build.args(["build", "--workspace", "--bin", "convene", "--tests"]);
     build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());

@@ -10,6 +10,7 @@ mod changes;
 pub mod events;
 pub mod groups;
 pub mod identity;
+pub mod openapi;
 pub mod orchestrator;
 pub mod providers;
 mod reading;

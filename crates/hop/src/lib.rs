@@ -4,6 +4,7 @@
 //! Owns the way requests, upstreams, errors and tokens pass between services. Knows no service and
 //! never decides who may do what.
 
+pub mod api;
 mod call;
 mod error;
 mod handshake;

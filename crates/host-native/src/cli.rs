@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{backup, chat, healthcheck, journal, keys, secrets, users},
+    commands::{backup, chat, healthcheck, journal, keys, openapi, secrets, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -51,6 +51,11 @@ enum Command {
     Keys {
         #[command(subcommand)]
         command: keys::KeysCommand,
+    },
+    /// Print the OpenAPI document of an API.
+    Openapi {
+        /// Which API
+        api: openapi::Described,
     },
     /// The groups' files: check them, or adopt a restored backup.
     Journal {
@@ -143,6 +148,7 @@ pub fn run() -> ExitCode {
         Some(Command::Secrets { command }) => secrets::run(command),
         Some(Command::Backup(args)) => backup::run(args),
         Some(Command::Keys { command }) => keys::run(command),
+        Some(Command::Openapi { api }) => openapi::run(api),
         Some(Command::Journal { command }) => journal::run(command),
         Some(Command::Bench(args)) => bench::run(&args),
     };

@@ -1,5 +1,6 @@
 //! What a group remembers: its events, in order, numbered without gaps.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -177,7 +178,7 @@ impl EventKind {
 }
 
 /// Who wrote something.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "id", rename_all = "lowercase")]
 pub enum Author {
     /// A person.
@@ -221,7 +222,7 @@ pub struct Unfrozen {
 }
 
 /// What the controller needs to know of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     /// Grows with each change; an equal or older version changes nothing.
@@ -238,7 +239,7 @@ pub struct GroupConfig {
 
 /// What becomes of a text that an edit replaced. A deletion erases every text of its message under
 /// either policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RevisionPolicy {
     /// It can be read as a former version of the message.
@@ -249,7 +250,7 @@ pub enum RevisionPolicy {
 }
 
 /// An agent as the group knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupAgent {
     /// Which agent.
@@ -261,7 +262,7 @@ pub struct GroupAgent {
 }
 
 /// What wakes an agent in a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TriggerPolicy {
     /// Nothing.
@@ -273,7 +274,7 @@ pub enum TriggerPolicy {
 }
 
 /// A message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Posted {
     /// Its id, chosen by its author.
     pub message_id: MessageId,
@@ -467,7 +468,7 @@ pub struct RunStarted {
 }
 
 /// A run ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunFinished {
     /// Which run.
     pub run_id: RunId,
@@ -494,7 +495,7 @@ pub struct RunFinished {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// The agent replied.

@@ -1,5 +1,6 @@
 //! Pages of a group's history.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// Which page of history is asked for; `before` and `after` are exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryQuery {
     /// Only messages with a smaller number; the page holds the newest of them.
@@ -42,7 +43,7 @@ impl HistoryQuery {
 }
 
 /// A message in its current form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// The number of the event that posted it.
     pub seq: u64,
@@ -63,7 +64,7 @@ pub struct Message {
 }
 
 /// What one emoji on one message has come to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reactions {
     /// The emoji.
     pub emoji: String,
@@ -74,7 +75,7 @@ pub struct Reactions {
 }
 
 /// A message that another one answers, as much of it as a quotation needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Excerpt {
     /// Its id.
     pub message_id: MessageId,
@@ -90,7 +91,7 @@ pub struct Excerpt {
 }
 
 /// `GET /groups/{id}/messages/{message_id}`: one message and its former versions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageDetail {
     /// The message as it is now.
     pub message: Message,
@@ -100,7 +101,7 @@ pub struct MessageDetail {
 }
 
 /// A former text of a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
     /// The number of the event that set it.
     pub seq: u64,
@@ -111,7 +112,7 @@ pub struct Revision {
 }
 
 /// `POST /groups/{id}/search`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchRequest {
     /// Words that must all occur; `"…"` is a phrase, `word*` a beginning. At most
@@ -129,7 +130,7 @@ pub struct SearchRequest {
 }
 
 /// Messages that a search found, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SearchPage {
     /// The hits.
     pub hits: Vec<Hit>,
@@ -138,7 +139,7 @@ pub struct SearchPage {
 }
 
 /// A message that a search found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hit {
     /// The message as it is now.
     pub message: Message,
@@ -147,7 +148,7 @@ pub struct Hit {
 }
 
 /// A piece of a snippet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SnippetPiece {
     /// Its text.
     pub text: String,
@@ -157,7 +158,7 @@ pub struct SnippetPiece {
 }
 
 /// The end of a run, as history lists it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FinishedRun {
     /// The number of the event.
     pub seq: u64,
@@ -169,7 +170,7 @@ pub struct FinishedRun {
 }
 
 /// A page of history: current forms ordered by the number of the posting event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryPage {
     /// The messages, oldest first.
     pub messages: Vec<Message>,

@@ -46,6 +46,25 @@ macro_rules! id {
             }
         }
 
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_ID_LEN,
+                    "pattern": "^[A-Za-z0-9_-]+$",
+                })
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = InvalidId;
 

@@ -1,11 +1,12 @@
 //! Bodies of the Orchestrator's infra API and of the controllers' calls behind it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{GroupId, HistoryId, OrgId, Role, Timestamp, UserId};
 
 /// Where a group's history is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryMode {
     /// In the group's own durable storage.
@@ -16,7 +17,7 @@ pub enum HistoryMode {
 }
 
 /// Where a group stands in its life. A group without a record is inactive, which is no status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupStatus {
     /// Awake, or ready to wake.
@@ -78,7 +79,7 @@ impl GroupStatus {
 }
 
 /// `POST /infra/groups`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActivateRequest {
     /// The group.
@@ -94,7 +95,7 @@ pub struct ActivateRequest {
 }
 
 /// The answer to an activation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Activation {
     /// The group.
     pub group_id: GroupId,
@@ -109,7 +110,7 @@ pub struct Activation {
 }
 
 /// `GET /infra/groups/{id}`: the routing record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutingRecord {
     /// The group.
     pub group_id: GroupId,
@@ -132,7 +133,7 @@ pub struct RoutingRecord {
 }
 
 /// `POST /infra/routing-token`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoutingTokenRequest {
     /// The group.
@@ -144,7 +145,7 @@ pub struct RoutingTokenRequest {
 }
 
 /// A routing token.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutingToken {
     /// The token, a JWT of type `routing+jwt`.
     pub routing_token: String,
@@ -159,7 +160,7 @@ impl std::fmt::Debug for RoutingToken {
 }
 
 /// `POST /infra/groups/{id}/revoke`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeRequest {
     /// Whose routing tokens become void.
@@ -168,7 +169,7 @@ pub struct RevokeRequest {
 
 /// `POST /infra/groups/{id}/epoch`: raises the epoch, so that every token of the group becomes void
 /// and every connection is closed. Answered with the [`RoutingRecord`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RaiseEpochRequest {
     /// The epoch that the caller knows; a repeat after it was raised is success.
@@ -178,7 +179,7 @@ pub struct RaiseEpochRequest {
 }
 
 /// `POST /infra/cleanup`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CleanupRequest {
     /// The group.
@@ -190,7 +191,7 @@ pub struct CleanupRequest {
 }
 
 /// `POST /groups/{id}/init` on the controllers: brings a group to life; an equal repeat is success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitRequest {
     /// Whose it is.
@@ -202,7 +203,7 @@ pub struct InitRequest {
 }
 
 /// The answer to an init.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Initialized {
     /// The epoch that the controller works under.
     pub epoch: u64,
@@ -213,7 +214,7 @@ pub struct Initialized {
 }
 
 /// `GET /infra/orgs/{id}/limits` and `PUT`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrgLimits {
     /// How many groups of the organization may be active or idle at a time.

@@ -15,6 +15,25 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
+impl schemars::JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "integer",
+            "format": "int64",
+            "minimum": 0,
+            "description": "Milliseconds since 1970-01-01T00:00:00Z.",
+        })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
 impl Timestamp {
     /// The start of the epoch; also "never" where a latest time is kept.
     pub const ZERO: Self = Self(0);

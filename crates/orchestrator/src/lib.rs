@@ -9,6 +9,7 @@ mod auth;
 mod controllers;
 mod directory;
 mod idempotency;
+pub mod openapi;
 mod problem;
 mod routes;
 

@@ -8,6 +8,7 @@ use axum::{
 use convene_hop::ApiJson;
 use convene_model::{AgentId, OrgId, event::TriggerPolicy};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Draft;
@@ -29,7 +30,7 @@ pub(super) async fn list(
     Ok(Json(super::list(&state, &org.org_id).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewAgent {
     name: String,
@@ -68,7 +69,7 @@ pub(super) async fn make(
     Ok((StatusCode::CREATED, Json(agent)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentChange {
     #[serde(default)]
@@ -76,6 +77,7 @@ pub(super) struct AgentChange {
     #[serde(default)]
     system_prompt: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<String>")]
     provider_id: Option<Option<String>>,
     #[serde(default)]
     model: Option<String>,

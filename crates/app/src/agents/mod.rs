@@ -5,8 +5,8 @@
 
 mod api;
 
-use axum::{Router, routing::get};
 use convene_db::{DbError, Row, Statement, params};
+use convene_hop::api::{Api, Operation};
 use convene_model::{AgentId, Code, GroupId, OrgId, Problem, Timestamp, event::TriggerPolicy};
 
 use crate::{
@@ -27,11 +27,36 @@ const FIRST_PROMPT: &str =
     "You are Guide, who shows people around Convene: groups, mentions, agents and invitations.";
 
 /// The API of this part.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/api/orgs/{org_id}/agents", get(api::list).post(api::make)).route(
-        "/api/orgs/{org_id}/agents/{agent_id}",
-        axum::routing::patch(api::change).delete(api::delete),
-    )
+pub(crate) fn api() -> Api<AppState> {
+    const MANAGE: &[Code] = &[Code::Forbidden, Code::AlreadyExists];
+    const LIST: &str = "/api/orgs/{org_id}/agents";
+    const ONE: &str = "/api/orgs/{org_id}/agents/{agent_id}";
+    Api::new()
+        .on(
+            Operation::get(LIST, "listAgents", "The workspace's agents.")
+                .answers::<Vec<AgentView>>(200),
+            api::list,
+        )
+        .on(
+            Operation::post(LIST, "makeAgent", "Make an agent.")
+                .body::<api::NewAgent>()
+                .answers::<AgentView>(201)
+                .problems(MANAGE),
+            api::make,
+        )
+        .on(
+            Operation::patch(ONE, "changeAgent", "Change what is given; the rest stays.")
+                .body::<api::AgentChange>()
+                .answers::<AgentView>(200)
+                .problems(MANAGE),
+            api::change,
+        )
+        .on(
+            Operation::delete(ONE, "deleteAgent", "Delete an agent.")
+                .answers_empty(204)
+                .problems(MANAGE),
+            api::delete,
+        )
 }
 
 const COLUMNS: &str =

@@ -11,14 +11,13 @@ mod stream;
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Router,
     extract::State,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::get,
 };
+use convene_hop::api::{Api, Operation};
 use convene_model::{Code, Problem};
 use futures_util::{Stream, stream::unfold};
 use http::{HeaderName, HeaderValue};
@@ -41,8 +40,17 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 pub const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 /// The API of this part.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/api/events", get(open))
+pub(crate) fn api() -> Api<AppState> {
+    Api::new().on(
+        Operation::get(
+            "/api/events",
+            "followGroups",
+            "How the caller's groups stand, as it changes.",
+        )
+        .answers_text(200, "text/event-stream")
+        .problems(&[Code::BadOrigin, Code::Overloaded]),
+        open,
+    )
 }
 
 async fn open(State(state): State<AppState>, caller: Caller) -> Answer<Response> {

@@ -11,6 +11,7 @@ use convene_model::{
     event::{GroupAgent, RevisionPolicy, TriggerPolicy},
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -31,7 +32,7 @@ use crate::{
     workspaces::orgs,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     org_id: OrgId,
@@ -46,7 +47,7 @@ pub(super) async fn list(
     Ok(Json(store::list(&state, &org.org_id, caller.id()).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupBody {
     org_id: OrgId,
@@ -77,7 +78,7 @@ pub(super) async fn make(
 }
 
 /// A group as its page and its API show it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct GroupDetail {
     #[serde(flatten)]
     item: GroupItem,
@@ -109,7 +110,7 @@ pub(super) async fn show(
     Ok(detail(store::enter(&state, &group, &caller).await?, &caller))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupChange {
     #[serde(default)]
@@ -156,7 +157,7 @@ pub(super) async fn change(
     Ok(detail(store::enter(&state, group.id(), &caller).await?, &caller))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CloneBody {
     title: String,
@@ -202,7 +203,7 @@ pub(super) async fn remove_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct GroupAgents {
     agents: Vec<GroupAgent>,
     paused: bool,
@@ -218,14 +219,14 @@ pub(super) async fn agents(
     Ok(Json(GroupAgents { agents, paused: group.paused }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChosenAgent {
     agent_id: AgentId,
     trigger: TriggerPolicy,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentsBody {
     #[serde(default)]

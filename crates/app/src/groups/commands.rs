@@ -12,6 +12,7 @@ use convene_model::{
     limits::{MAX_EMOJI_BYTES, MAX_MENTIONS, MAX_TEXT_BYTES},
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::store;
@@ -23,7 +24,7 @@ use crate::{
     web::{extract::Ids, failure::Answer},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewMessage {
     /// Makes the post idempotent; chosen here when it is absent.
@@ -57,7 +58,7 @@ pub(super) async fn post(
     Ok((StatusCode::CREATED, posted).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewText {
     text: String,

@@ -12,6 +12,7 @@ use convene_model::{
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
     limits::{MAX_HITS, MAX_PAGE, MAX_QUERY_CHARS},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::store;
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// What comes with each message beside its text.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Render {
     /// A sanitised fragment, as `html`.
@@ -42,7 +43,7 @@ fn rendered<T: WithHtml>(answer: T, render: Option<Render>) -> T {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
     #[serde(default)]
@@ -77,7 +78,7 @@ pub(super) async fn history(
     Ok(Json(rendered(page, render)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DetailQuery {
     #[serde(default)]
@@ -95,7 +96,7 @@ pub(super) async fn detail(
     Ok(Json(rendered(detail, query.render)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchQuery {
     q: String,

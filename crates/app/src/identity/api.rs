@@ -8,6 +8,7 @@ use axum::{
 use convene_hop::ApiJson;
 use convene_model::OrgId;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -27,11 +28,12 @@ use crate::{
     workspaces::{invites, orgs},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignUp {
     email: String,
     name: String,
+    #[schemars(with = "String")]
     password: Zeroizing<String>,
     /// The token of an invite to accept at once.
     #[serde(default)]
@@ -41,17 +43,18 @@ pub(super) struct SignUp {
     bearer: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignIn {
     email: String,
+    #[schemars(with = "String")]
     password: Zeroizing<String>,
     #[serde(default)]
     bearer: bool,
 }
 
-#[derive(Serialize)]
-struct SignedIn {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SignedIn {
     user: Me,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<OrgId>,
@@ -113,7 +116,7 @@ pub(super) async fn sign_out(
     signing_in::sign_out(&state, &site, &caller, StatusCode::NO_CONTENT.into_response()).await
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct WhoAmI {
     user: Me,
     orgs: Vec<OrgView>,
@@ -134,14 +137,14 @@ pub(super) async fn tokens(
     Ok(Json(bearer::list(&state, caller.id()).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewToken {
     name: String,
 }
 
-#[derive(Serialize)]
-struct MadeToken {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct MadeToken {
     #[serde(flatten)]
     view: TokenView,
     /// The token itself, shown this once.

@@ -20,24 +20,77 @@ pub(crate) mod touches;
 
 use axum::{
     Router,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
+use convene_hop::api::{Access, Api, Operation};
+use convene_model::Code;
 
 pub(crate) use self::{
     pages::form_errors,
     proofs::{proof_holds, proofs_of},
 };
-use crate::state::AppState;
+use crate::{state::AppState, ui::view::TokenView};
 
-/// The API and the pages of this part.
+/// The API of this part.
+pub(crate) fn api() -> Api<AppState> {
+    const NEW: &[Code] = &[Code::AlreadyExists, Code::RateLimited, Code::Gone, Code::NotFound];
+    const SIGN_IN: &[Code] = &[Code::Unauthorized, Code::RateLimited, Code::Overloaded];
+    Api::new()
+        .on(
+            Operation::post("/api/auth/sign-up", "signUp", "Make an account and sign in.")
+                .access(Access::Open)
+                .body::<api::SignUp>()
+                .answers::<api::SignedIn>(201)
+                .problems(NEW),
+            api::sign_up,
+        )
+        .on(
+            Operation::post(
+                "/api/auth/sign-in",
+                "signIn",
+                "Sign in, with a bearer token if asked.",
+            )
+            .access(Access::Open)
+            .body::<api::SignIn>()
+            .answers::<api::SignedIn>(200)
+            .problems(SIGN_IN),
+            api::sign_in,
+        )
+        .on(
+            Operation::post(
+                "/api/auth/sign-out",
+                "signOut",
+                "End the session or token of the call.",
+            )
+            .answers_empty(204),
+            api::sign_out,
+        )
+        .on(
+            Operation::get("/api/me", "whoAmI", "Who calls, and their workspaces.")
+                .answers::<api::WhoAmI>(200),
+            api::me,
+        )
+        .on(
+            Operation::get("/api/tokens", "listTokens", "The caller's bearer tokens.")
+                .answers::<Vec<TokenView>>(200),
+            api::tokens,
+        )
+        .on(
+            Operation::post("/api/tokens", "makeToken", "A bearer token, shown this once.")
+                .body::<api::NewToken>()
+                .answers::<api::MadeToken>(201),
+            api::make_token,
+        )
+        .on(
+            Operation::delete("/api/tokens/{token_id}", "deleteToken", "Void a bearer token.")
+                .answers_empty(204),
+            api::delete_token,
+        )
+}
+
+/// The pages of this part.
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/api/auth/sign-up", post(api::sign_up))
-        .route("/api/auth/sign-in", post(api::sign_in))
-        .route("/api/auth/sign-out", post(api::sign_out))
-        .route("/api/me", get(api::me))
-        .route("/api/tokens", get(api::tokens).post(api::make_token))
-        .route("/api/tokens/{token_id}", delete(api::delete_token))
         .route("/sign-up", get(pages::sign_up_form).post(pages::sign_up))
         .route("/sign-in", get(pages::sign_in_form).post(pages::sign_in))
         .route("/sign-out", post(pages::sign_out))

@@ -8,6 +8,7 @@ use axum::{
 use convene_hop::ApiJson;
 use convene_model::OrgId;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -30,12 +31,13 @@ pub(super) async fn list(
     Ok(Json(super::list(&state, &org.org_id).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewProvider {
     name: String,
     base_url: String,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     api_key: Option<Zeroizing<String>>,
 }
 
@@ -51,7 +53,7 @@ pub(super) async fn make(
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProviderChange {
     #[serde(default)]
@@ -59,6 +61,7 @@ pub(super) struct ProviderChange {
     #[serde(default)]
     base_url: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<String>")]
     api_key: Option<Option<Zeroizing<String>>>,
 }
 

@@ -5,8 +5,8 @@
 
 mod api;
 
-use axum::{Router, routing::get};
 use convene_db::{DbError, Row, Statement, params};
+use convene_hop::api::{Api, Operation};
 use convene_model::{Code, OrgId, Problem, UserId, agents::ApiKey};
 use serde_json::json;
 use url::Url;
@@ -28,11 +28,36 @@ use crate::{
 pub const MAX_PROVIDERS_PER_ORG: u64 = 100;
 
 /// The API of this part.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new().route("/api/orgs/{org_id}/providers", get(api::list).post(api::make)).route(
-        "/api/orgs/{org_id}/providers/{provider_id}",
-        axum::routing::patch(api::change).delete(api::delete),
-    )
+pub(crate) fn api() -> Api<AppState> {
+    const MANAGE: &[Code] = &[Code::Forbidden, Code::AlreadyExists];
+    const LIST: &str = "/api/orgs/{org_id}/providers";
+    const ONE: &str = "/api/orgs/{org_id}/providers/{provider_id}";
+    Api::new()
+        .on(
+            Operation::get(LIST, "listProviders", "The workspace's model providers.")
+                .answers::<Vec<ProviderView>>(200),
+            api::list,
+        )
+        .on(
+            Operation::post(LIST, "makeProvider", "Make a model provider.")
+                .body::<api::NewProvider>()
+                .answers::<ProviderView>(201)
+                .problems(MANAGE),
+            api::make,
+        )
+        .on(
+            Operation::patch(ONE, "changeProvider", "Change what is given; the rest stays.")
+                .body::<api::ProviderChange>()
+                .answers::<ProviderView>(200)
+                .problems(MANAGE),
+            api::change,
+        )
+        .on(
+            Operation::delete(ONE, "deleteProvider", "Delete a model provider.")
+                .answers_empty(204)
+                .problems(MANAGE),
+            api::delete,
+        )
 }
 
 fn view(row: &Row) -> Result<ProviderView, DbError> {

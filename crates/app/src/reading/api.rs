@@ -9,6 +9,7 @@ use convene_model::{
     limits::MAX_PAGE,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::recording::{mark_back_statements, mark_statements};
@@ -20,7 +21,7 @@ use crate::{
     web::{extract::Ids, failure::Answer},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Read {
     up_to: u64,
@@ -77,7 +78,7 @@ async fn mentions_after(
     Ok(found)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preferences {
     muted: bool,

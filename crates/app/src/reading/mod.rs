@@ -10,7 +10,8 @@ mod api;
 mod recording;
 mod standing;
 
-use axum::{Router, routing::put};
+use convene_hop::api::{Api, Operation};
+use convene_model::Code;
 
 pub(crate) use self::{
     recording::Recording,
@@ -19,8 +20,27 @@ pub(crate) use self::{
 use crate::state::AppState;
 
 /// The API of this part.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/groups/{group_id}/read", put(api::read))
-        .route("/api/groups/{group_id}/preferences", put(api::preferences))
+pub(crate) fn api() -> Api<AppState> {
+    const READ: &[Code] = &[
+        Code::GroupNotFound,
+        Code::Forbidden,
+        Code::ActiveGroupLimitExceeded,
+        Code::GroupControllerUnavailable,
+        Code::Overloaded,
+    ];
+    Api::new()
+        .on(
+            Operation::put("/api/groups/{group_id}/read", "markRead", "What the caller has read.")
+                .body::<api::Read>()
+                .answers_empty(204)
+                .problems(READ),
+            api::read,
+        )
+        .on(
+            Operation::put("/api/groups/{group_id}/preferences", "setPreferences", "Mute a group.")
+                .body::<api::Preferences>()
+                .answers_empty(204)
+                .problems(&[Code::GroupNotFound]),
+            api::preferences,
+        )
 }

@@ -65,7 +65,7 @@ pub struct PostRequest {
 }
 
 /// A command that was carried out and is durable.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Carried {
     /// The number of its event; absent where everything stood as it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use axum::{
 use convene_hop::ApiJson;
 use convene_model::{AgentId, OrgId};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -34,7 +35,7 @@ pub(super) async fn list(
 }
 
 /// Whose a new secret is, as a caller says it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Scope {
     Workspace,
@@ -42,7 +43,7 @@ pub(super) enum Scope {
     Personal,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewBody {
     scope: Scope,
@@ -53,6 +54,7 @@ pub(super) struct NewBody {
     note: String,
     #[serde(default = "everywhere")]
     groups: Grant,
+    #[schemars(with = "String")]
     value: Zeroizing<String>,
 }
 
@@ -86,7 +88,8 @@ pub(super) async fn make(
 }
 
 /// A secret and its versions, without a value.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SecretDetail")]
 pub(super) struct Detail {
     #[serde(flatten)]
     secret: SecretView,
@@ -104,7 +107,7 @@ pub(super) async fn get(
     Ok(Json(Detail { secret: found, versions }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangeBody {
     #[serde(default)]
@@ -114,6 +117,7 @@ pub(super) struct ChangeBody {
     #[serde(default)]
     groups: Option<Grant>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     value: Option<Zeroizing<String>>,
     #[serde(default)]
     restore_version: Option<u64>,
@@ -141,7 +145,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevealBody {
     #[serde(default)]
@@ -149,8 +153,9 @@ pub(super) struct RevealBody {
 }
 
 /// A value in the open: in this answer and nowhere else.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Revealed {
+    #[schemars(with = "String")]
     value: Zeroizing<String>,
 }
 
@@ -166,7 +171,7 @@ pub(super) async fn reveal(
 }
 
 /// How many values a new data key has sealed.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Rotated {
     resealed: u64,
 }

@@ -16,12 +16,9 @@ mod vault;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    routing::{get, post},
-};
 use convene_db::Db;
-use convene_model::Timestamp;
+use convene_hop::api::{Api, Operation};
+use convene_model::{Code, Timestamp};
 
 pub(crate) use self::vault::Vault;
 pub use self::{
@@ -32,15 +29,64 @@ pub use self::{
 use crate::{schema, state::AppState};
 
 /// The API of this part.
-pub(crate) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/api/orgs/{org_id}/secrets", get(api::list).post(api::make))
-        .route("/api/orgs/{org_id}/secrets/rotate", post(api::rotate))
-        .route(
-            "/api/orgs/{org_id}/secrets/{secret_id}",
-            get(api::get).patch(api::change).delete(api::delete),
+pub(crate) fn api() -> Api<AppState> {
+    const ALL: &str = "/api/orgs/{org_id}/secrets";
+    const ONE: &str = "/api/orgs/{org_id}/secrets/{secret_id}";
+    const CODES: &[Code] = &[Code::Forbidden, Code::Conflict, Code::AlreadyExists];
+    Api::new()
+        .on(
+            Operation::get(ALL, "listSecrets", "Secrets that the caller may know of, masked.")
+                .answers::<Vec<store::SecretView>>(200)
+                .problems(CODES),
+            api::list,
         )
-        .route("/api/orgs/{org_id}/secrets/{secret_id}/reveal", post(api::reveal))
+        .on(
+            Operation::post(ALL, "makeSecret", "Keep a secret.")
+                .body::<api::NewBody>()
+                .answers::<store::SecretView>(201)
+                .problems(CODES),
+            api::make,
+        )
+        .on(
+            Operation::post(
+                "/api/orgs/{org_id}/secrets/rotate",
+                "rotateSecrets",
+                "Seal all secrets of the workspace under a new key.",
+            )
+            .answers::<api::Rotated>(200)
+            .problems(CODES),
+            api::rotate,
+        )
+        .on(
+            Operation::get(ONE, "readSecret", "A secret and its versions, masked.")
+                .answers::<api::Detail>(200)
+                .problems(CODES),
+            api::get,
+        )
+        .on(
+            Operation::patch(ONE, "changeSecret", "Change what is given; the rest stays.")
+                .body::<api::ChangeBody>()
+                .answers::<store::SecretView>(200)
+                .problems(CODES),
+            api::change,
+        )
+        .on(
+            Operation::delete(ONE, "deleteSecret", "Delete a secret that nothing uses.")
+                .answers_empty(204)
+                .problems(CODES),
+            api::delete,
+        )
+        .on(
+            Operation::post(
+                "/api/orgs/{org_id}/secrets/{secret_id}/reveal",
+                "revealSecret",
+                "A value in the open; on record.",
+            )
+            .body::<api::RevealBody>()
+            .answers::<api::Revealed>(200)
+            .problems(CODES),
+            api::reveal,
+        )
 }
 
 /// Brings all stored secrets to the master key in use, from beside the App; a running App may go on

@@ -6,6 +6,7 @@
 
 use convene_db::{DbError, Row, Statement, params};
 use convene_model::{AgentId, Code, GroupId, OrgId, Problem, Timestamp, UserId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -34,7 +35,7 @@ pub const KEPT_VERSIONS: u64 = 10;
 pub const MAX_GRANTS: usize = 200;
 
 /// Whose a secret is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "scope", rename_all = "snake_case")]
 pub(crate) enum Owner {
     /// The workspace: agents use it in the groups that it is granted to.
@@ -67,7 +68,7 @@ pub(super) const AGENT: &str = "agent";
 pub(super) const PERSONAL: &str = "personal";
 
 /// In which groups a secret of the workspace may be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Grant {
     /// In all of them, those to come included.
@@ -78,7 +79,7 @@ pub(crate) enum Grant {
 }
 
 /// A secret as it is listed: its value is no part of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct SecretView {
     pub(crate) secret_id: String,
     #[serde(flatten)]
@@ -96,7 +97,7 @@ pub(crate) struct SecretView {
 pub(crate) const MASK: &str = "••••••••";
 
 /// One version of a secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct VersionView {
     pub(crate) version: u64,
     pub(crate) created_at: Timestamp,

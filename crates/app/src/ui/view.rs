@@ -10,10 +10,11 @@ use convene_model::{
     event::{Author, GroupAgent, TriggerPolicy},
     history::{Excerpt, FinishedRun, Message},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Who is signed in.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Me {
     /// The user's id.
     pub id: UserId,
@@ -24,7 +25,7 @@ pub struct Me {
 }
 
 /// A workspace of the reader.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct OrgView {
     /// Which workspace.
     pub org_id: OrgId,
@@ -35,7 +36,7 @@ pub struct OrgView {
 }
 
 /// A group in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct GroupItem {
     /// Which group.
     pub group_id: GroupId,
@@ -53,7 +54,7 @@ pub struct GroupItem {
 }
 
 /// How a group stands with its reader.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Standing {
     /// The number of the event that posted the last message; 0 when there is none.
     pub head: u64,
@@ -72,7 +73,7 @@ pub struct Standing {
 }
 
 /// Somebody by name.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Person {
     /// The user's id.
     pub user_id: UserId,
@@ -210,7 +211,7 @@ pub struct WorkspaceView {
 }
 
 /// A member of a workspace.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct MemberView {
     /// Which user.
     pub user_id: UserId,
@@ -223,7 +224,7 @@ pub struct MemberView {
 }
 
 /// An agent of a workspace.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AgentView {
     /// Which agent.
     pub agent_id: AgentId,
@@ -242,7 +243,7 @@ pub struct AgentView {
 }
 
 /// A model provider of a workspace.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ProviderView {
     /// Which provider.
     pub provider_id: String,
@@ -255,7 +256,7 @@ pub struct ProviderView {
 }
 
 /// An API token of the reader.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TokenView {
     /// Which token; not the token itself.
     pub token_id: String,

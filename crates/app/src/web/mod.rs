@@ -16,6 +16,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use convene_hop::api::Api;
 use convene_model::keys::Jwks;
 use http::{HeaderMap, HeaderValue, header};
 
@@ -26,17 +27,26 @@ use crate::{
 /// The policy of answers that are no pages: nothing may be loaded, nobody may frame them.
 const CSP_OF_DATA: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// All operations of the JSON API.
+pub(crate) fn api() -> Api<AppState> {
+    Api::new()
+        .merge(identity::api())
+        .merge(workspaces::api())
+        .merge(agents::api())
+        .merge(providers::api())
+        .merge(secrets::api())
+        .merge(groups::api())
+        .merge(reading::api())
+        .merge(events::api())
+}
+
 /// All routes of the public door.
 pub(crate) fn public_router(state: &AppState) -> Router {
     let guarded = Router::new()
+        .merge(api().split().0)
         .merge(identity::routes())
         .merge(workspaces::routes())
-        .merge(agents::routes())
-        .merge(providers::routes())
-        .merge(secrets::routes())
         .merge(groups::routes())
-        .merge(reading::routes())
-        .merge(events::routes())
         .fallback(failure::not_found)
         .method_not_allowed_fallback(failure::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard));

@@ -8,6 +8,7 @@ use axum::{
 use convene_hop::ApiJson;
 use convene_model::{OrgId, Role, UserId};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{audit, invites, members, orgs};
@@ -21,7 +22,7 @@ use crate::{
     },
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewOrg {
     name: String,
@@ -55,7 +56,7 @@ pub(super) async fn members(
     Ok(Json(members::list(&state, &org.org_id).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoleChange {
     role: Role,
@@ -112,7 +113,7 @@ pub(super) async fn revoke_invite(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Joined {
     org_id: OrgId,
 }
@@ -125,7 +126,7 @@ pub(super) async fn accept_invite(
     Ok(Json(Joined { org_id: invites::accept(&state, &token, caller.id()).await? }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     #[serde(default)]

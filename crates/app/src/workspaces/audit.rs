@@ -2,6 +2,7 @@
 
 use convene_db::{Statement, params};
 use convene_model::{OrgId, Timestamp, UserId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
@@ -83,7 +84,7 @@ pub(crate) fn record(
 }
 
 /// One entry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Entry {
     audit_id: String,
     at: Timestamp,
@@ -91,6 +92,7 @@ pub(crate) struct Entry {
     action: String,
     /// The id of what was changed.
     subject: String,
+    #[schemars(with = "serde_json::Value")]
     detail: Box<RawValue>,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use convene_db::{DbError, Statement, params};
 use convene_model::{Code, OrgId, Problem, Role, Timestamp, UserId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,7 +25,7 @@ pub(crate) const INVITE_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const MAX_LISTED: u64 = 500;
 
 /// A link that was just made: the only time that its token is seen.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Made {
     pub(crate) invite_id: String,
     pub(crate) url: String,
@@ -81,7 +82,7 @@ pub(crate) async fn make(
 }
 
 /// A link that can still be accepted, without its token.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Listed {
     invite_id: String,
     role: Role,

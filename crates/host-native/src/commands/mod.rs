@@ -5,5 +5,6 @@ pub(crate) mod chat;
 pub(crate) mod healthcheck;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod openapi;
 pub(crate) mod secrets;
 pub(crate) mod users;

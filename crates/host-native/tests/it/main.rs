@@ -19,6 +19,7 @@ mod frames;
 mod full_disk;
 mod healing;
 mod metrics;
+mod openapi;
 mod providers;
 mod rotation;
 mod sleep;

@@ -1,6 +1,6 @@
 //! The HTTP interface: one folder per resource, one file per endpoint.
 //!
-//! Owns the table of routes and what all group routes share: which group, whose, and whether the
+//! Owns the table of routes ([`table`]) and what all group routes share: which group, whose, and whether the
 //! caller may know of it. Answers nothing before the caller's token was verified.
 
 mod groups;
@@ -8,13 +8,13 @@ mod lifecycle;
 mod org_limits;
 mod routing_tokens;
 mod service;
+pub(crate) mod table;
 
 use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 
 use axum::{
     Router,
     extract::{FromRequestParts, Path},
-    routing::{get, post, put},
 };
 use convene_hop::{method_not_allowed, not_found};
 use convene_model::{Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord};
@@ -26,25 +26,9 @@ use crate::{Shared, auth::Caller, idempotency::Scope, problem};
 pub(crate) type Orchestra = Arc<Shared>;
 
 pub(crate) fn router(shared: Orchestra) -> Router {
-    Router::new()
-        .route("/infra/groups", post(groups::activate::handle))
-        .route("/infra/groups/{id}", get(groups::read::handle))
-        .route("/infra/groups/{id}/config", put(groups::configure::handle))
-        .route("/infra/groups/{id}/revoke", post(groups::revoke::handle))
-        .route("/infra/groups/{id}/epoch", post(groups::raise_epoch::handle))
-        .route("/infra/routing-token", post(routing_tokens::issue::handle))
-        .route("/infra/cleanup", post(lifecycle::cleanup::handle))
-        .route(
-            "/infra/orgs/{id}/limits",
-            get(org_limits::read::handle).put(org_limits::set::handle),
-        )
-        .route("/groups/{id}/history", get(groups::history::handle))
-        .route("/groups/{id}/messages/{message_id}", get(groups::message::handle))
-        .route("/groups/{id}/search", post(groups::search::handle))
-        .route("/groups/{id}/ws", get(groups::connect::handle))
-        .route("/.well-known/jwks.json", get(service::jwks::handle))
-        .route("/healthz", get(service::health::alive))
-        .route("/readyz", get(service::health::ready))
+    table::api()
+        .split()
+        .0
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(shared)

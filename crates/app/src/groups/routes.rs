@@ -1,0 +1,204 @@
+//! The operations of `/api/groups`: what each reads, answers and refuses.
+
+use convene_hop::api::{Api, Operation};
+use convene_model::{
+    Code,
+    history::{HistoryPage, MessageDetail, SearchPage},
+};
+
+use super::{
+    api::{self},
+    commands, messages,
+};
+use crate::{
+    rooms::Carried,
+    state::AppState,
+    ui::view::{GroupItem, Person},
+};
+
+/// What every operation on a group may answer.
+const GROUP: &[Code] = &[Code::GroupNotFound, Code::Forbidden];
+/// What operations that need the group itself may answer besides.
+const ROOM: &[Code] = &[
+    Code::GroupNotFound,
+    Code::Forbidden,
+    Code::AccessRevoked,
+    Code::OrgBlocked,
+    Code::GroupArchived,
+    Code::GroupDeleted,
+    Code::ActiveGroupLimitExceeded,
+    Code::RateLimited,
+    Code::GroupControllerUnavailable,
+    Code::Overloaded,
+    Code::GroupQuarantined,
+];
+/// What operations that write in it may answer besides.
+const WRITE: &[Code] =
+    &[Code::MessageNotFound, Code::MessageIdReused, Code::ValidationFailed, Code::StorageFull];
+
+/// The API of groups.
+pub(crate) fn api() -> Api<AppState> {
+    Api::new().merge(groups()).merge(people()).merge(conversation())
+}
+
+fn groups() -> Api<AppState> {
+    const ONE: &str = "/api/groups/{group_id}";
+    Api::new()
+        .on(
+            Operation::get("/api/groups", "listGroups", "The caller's groups of a workspace.")
+                .query::<api::ListQuery>()
+                .answers::<Vec<GroupItem>>(200)
+                .problems(&[Code::NotFound]),
+            api::list,
+        )
+        .on(
+            Operation::post("/api/groups", "makeGroup", "Make a group.")
+                .body::<api::GroupBody>()
+                .answers::<GroupItem>(201)
+                .problems(&[Code::NotFound, Code::Forbidden]),
+            api::make,
+        )
+        .on(
+            Operation::get(ONE, "readGroup", "A group, and what the caller is in it.")
+                .answers::<api::GroupDetail>(200)
+                .problems(GROUP),
+            api::show,
+        )
+        .on(
+            Operation::patch(ONE, "changeGroup", "Change what is given; the rest stays.")
+                .body::<api::GroupChange>()
+                .answers::<api::GroupDetail>(200)
+                .problems(GROUP),
+            api::change,
+        )
+        .on(
+            Operation::post(
+                "/api/groups/{group_id}/clone",
+                "cloneGroup",
+                "A new group like this one.",
+            )
+            .body::<api::CloneBody>()
+            .answers::<GroupItem>(201)
+            .problems(GROUP),
+            api::clone,
+        )
+}
+
+fn people() -> Api<AppState> {
+    const MEMBER: &str = "/api/groups/{group_id}/members/{user_id}";
+    const AGENTS: &str = "/api/groups/{group_id}/agents";
+    Api::new()
+        .on(
+            Operation::get("/api/groups/{group_id}/members", "listGroupMembers", "Who sees it.")
+                .answers::<Vec<Person>>(200)
+                .problems(GROUP),
+            api::members,
+        )
+        .on(
+            Operation::put(MEMBER, "addGroupMember", "Let somebody into a private group.")
+                .answers_empty(204)
+                .problems(GROUP)
+                .problems(&[Code::ValidationFailed]),
+            api::add_member,
+        )
+        .on(
+            Operation::delete(MEMBER, "removeGroupMember", "Remove somebody, or leave.")
+                .answers_empty(204)
+                .problems(GROUP)
+                .problems(&[Code::ValidationFailed]),
+            api::remove_member,
+        )
+        .on(
+            Operation::get(AGENTS, "listGroupAgents", "Its agents and what wakes them.")
+                .answers::<api::GroupAgents>(200)
+                .problems(GROUP),
+            api::agents,
+        )
+        .on(
+            Operation::put(AGENTS, "setGroupAgents", "Set its agents, or pause them all.")
+                .body::<api::AgentsBody>()
+                .answers::<api::GroupAgents>(200)
+                .problems(GROUP),
+            api::set_agents,
+        )
+}
+
+fn conversation() -> Api<AppState> {
+    const MESSAGES: &str = "/api/groups/{group_id}/messages";
+    const MESSAGE: &str = "/api/groups/{group_id}/messages/{message_id}";
+    const REACTION: &str = "/api/groups/{group_id}/messages/{message_id}/reactions/{emoji}";
+    const PIN: &str = "/api/groups/{group_id}/messages/{message_id}/pin";
+    let write =
+        |operation: Operation| operation.answers::<Carried>(200).problems(ROOM).problems(WRITE);
+    Api::new()
+        .on(
+            Operation::get(MESSAGES, "readMessages", "A page of history, oldest first.")
+                .query::<messages::PageQuery>()
+                .answers::<HistoryPage>(200)
+                .problems(ROOM)
+                .problems(&[Code::ValidationFailed]),
+            messages::history,
+        )
+        .on(
+            Operation::post(MESSAGES, "postMessage", "Post a message; idempotent by `message_id`.")
+                .body::<commands::NewMessage>()
+                .answers::<Carried>(201)
+                .problems(ROOM)
+                .problems(WRITE),
+            commands::post,
+        )
+        .on(
+            Operation::get(MESSAGE, "readMessage", "One message with its former texts.")
+                .query::<messages::DetailQuery>()
+                .answers::<MessageDetail>(200)
+                .problems(ROOM)
+                .problems(&[Code::MessageNotFound]),
+            messages::detail,
+        )
+        .on(
+            write(Operation::patch(MESSAGE, "editMessage", "Another text for a message."))
+                .body::<commands::NewText>(),
+            commands::edit,
+        )
+        .on(
+            write(Operation::delete(
+                MESSAGE,
+                "deleteMessage",
+                "Take a message back; its texts go.",
+            )),
+            commands::delete,
+        )
+        .on(
+            write(Operation::put(REACTION, "addReaction", "React with one emoji.")),
+            commands::add_reaction,
+        )
+        .on(
+            write(Operation::delete(REACTION, "removeReaction", "Take a reaction back.")),
+            commands::remove_reaction,
+        )
+        .on(write(Operation::put(PIN, "pinMessage", "Pin a message.")), commands::pin)
+        .on(write(Operation::delete(PIN, "unpinMessage", "Take a pin off.")), commands::unpin)
+        .on(
+            Operation::get(
+                "/api/groups/{group_id}/search",
+                "searchMessages",
+                "Search, newest first.",
+            )
+            .query::<messages::SearchQuery>()
+            .answers::<SearchPage>(200)
+            .problems(ROOM)
+            .problems(&[Code::ValidationFailed]),
+            messages::search,
+        )
+        .on(
+            Operation::get(
+                "/api/groups/{group_id}/ws",
+                "openSocket",
+                "Upgrade to a WebSocket that speaks `convene.v1`.",
+            )
+            .answers_empty(101)
+            .problems(ROOM)
+            .problems(&[Code::BadOrigin, Code::UpgradeRequired, Code::InvalidRequest]),
+            messages::socket,
+        )
+}

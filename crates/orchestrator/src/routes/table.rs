@@ -1,0 +1,212 @@
+//! The table of routes: what each operation reads, answers and refuses. The router and the OpenAPI
+//! document are both made from it.
+
+use convene_hop::api::{Access, Api, Operation};
+use convene_model::{
+    Code,
+    event::GroupConfig,
+    history::{HistoryPage, HistoryQuery, MessageDetail, SearchPage, SearchRequest},
+    infra::{
+        ActivateRequest, Activation, CleanupRequest, OrgLimits, RaiseEpochRequest, RevokeRequest,
+        RoutingRecord, RoutingToken, RoutingTokenRequest,
+    },
+    keys::Jwks,
+};
+
+use super::{Orchestra, groups, lifecycle, org_limits, routing_tokens, service};
+
+/// What operations on a group may answer.
+const GROUP: &[Code] = &[Code::Forbidden, Code::GroupNotFound, Code::GroupDeleted];
+/// What operations that reach the group's controller may answer besides.
+const CONTROLLER: &[Code] = &[
+    Code::GroupControllerUnavailable,
+    Code::GroupArchived,
+    Code::StaleEpoch,
+    Code::AccessRevoked,
+    Code::Overloaded,
+    Code::GroupQuarantined,
+    Code::StorageFull,
+    Code::IllegalTransition,
+];
+
+/// All operations.
+pub(crate) fn api() -> Api<Orchestra> {
+    Api::new().merge(of_groups()).merge(of_orgs()).merge(of_users()).merge(of_the_service())
+}
+
+fn of_groups() -> Api<Orchestra> {
+    Api::new()
+        .on(
+            Operation::post("/infra/groups", "activateGroup", "Make a group active.")
+                .body::<ActivateRequest>()
+                .idempotent()
+                .answers::<Activation>(200)
+                .problems(GROUP)
+                .problems(CONTROLLER)
+                .problems(&[
+                    Code::ActiveGroupLimitExceeded,
+                    Code::OrgBlocked,
+                    Code::OrgMismatch,
+                    Code::HistoryModeUnsupported,
+                ]),
+            groups::activate::handle,
+        )
+        .on(
+            Operation::get("/infra/groups/{id}", "readGroup", "The group's routing record.")
+                .answers::<RoutingRecord>(200)
+                .problems(GROUP),
+            groups::read::handle,
+        )
+        .on(
+            Operation::put(
+                "/infra/groups/{id}/config",
+                "configureGroup",
+                "What the controller needs to know; an equal or older version changes nothing.",
+            )
+            .body::<GroupConfig>()
+            .idempotent()
+            .answers_empty(204)
+            .problems(GROUP)
+            .problems(CONTROLLER),
+            groups::configure::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/revoke",
+                "revokeUser",
+                "Void a user's routing tokens and detach them.",
+            )
+            .body::<RevokeRequest>()
+            .idempotent()
+            .answers_empty(204)
+            .problems(GROUP)
+            .problems(CONTROLLER),
+            groups::revoke::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/epoch",
+                "raiseEpoch",
+                "Void every token of the group and detach everybody.",
+            )
+            .body::<RaiseEpochRequest>()
+            .idempotent()
+            .answers::<RoutingRecord>(200)
+            .problems(GROUP)
+            .problems(CONTROLLER),
+            groups::raise_epoch::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/cleanup",
+                "reportGroup",
+                "A group fell asleep or is in use again; also for controllers.",
+            )
+            .body::<CleanupRequest>()
+            .idempotent()
+            .answers_empty(204)
+            .problems(GROUP)
+            .problems(&[Code::StaleEpoch, Code::IllegalTransition]),
+            lifecycle::cleanup::handle,
+        )
+}
+
+fn of_orgs() -> Api<Orchestra> {
+    const LIMITS: &str = "/infra/orgs/{id}/limits";
+    Api::new()
+        .on(
+            Operation::get(LIMITS, "readLimits", "An organization's limits.")
+                .answers::<OrgLimits>(200)
+                .problems(GROUP),
+            org_limits::read::handle,
+        )
+        .on(
+            Operation::put(LIMITS, "setLimits", "Set an organization's limits; operators only.")
+                .body::<OrgLimits>()
+                .idempotent()
+                .answers::<OrgLimits>(200)
+                .problems(GROUP),
+            org_limits::set::handle,
+        )
+}
+
+fn of_users() -> Api<Orchestra> {
+    Api::new()
+        .on(
+            Operation::post(
+                "/infra/routing-token",
+                "issueRoutingToken",
+                "A user's right to a group.",
+            )
+            .body::<RoutingTokenRequest>()
+            .answers::<RoutingToken>(200)
+            .problems(GROUP),
+            routing_tokens::issue::handle,
+        )
+        .on(
+            Operation::get("/groups/{id}/history", "readHistory", "A page of the group's history.")
+                .access(Access::CallerAndUser)
+                .query::<HistoryQuery>()
+                .answers::<HistoryPage>(200)
+                .problems(GROUP)
+                .problems(CONTROLLER),
+            groups::history::handle,
+        )
+        .on(
+            Operation::get(
+                "/groups/{id}/messages/{message_id}",
+                "readMessage",
+                "One message with its former texts.",
+            )
+            .access(Access::CallerAndUser)
+            .answers::<MessageDetail>(200)
+            .problems(GROUP)
+            .problems(CONTROLLER)
+            .problems(&[Code::MessageNotFound]),
+            groups::message::handle,
+        )
+        .on(
+            Operation::post("/groups/{id}/search", "searchGroup", "Search the group's messages.")
+                .access(Access::CallerAndUser)
+                .body::<SearchRequest>()
+                .answers::<SearchPage>(200)
+                .problems(GROUP)
+                .problems(CONTROLLER),
+            groups::search::handle,
+        )
+        .on(
+            Operation::get(
+                "/groups/{id}/ws",
+                "openUpstream",
+                "Upgrade to an upstream of the group, which carries many users.",
+            )
+            .access(Access::CallerAndUser)
+            .answers_empty(101)
+            .problems(GROUP)
+            .problems(CONTROLLER)
+            .problems(&[Code::UpgradeRequired, Code::InvalidRequest]),
+            groups::connect::handle,
+        )
+}
+
+fn of_the_service() -> Api<Orchestra> {
+    Api::new()
+        .on(
+            Operation::get("/.well-known/jwks.json", "readKeys", "The Orchestrator's public keys.")
+                .access(Access::Open)
+                .answers::<Jwks>(200),
+            service::jwks::handle,
+        )
+        .on(
+            Operation::get("/healthz", "isAlive", "Whether the process answers.")
+                .access(Access::Open)
+                .answers_text(200, "text/plain; charset=utf-8"),
+            service::health::alive,
+        )
+        .on(
+            Operation::get("/readyz", "isReady", "Whether it can work.")
+                .access(Access::Open)
+                .answers_text(200, "text/plain; charset=utf-8"),
+            service::health::ready,
+        )
+}
