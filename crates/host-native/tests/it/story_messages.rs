@@ -22,6 +22,7 @@ async fn messages_change(ana: Screen, ben: Screen) {
     let stage = Stage::set(ana, ben).await;
     let (ana, ben) = (&stage.ana, &stage.ben);
     edits(ana, ben).await;
+    forgets(ana, ben).await;
     answers(ana, ben).await;
     reactions(ana, ben).await;
     pins(ana, ben).await;
@@ -73,6 +74,26 @@ async fn edits(ana: &Page, ben: &Page) {
     ana.press("Close").await;
     let offered = choices(ana, "Tides at ten").await;
     assert!(!offered.contains(&"Edit".to_owned()), "another's words are not edited: {offered:?}");
+}
+
+/// Whoever may decides that former versions are not kept; what an edit replaces is gone then.
+async fn forgets(ana: &Page, ben: &Page) {
+    show_panel(ana).await;
+    ana.press("Change the group").await;
+    ana.until("document.querySelector('[name=keep]')?.checked").await;
+    ana.run("document.querySelector('[name=keep]').click(); window.before = true").await;
+    ana.press("Save").await;
+    ana.until("window.before === undefined").await;
+    ana.until(LIVE).await;
+    choose(ben, "Tides at ten", "Edit").await;
+    rewrite(ben, "Tides at noon", "Save").await;
+    sees(ana, "Tides at noon").await;
+    ana.press("edited").await;
+    ana.read("This group does not keep former versions.").await;
+    ana.press("Close").await;
+    choose(ben, "Tides at noon", "Edit").await;
+    rewrite(ben, "Tides at ten", "Save").await;
+    sees(ana, "Tides at ten").await;
 }
 
 async fn answers(ana: &Page, ben: &Page) {
