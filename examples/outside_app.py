@@ -153,13 +153,20 @@ def main():
     keygen.add_argument("key")
     talk = commands.add_parser("run", help="speak for two users in a group")
     talk.add_argument("key")
-    talk.add_argument("--infra", default="http://127.0.0.1:8081")
-    talk.add_argument("--issuer", default="our-portal")
-    talk.add_argument("--org", default="portal-org")
-    talk.add_argument("--group", default="portal-group")
+    token = commands.add_parser("token", help="print a routing token, for trying calls by hand")
+    token.add_argument("key")
+    token.add_argument("--user", default="ana")
+    for command in (talk, token):
+        command.add_argument("--infra", default="http://127.0.0.1:8081")
+        command.add_argument("--issuer", default="our-portal")
+        command.add_argument("--org", default="portal-org")
+        command.add_argument("--group", default="portal-group")
     args = parser.parse_args()
     if args.command == "keygen":
         print(json.dumps(Key.make(args.key).jwks()))
+    elif args.command == "token":
+        infra = Infra(args.infra, Key.load(args.key), args.issuer, args.org)
+        print(infra.routing_token(args.group, args.user))
     else:
         run(args)
 

@@ -18,8 +18,10 @@ const DENY: CargoTool = CargoTool { package: "cargo-deny", version: "0.20.2", fe
 const TYPESCRIPT: &str = "typescript@5.9.3";
 /// Finds what keeps people from using a page.
 const AXE: &str = "axe-core@4.11.4";
-/// What the Python examples import, as their readers install it.
-const PYTHON_REQUIREMENTS: &str = "examples/requirements.txt";
+/// What the Python examples import, as their readers install it, and what holds the APIs to their
+/// documents.
+const PYTHON_REQUIREMENTS: [&str; 2] =
+    ["examples/requirements.txt", "examples/requirements-contract.txt"];
 
 struct CargoTool {
     package: &'static str,
@@ -163,8 +165,11 @@ pub(crate) fn postgres() -> Result<()> {
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.tools().join("python");
     let python = folder.join("bin").join("python");
-    let requirements = workspace.root.join(PYTHON_REQUIREMENTS);
-    let wanted = read(&requirements)?;
+    let requirements = PYTHON_REQUIREMENTS.map(|file| workspace.root.join(file));
+    let mut wanted = String::new();
+    for file in &requirements {
+        wanted.push_str(&read(file)?);
+    }
     let installed = folder.join("installed-requirements.txt");
     if read(&installed).is_ok_and(|installed| installed == wanted)
         && process::succeeds(process::command(&python).arg("--version"))
@@ -182,8 +187,11 @@ pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
         process::run(&mut create(Path::new("/usr/bin/python3")))?;
     }
     let mut install = process::command(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    process::run(install.arg(&requirements))?;
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for file in &requirements {
+        install.arg("-r").arg(file);
+    }
+    process::run(&mut install)?;
     std::fs::write(&installed, wanted).context(installed.display())?;
     Ok(python)
 }

@@ -97,7 +97,7 @@ impl Document {
             parameters.push(json!({
                 "name": "idempotency-key", "in": "header", "required": false,
                 "description": "A repeat with the same key and body is answered as the first.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"},
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
             }));
         }
         let mut responses: BTreeMap<String, Value> = BTreeMap::new();
@@ -200,13 +200,13 @@ fn query(shape: &Value) -> Vec<Value> {
 
 /// A query has no null: a member is there or it is not.
 fn without_null(mut schema: Value) -> Value {
-    if let Some(types) = schema["type"].as_array_mut() {
+    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
             schema["type"] = only.clone();
         }
     }
-    if let Some(either) = schema["anyOf"].as_array_mut() {
+    if let Some(either) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
         either.retain(|shape| shape["type"] != "null");
         if let [only] = either.as_slice() {
             let only = only.clone();

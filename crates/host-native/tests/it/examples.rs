@@ -8,15 +8,15 @@ use tokio::process::Command;
 use crate::convene;
 
 /// Python with the packages that the examples need.
-fn python() -> String {
+pub(crate) fn python() -> String {
     std::env::var("CONVENE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
 }
 
-async fn run(name: &str, args: &[&str]) -> String {
+pub(crate) async fn run(name: &str, args: &[&str]) -> String {
     let output = Command::new(python()).arg(example(name)).args(args).output().await.unwrap();
     let (out, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -11,6 +11,7 @@ mod chat;
 mod cluster;
 mod commands;
 mod conformance;
+mod contract;
 mod controllers;
 mod crash;
 mod examples;

@@ -206,7 +206,7 @@ fn of_the_service() -> Api<Orchestra> {
         .on(
             Operation::get("/readyz", "isReady", "Whether it can work.")
                 .access(Access::Open)
-                .answers_text(200, "text/plain; charset=utf-8"),
+                .answers::<service::health::Ready>(200),
             service::health::ready,
         )
 }

@@ -1,7 +1,9 @@
 //! `GET /healthz`: the process answers. `GET /readyz`: the directory answers too, 503 otherwise.
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use convene_hop::ApiError;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{problem, routes::Orchestra};
 
@@ -9,7 +11,14 @@ pub(crate) async fn alive() -> &'static str {
     "ok\n"
 }
 
-pub(crate) async fn ready(State(orchestra): State<Orchestra>) -> Result<&'static str, ApiError> {
+/// What a process that can work answers.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Ready {
+    /// `ready`.
+    status: &'static str,
+}
+
+pub(crate) async fn ready(State(orchestra): State<Orchestra>) -> Result<Json<Ready>, ApiError> {
     orchestra.directory.ping().await.map_err(problem::of_directory)?;
-    Ok("ready\n")
+    Ok(Json(Ready { status: "ready" }))
 }
