@@ -9,7 +9,7 @@ use tower::ServiceExt;
 
 use url::Url;
 
-use crate::{GroupLink, Links, http_hop::HttpHop, link::LinkOffer, request::read_body};
+use crate::{GroupLink, Links, http_hop::HttpHop, link::LinkOffer, request::read_body, trace};
 
 /// The next hop: its router, called in memory, or its addresses, called over HTTP. It verifies each
 /// call's token all the same.
@@ -61,7 +61,8 @@ impl Hop {
     ///
     /// # Errors
     /// [`HopError`] when there is no answer. Over HTTP the request may have arrived all the same.
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Response, HopError> {
+    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response, HopError> {
+        trace::carry(request.headers_mut());
         match &self.0 {
             Kind::InProcess(router) => in_memory(router, request).await,
             Kind::Http(hop) => hop.send(request).await,
@@ -94,6 +95,7 @@ impl Hop {
     /// # Errors
     /// [`ConnectError`] with the next hop's problem, or that it did not answer.
     pub async fn connect(&self, mut request: Request<Bytes>) -> Result<GroupLink, ConnectError> {
+        trace::carry(request.headers_mut());
         let router = match &self.0 {
             Kind::InProcess(router) => router,
             Kind::Http(hop) => return hop.connect(request).await,

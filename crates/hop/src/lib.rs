@@ -14,6 +14,7 @@ mod links;
 mod pump;
 mod request;
 mod signer;
+pub mod trace;
 
 pub use call::{ConnectError, Hop, HopError};
 pub use error::{ApiError, method_not_allowed, not_found};

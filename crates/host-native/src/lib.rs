@@ -21,3 +21,4 @@ mod open_files;
 mod resolver;
 pub mod serve;
 mod services;
+mod telemetry;

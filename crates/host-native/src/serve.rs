@@ -5,7 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use axum::Router;
 use convene_app::App;
 use convene_db::{Database, Statement};
-use convene_hop::Hop;
+use convene_hop::{
+    Hop,
+    trace::{of_hops, of_people},
+};
+use convene_model::claims::service;
 use convene_storage::{GroupStore, SqliteDatabase};
 use tokio::{
     net::TcpListener,
@@ -23,6 +27,7 @@ use crate::{
     log, open_files,
     resolver::AppResolver,
     services::Host,
+    telemetry::Telemetry,
 };
 
 /// How long open requests may take to end when the process stops.
@@ -68,6 +73,7 @@ pub struct Node {
     servers: Vec<JoinHandle<()>>,
     app: Option<App>,
     controllers: Option<(Controllers, GroupStore)>,
+    telemetry: Telemetry,
     _lock: DataDirLock,
 }
 
@@ -88,6 +94,8 @@ impl Node {
     /// What keeps them from starting.
     pub async fn start(config: Config) -> Result<Self, CliError> {
         let lock = DataDirLock::acquire(&config.data_dir, config.role)?;
+        // Before any service is opened: each asks once whether there is a recorder.
+        let telemetry = Telemetry::start(&config.telemetry, config.role)?;
         let host = Host::new(config, clock::system());
         let Started { url, servers, app, controllers } = match host.config.role {
             None => host.start_all().await?,
@@ -105,7 +113,7 @@ impl Node {
         }
         let role = host.config.role.map_or("all", Role::name);
         tracing::info!(url, role, data_dir = %host.config.data_dir.display(), "ready");
-        Ok(Self { host, url, servers, app, controllers, _lock: lock })
+        Ok(Self { host, url, servers, app, controllers, telemetry, _lock: lock })
     }
 
     /// The URL by which people reach the App, or others the service.
@@ -136,6 +144,7 @@ impl Node {
         } else {
             self.host.links.close().await;
         }
+        self.telemetry.stop().await;
     }
 }
 
@@ -143,31 +152,30 @@ impl Host {
     async fn start_all(&self) -> Result<Started, CliError> {
         let store = self.open_store().await?;
         let resolver = AppResolver::default();
-        let agents = Hop::in_process(self.agents_router(&resolver)?);
+        let agents = Hop::in_process(of_hops(service::AGENTS, self.agents_router(&resolver)?));
         let controllers = self.open_controllers(store.clone(), agents)?;
-        let orchestrator = self.open_orchestrator(Hop::in_process(controllers.router())).await?;
+        let orchestrator = self
+            .open_orchestrator(Hop::in_process(of_hops(service::CONTROLLERS, controllers.router())))
+            .await?;
+        let infra = of_hops(service::ORCHESTRATOR, orchestrator.router());
         let db = self.open_workspace()?;
-        let app = self.open_app(db.clone(), Hop::in_process(orchestrator.router())).await?;
-        resolver.set(Hop::in_process(app.internal_router()));
+        let app = self.open_app(db.clone(), Hop::in_process(infra.clone())).await?;
+        resolver.set(Hop::in_process(of_hops(service::APP, app.internal_router())));
 
         let readiness = Readiness::default().needs("database", database(&db)).needs_hop(
             "orchestrator",
-            Hop::in_process(orchestrator.router()),
+            Hop::in_process(infra.clone()),
             "/readyz",
         );
         let (url, mut servers) = self.open_public_door(&app, readiness).await?;
         if let Some(address) = self.config.orchestrator.listen {
             let listener = bind(address).await?;
             tracing::info!(address = %listener.local_addr()?, "serving the infra API");
-            servers.push(self.serve_infra(
-                listener,
-                orchestrator.router(),
-                Readiness::default(),
-            )?);
+            servers.push(self.serve_infra(listener, infra.clone(), Readiness::default())?);
         }
         let woken = controllers.wake_due().await?;
         tracing::info!(woken, "groups with a deadline are awake");
-        self.report_lifecycle(&controllers, Hop::in_process(orchestrator.router())).await?;
+        self.report_lifecycle(&controllers, Hop::in_process(infra.clone())).await?;
         Ok(Started { url, servers, app: Some(app), controllers: Some((controllers, store)) })
     }
 
@@ -185,7 +193,8 @@ impl Host {
 
     async fn start_orchestrator(&self) -> Result<Started, CliError> {
         let controllers = self.hop(Role::Controllers)?;
-        let router = self.open_orchestrator(controllers.clone()).await?.router();
+        let orchestrator = self.open_orchestrator(controllers.clone()).await?;
+        let router = of_hops(service::ORCHESTRATOR, orchestrator.router());
         let listener = self.listen(self.config.orchestrator.listen).await?;
         let url = address_of(&listener)?;
         let readiness = Readiness::default()
@@ -205,7 +214,7 @@ impl Host {
             .needs_hop("orchestrator", self.hop(Role::Orchestrator)?, "/healthz")
             .needs_keys(&self.key_ring());
         let url = address_of(&listener)?;
-        let router = controllers.router();
+        let router = of_hops(service::CONTROLLERS, controllers.router());
         let servers = vec![self.open_door(listener, Role::Controllers, router, readiness)?];
         let woken = controllers.wake_due().await?;
         tracing::info!(woken, "groups with a deadline are awake");
@@ -217,7 +226,7 @@ impl Host {
         let resolver = AppResolver::default();
         let app = self.hop(Role::App)?;
         resolver.set(app.clone());
-        let router = self.agents_router(&resolver)?;
+        let router = of_hops(service::AGENTS, self.agents_router(&resolver)?);
         let listener = self.listen(self.config.agents.listen).await?;
         let url = address_of(&listener)?;
         let readiness =
@@ -237,16 +246,17 @@ impl Host {
             Some(url) => url.to_string(),
             None => address_of(&listener)?,
         };
-        let mut public = app.router();
+        let mut public = of_people(service::APP, app.router());
         let mut servers = Vec::new();
         match self.config.app.internal_listen {
             Some(address) if address == self.config.listen => {
-                public = with_internal(public, app.internal_router());
+                let internal = of_hops(service::APP, app.internal_router());
+                public = with_internal(public, internal);
             }
             Some(address) => {
                 let listener = bind(address).await?;
                 tracing::info!(address = %listener.local_addr()?, "serving the agents worker");
-                let router = app.internal_router();
+                let router = of_hops(service::APP, app.internal_router());
                 servers.push(self.open_door(listener, Role::App, router, readiness.clone())?);
             }
             None => {}

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AgentId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp, UserId,
     event::{Author, GroupAgent},
+    trace::TraceParent,
 };
 
 /// The WebSocket subprotocol.
@@ -165,6 +166,9 @@ pub enum UpstreamFrame {
         /// The message that it answers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<MessageId>,
+        /// The trace that it is followed in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<TraceParent>,
     },
     /// Stops a run.
     Cancel {
@@ -467,6 +471,14 @@ impl GroupFrame {
     pub fn encode_for(&self, conn: &ConnId) -> Bytes {
         with_conn(conn, &self.encode())
     }
+}
+
+/// Puts the trace that a frame is followed in into it (a JSON object with at least one member).
+#[must_use]
+pub fn with_trace(trace: TraceParent, frame: &[u8]) -> Bytes {
+    let mut out = format!("{{\"traceparent\":\"{trace}\",").into_bytes();
+    out.extend_from_slice(frame.get(1..).unwrap_or_default());
+    out.into()
 }
 
 const CONN_START: &[u8] = b"{\"conn\":\"";

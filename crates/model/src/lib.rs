@@ -22,6 +22,7 @@ pub mod signing_keys;
 pub mod time;
 pub mod token;
 pub mod tools;
+pub mod trace;
 
 pub use ids::{
     AgentId, ApprovalId, ArchiveId, CallId, ConnId, GroupId, GroupKey, HistoryId, ImportId,

@@ -37,7 +37,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use convene_hop::{ApiError, Clock};
+use convene_hop::{ApiError, Clock, trace};
 use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId,
     event::GroupConfig,
@@ -226,7 +226,7 @@ impl Rooms {
         let (reply, answer) = oneshot::channel();
         let unavailable = |why: &str| Problem::new(Code::Unavailable).detail(why);
         let asked = async {
-            let command = Command::Ask { user, command, reply };
+            let command = Command::Ask { user, command, trace: trace::current(), reply };
             room.commands
                 .send(command)
                 .await

@@ -10,6 +10,7 @@ mod log;
 mod metrics;
 mod orchestrator;
 mod role;
+mod telemetry;
 
 use std::{
     net::SocketAddr,
@@ -25,6 +26,7 @@ pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
 pub use role::{KeySource, Role, Service};
+pub use telemetry::TelemetryConfig;
 
 /// The documented example with every key at its default; `convene config example` prints it.
 pub const EXAMPLE: &str = include_str!("../../../../docs/convene.example.toml");
@@ -46,6 +48,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Figures for Prometheus and the like.
     pub metrics: MetricsConfig,
+    /// Traces.
+    pub telemetry: TelemetryConfig,
     /// The App.
     pub app: AppConfig,
     /// The Orchestrator.
@@ -64,6 +68,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
+            telemetry: TelemetryConfig::default(),
             app: AppConfig::default(),
             orchestrator: OrchestratorConfig::default(),
             controllers: ControllersConfig::default(),
@@ -198,6 +203,7 @@ impl Config {
             ));
         }
         self.metrics.token()?;
+        self.telemetry.check()?;
         self.app.check()?;
         self.orchestrator.check()?;
         self.agents.check()?;
@@ -214,6 +220,8 @@ const KEYS: &[&str] = &[
     "CONVENE_LOG__FORMAT",
     "CONVENE_METRICS__LISTEN",
     "CONVENE_METRICS__TOKEN_FILE",
+    "CONVENE_TELEMETRY__OTLP_ENDPOINT",
+    "CONVENE_TELEMETRY__SAMPLE_RATIO",
     "CONVENE_APP__PUBLIC_URL",
     "CONVENE_APP__TRUSTED_PROXIES",
     "CONVENE_APP__PING_EVERY_MS",
@@ -312,6 +320,8 @@ mod tests {
                 "orchestrator.listen",
             ),
             ("listen = \"127.0.0.1:1\"\n[metrics]\nlisten = \"127.0.0.1:1\"", "metrics.listen"),
+            ("[telemetry]\notlp_endpoint = \"ftp://x\"", "telemetry.otlp_endpoint"),
+            ("[telemetry]\nsample_ratio = 1.5", "telemetry.sample_ratio"),
             ("[metrics]\ntoken_file = \"/nowhere/token\"", "metrics.token_file"),
             ("[orchestrator]\nmax_active_groups = 0", "orchestrator.max_active_groups"),
             (

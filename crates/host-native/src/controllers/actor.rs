@@ -4,7 +4,7 @@ mod look_up;
 mod rest;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -14,15 +14,16 @@ use std::{
 
 use bytes::Bytes;
 use convene_group_controller::{Address, Controller, Effect, Input, Post, SnapshotError};
-use convene_hop::GroupLink;
+use convene_hop::{GroupLink, trace::Span};
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
-    claims::Access,
+    claims::{Access, service},
     event::{EventKind, RevisionPolicy},
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
     limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
+    trace::TraceParent,
 };
 use convene_storage::{Batch, CommitFailed, LoadedGroup, PostIndex, Snapshot};
 use tokio::{
@@ -43,6 +44,9 @@ use super::{
     store_problem,
     upstreams::{Arrival, Upstreams},
 };
+
+/// Posts of a group whose trace is remembered at most.
+const MAX_FOLLOWED: usize = 32;
 
 /// What comes into a group's mailbox.
 pub(super) enum Mail {
@@ -100,6 +104,8 @@ pub(super) struct Actor {
     used_at: Instant,
     /// Whether the Orchestrator is told that the group is awake.
     reported: bool,
+    /// The last posts that are followed in a trace: the runs that they lead to belong to it.
+    followed: VecDeque<(MessageId, TraceParent)>,
     batch: Pending,
 }
 
@@ -141,6 +147,7 @@ impl Actor {
             wake_at: None,
             used_at: Instant::now(),
             reported: false,
+            followed: VecDeque::new(),
             batch: Pending::default(),
         };
         let Some(loaded) = loaded else { return Ok(actor) };
@@ -345,6 +352,7 @@ impl Actor {
     /// Takes a frame in. Its refusal is an effect of the step, so the result needs no answer here.
     fn frame(&mut self, upstream: UpstreamId, frame: Inbound) {
         let at = |conn| Address { upstream, conn };
+        let mut span = None;
         let input = match frame {
             Inbound::Attach { conn, r#ref, access, after, history } => {
                 Input::Attach { from: at(conn), r#ref, access, after, history }
@@ -353,7 +361,8 @@ impl Actor {
             Inbound::Cancel { conn, r#ref, run_id } => {
                 Input::Cancel { from: at(conn), r#ref, run_id }
             }
-            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to } => {
+            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace } => {
+                span = self.follow(&message_id, trace);
                 let post = Post {
                     from: at(conn),
                     r#ref,
@@ -392,9 +401,23 @@ impl Actor {
             },
         };
         let _ = self.step(input);
+        self.batch.outputs.extend(span.map(Output::Traced));
         if self.batch.records.len() >= MAX_BATCH {
             self.commit();
         }
+    }
+
+    /// Begins the span of a post that is followed, and remembers it for what the post leads to.
+    fn follow(&mut self, message_id: &MessageId, parent: Option<TraceParent>) -> Option<Span> {
+        let mut span = Span::after(service::CONTROLLERS, "post", parent);
+        let trace = span.context()?;
+        span.note("group.id", &self.group_id);
+        span.note("message.id", message_id);
+        if self.followed.len() >= MAX_FOLLOWED {
+            self.followed.pop_front();
+        }
+        self.followed.push_back((message_id.clone(), trace));
+        Some(span)
     }
 
     /// Whether the group admits who asks.
@@ -559,6 +582,7 @@ impl Actor {
                     self.upstreams.add(upstream, link, figures);
                     let _ = reply.send(Ok(()));
                 }
+                Output::Traced(span) => drop(span),
                 Output::Closed { upstream } => {
                     self.upstreams.remove(upstream);
                 }
@@ -601,7 +625,10 @@ impl Actor {
 
     fn invoke(&mut self, invocation: Box<convene_group_controller::Invocation>) {
         let key = (invocation.request.run_id.clone(), invocation.request.attempt);
-        let task = invoke::run(Arc::clone(&self.shared), invocation, self.mailbox.clone());
+        let trigger = &invocation.request.trigger;
+        let trace = self.followed.iter().find(|(message_id, _)| message_id == trigger);
+        let trace = trace.map(|(_, trace)| *trace);
+        let task = invoke::run(Arc::clone(&self.shared), invocation, self.mailbox.clone(), trace);
         self.runs.insert(key, self.shared.tasks.spawn(task).abort_handle());
     }
 }

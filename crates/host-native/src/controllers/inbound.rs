@@ -7,6 +7,7 @@ use convene_model::{
     frame::{self, BadFrame, UpstreamFrame},
     limits::MAX_FRAME_BYTES,
     token,
+    trace::TraceParent,
 };
 
 use super::Shared;
@@ -32,6 +33,7 @@ pub(super) enum Inbound {
         text: String,
         mentions: Option<Vec<ParticipantId>>,
         reply_to: Option<MessageId>,
+        trace: Option<TraceParent>,
     },
     Cancel {
         conn: ConnId,
@@ -116,8 +118,16 @@ pub(super) fn read(bytes: &Bytes) -> Read {
             return Read::Attach(Box::new(Attach { conn, r#ref, token, after, history }));
         }
         Ok(UpstreamFrame::Detach { conn, r#ref }) => Inbound::Detach { conn, r#ref },
-        Ok(UpstreamFrame::Post { conn, r#ref, message_id, text, mentions, reply_to }) => {
-            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to }
+        Ok(UpstreamFrame::Post {
+            conn,
+            r#ref,
+            message_id,
+            text,
+            mentions,
+            reply_to,
+            traceparent,
+        }) => {
+            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace: traceparent }
         }
         Ok(UpstreamFrame::Cancel { conn, r#ref, run_id }) => {
             Inbound::Cancel { conn, r#ref, run_id }

@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use convene_group_controller::{Input, Invocation, RunEnd};
+use convene_hop::trace::{self, Span};
 use convene_model::{
     Problem, RunId,
     agents::{InvokeEvent, failure},
     claims::{AgentAccessClaims, SCOPE_INVOKE, service},
     limits::{MAX_BODY_BYTES, RUN_TOKEN_TTL},
     token::body_hash,
+    trace::TraceParent,
 };
 use futures_util::StreamExt;
 use http::{Request, header};
@@ -29,12 +31,20 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     invocation: Box<Invocation>,
     mailbox: mpsc::WeakSender<Box<Mail>>,
+    trace: Option<TraceParent>,
 ) {
+    let mut span = Span::after(service::CONTROLLERS, "run", trace);
+    span.note("group.id", &invocation.request.group_id);
+    span.note("run.id", &invocation.request.run_id);
+    span.note("run.attempt", invocation.request.attempt);
+    span.note("agent.id", &invocation.request.agent_id);
     let (run_id, attempt) = (invocation.request.run_id.clone(), invocation.request.attempt);
     let sink = Sink { run_id, attempt, mailbox };
-    let end = match stream(&shared, &invocation, &sink).await {
+    let streamed = stream(&shared, &invocation, &sink);
+    let end = match trace::within(span.context(), streamed).await {
         Ok(end) => end,
         Err(detail) => {
+            span.fail("the agents worker did not finish");
             tracing::warn!(
                 group = %invocation.request.group_id, run = %sink.run_id, attempt, detail,
                 "the agents worker did not finish an attempt"
@@ -46,6 +56,7 @@ pub(super) async fn run(
             }
         }
     };
+    drop(span);
     let attempt = sink.attempt;
     sink.feed(Input::RunEnded { run_id: sink.run_id.clone(), attempt, end }).await;
 }

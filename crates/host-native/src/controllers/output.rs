@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use convene_group_controller::{Address, Invocation};
-use convene_hop::GroupLink;
+use convene_hop::{GroupLink, trace::Span};
 use convene_model::{Problem, RunId, UpstreamId};
 use convene_storage::CommitFailed;
 use tokio::sync::oneshot;
@@ -35,6 +35,8 @@ pub(super) enum Output {
         figures: OpenLink,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
+    /// What was done is durable: its span ends.
+    Traced(Span),
     /// From here on it does not.
     Closed { upstream: UpstreamId },
     /// The answer to a call.

@@ -30,6 +30,7 @@ mod story_access;
 mod story_messages;
 mod story_reading;
 mod story_stage;
+mod traces;
 mod users;
 
 use std::path::Path;

@@ -3,9 +3,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use convene_hop::trace::{self, Origin, Span};
 use convene_model::{
     Code, ConnId, HistoryId, Problem, Ref, Timestamp, UserId,
-    frame::{ClientFrame, DetachReason, GroupFrame, UpstreamFrame, with_conn},
+    claims::service,
+    frame::{ClientFrame, DetachReason, GroupFrame, UpstreamFrame, with_conn, with_trace},
     infra::RoutingToken,
     limits::TYPING_PAUSE,
 };
@@ -206,8 +208,8 @@ impl Room {
                 let (purpose, refusals) = (Purpose::Client, 0);
                 Queued::Attach(Attach { purpose, r#ref, after, history, refusals })
             }
+            ClientFrame::Post { r#ref, .. } => Queued::Command(r#ref, self.traced(raw)),
             ClientFrame::Detach { r#ref }
-            | ClientFrame::Post { r#ref, .. }
             | ClientFrame::Cancel { r#ref, .. }
             | ClientFrame::Edit { r#ref, .. }
             | ClientFrame::Delete { r#ref, .. }
@@ -227,6 +229,14 @@ impl Room {
         }
         state.queue.push_back(queued);
         self.advance(conn);
+    }
+
+    /// A post with the trace that it is followed in from here on, where it is.
+    fn traced(&self, post: Bytes) -> Bytes {
+        let mut span = Span::begin(service::APP, "post", Origin::Outside(None));
+        let Some(trace) = span.context() else { return post };
+        span.note("group.id", &self.group);
+        with_trace(trace, &post)
     }
 
     /// Carries out what the client sent, up to an attach that has to wait.
@@ -304,8 +314,9 @@ impl Room {
 
     pub(super) fn fetch_token(&mut self, conn: ConnId, user: UserId) {
         let (shared, group) = (Arc::clone(&self.shared), self.group.clone());
+        let trace = self.waiting.get(&conn).and_then(|waiting| waiting.trace);
         self.tasks.spawn(async move {
-            let result = shared.token(&group, &user).await;
+            let result = trace::within(trace, shared.token(&group, &user)).await;
             Done::Token { conn, result }
         });
     }

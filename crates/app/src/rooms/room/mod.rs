@@ -17,6 +17,7 @@ use convene_model::{
     Code, ConnId, GroupId, HistoryId, Problem, Ref, UserId,
     frame::{ClientFrame, GroupFrame, Render},
     infra::RoutingToken,
+    trace::TraceParent,
 };
 use tokio::{
     sync::mpsc,
@@ -49,7 +50,7 @@ pub(crate) enum Command {
     /// A socket ended.
     Leave { conn: ConnId },
     /// A command over HTTP.
-    Ask { user: UserId, command: GroupCommand, reply: Reply },
+    Ask { user: UserId, command: GroupCommand, trace: Option<TraceParent>, reply: Reply },
     /// A user lost access.
     DropUser { user: UserId },
     /// The process stops.
@@ -165,7 +166,7 @@ impl Room {
             Command::Join { conn, user, outbound } => self.join(conn, user, outbound),
             Command::Frame { conn, frame, raw } => self.client_frame(&conn, frame, raw),
             Command::Leave { conn } => self.remove(&conn),
-            Command::Ask { user, command, reply } => self.ask(user, command, reply),
+            Command::Ask { user, command, trace, reply } => self.ask(user, command, trace, reply),
             Command::DropUser { user } => self.drop_user(&user),
             Command::Stop => self.stop(),
         }

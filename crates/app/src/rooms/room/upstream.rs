@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use convene_hop::GroupLink;
+use convene_hop::{GroupLink, trace};
 use convene_model::{Code, ConnId, Problem, UserId, frame::CLOSE_ASLEEP};
 
 use super::{
@@ -32,7 +32,10 @@ impl Room {
         self.upstream = Upstream::Opening;
         self.attempts += 1;
         let (shared, group) = (Arc::clone(&self.shared), self.group.clone());
-        self.tasks.spawn(async move { Done::Opened(shared.open(&group, &users).await) });
+        let trace = self.waiting.values().find_map(|waiting| waiting.trace);
+        self.tasks.spawn(async move {
+            Done::Opened(trace::within(trace, shared.open(&group, &users)).await)
+        });
     }
 
     pub(super) fn opened(&mut self, link: GroupLink) {

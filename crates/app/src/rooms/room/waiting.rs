@@ -10,6 +10,7 @@ use convene_model::{
     Code, ConnId, Problem, Ref, UserId,
     frame::{GroupFrame, UpstreamFrame},
     infra::RoutingToken,
+    trace::TraceParent,
 };
 use tokio::sync::oneshot;
 
@@ -27,6 +28,8 @@ pub(super) type Reply = oneshot::Sender<Result<Carried, Problem>>;
 pub(super) struct Waiting {
     pub(super) user: UserId,
     command: GroupCommand,
+    /// The trace that it is followed in.
+    pub(super) trace: Option<TraceParent>,
     /// Taken when it is answered.
     reply: Option<Reply>,
     /// How often its attach was refused for its token on this upstream.
@@ -40,7 +43,13 @@ pub(super) struct Waiting {
 }
 
 impl Room {
-    pub(super) fn ask(&mut self, user: UserId, command: GroupCommand, reply: Reply) {
+    pub(super) fn ask(
+        &mut self,
+        user: UserId,
+        command: GroupCommand,
+        trace: Option<TraceParent>,
+        reply: Reply,
+    ) {
         let limit = self.shared.tuning.max_waiting;
         if self.waiting.len() >= limit {
             self.shared.counters.overloaded();
@@ -54,6 +63,7 @@ impl Room {
         let waiting = Waiting {
             user: user.clone(),
             command,
+            trace,
             reply: Some(reply),
             refusals: 0,
             sent: false,
@@ -90,7 +100,7 @@ impl Room {
             return;
         }
         waiting.sent = true;
-        let frame = frame_of(conn, &waiting.command);
+        let frame = frame_of(conn, &waiting.command, waiting.trace);
         let attach = encode(&UpstreamFrame::Attach {
             conn: conn.clone(),
             r#ref: attach_ref(),
@@ -220,11 +230,15 @@ impl Room {
     }
 }
 
-fn frame_of(conn: &ConnId, command: &GroupCommand) -> UpstreamFrame {
+fn frame_of(
+    conn: &ConnId,
+    command: &GroupCommand,
+    traceparent: Option<TraceParent>,
+) -> UpstreamFrame {
     let (conn, r#ref) = (conn.clone(), command_ref());
     match command.clone() {
         GroupCommand::Post(PostRequest { message_id, text, mentions, reply_to }) => {
-            UpstreamFrame::Post { conn, r#ref, message_id, text, mentions, reply_to }
+            UpstreamFrame::Post { conn, r#ref, message_id, text, mentions, reply_to, traceparent }
         }
         GroupCommand::Edit { message_id, text } => {
             UpstreamFrame::Edit { conn, r#ref, message_id, text }
