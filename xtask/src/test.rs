@@ -10,7 +10,8 @@
 //! | `CONVENE_TEST_AXE` | the script of axe-core, which checks pages for accessibility |
 //!
 //! PostgreSQL's server is installed; the first test that needs it starts one for the whole run
-//! (`convene_testing::postgres`), unless `CONVENE_TEST_POSTGRES_URL` names another.
+//! (`convene_testing::postgres`), unless `CONVENE_TEST_POSTGRES_URL` names another. The suites of the App
+//! and the Orchestrator run a second time with `CONVENE_TEST_DATABASE=postgres`.
 
 use crate::process::{self, Context, Failure, Result};
 use crate::steps::Steps;
@@ -79,6 +80,7 @@ pub(crate) fn suite(
 ) -> Result<()> {
     steps.step("types of the UI's modules", || javascript::check(workspace))?;
     steps.step("tests", || nextest(workspace, surroundings, &[]))?;
+    steps.step("tests on PostgreSQL", || on_postgres(workspace, surroundings))?;
     steps.step("doctests", || {
         process::run(process::cargo(&workspace.root).args(["test", "--doc", "--workspace"]))
     })
@@ -106,7 +108,24 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     Err(Failure::new("cargo built no binary named `convene`"))
 }
 
+/// The integration suites of the services that have a database, whose worlds stand on SQLite by
+/// default. What concerns PostgreSQL alone is among the other tests.
+fn on_postgres(workspace: &Workspace, surroundings: &Surroundings) -> Result<()> {
+    let chosen = ["-p", "convene-orchestrator", "-p", "convene-app", "-E", "kind(test)"];
+    let mut tests = command(workspace, surroundings);
+    process::run(tests.env("CONVENE_TEST_DATABASE", "postgres").args(chosen))
+}
+
 fn nextest(workspace: &Workspace, surroundings: &Surroundings, arguments: &[String]) -> Result<()> {
+    let mut tests = command(workspace, surroundings);
+    if !arguments.iter().any(|argument| chooses_packages(argument)) {
+        tests.arg("--workspace");
+    }
+    process::run(tests.args(arguments))
+}
+
+/// `cargo nextest run` with what tests need.
+fn command(workspace: &Workspace, surroundings: &Surroundings) -> std::process::Command {
     let mut tests = process::cargo(&workspace.root);
     tests
         .env("PATH", &surroundings.path)
@@ -117,10 +136,7 @@ fn nextest(workspace: &Workspace, surroundings: &Surroundings, arguments: &[Stri
         .env("CONVENE_TEST_FAKETIME", &surroundings.faketime)
         .env("CONVENE_TEST_AXE", &surroundings.axe)
         .args(["nextest", "run"]);
-    if !arguments.iter().any(|argument| chooses_packages(argument)) {
-        tests.arg("--workspace");
-    }
-    process::run(tests.args(arguments))
+    tests
 }
 
 fn chooses_packages(argument: &str) -> bool {

@@ -10,6 +10,7 @@ pub mod clock;
 mod commands;
 pub mod config;
 pub mod controllers;
+mod databases;
 mod doors;
 mod jwks;
 pub mod keys;

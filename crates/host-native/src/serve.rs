@@ -4,13 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
 use convene_app::App;
-use convene_db::{Database, Statement};
+use convene_db::{Db, Statement};
 use convene_hop::{
     Hop,
     trace::{of_hops, of_people},
 };
 use convene_model::claims::service;
-use convene_storage::{GroupStore, SqliteDatabase};
+use convene_storage::GroupStore;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -158,7 +158,7 @@ impl Host {
             .open_orchestrator(Hop::in_process(of_hops(service::CONTROLLERS, controllers.router())))
             .await?;
         let infra = of_hops(service::ORCHESTRATOR, orchestrator.router());
-        let db = self.open_workspace()?;
+        let db = self.open_workspace().await?;
         let app = self.open_app(db.clone(), Hop::in_process(infra.clone())).await?;
         resolver.set(Hop::in_process(of_hops(service::APP, app.internal_router())));
 
@@ -180,7 +180,7 @@ impl Host {
     }
 
     async fn start_app(&self) -> Result<Started, CliError> {
-        let db = self.open_workspace()?;
+        let db = self.open_workspace().await?;
         let orchestrator = self.hop(Role::Orchestrator)?;
         let app = self.open_app(db.clone(), orchestrator.clone()).await?;
         let readiness = Readiness::default()
@@ -323,7 +323,7 @@ fn address_of(listener: &TcpListener) -> Result<String, CliError> {
 
 /// Whether a database answers.
 fn database(
-    db: &SqliteDatabase,
+    db: &Db,
 ) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync + 'static {
     let db = db.clone();
     move || {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::Router;
 use convene_agents_worker::{self as agents_worker, Limits};
 use convene_app::App;
+use convene_db::Db;
 use convene_hop::{Clock, Hop, Links, Signer};
 use convene_model::{keys::TrustedKeys, signing_keys::SigningKeys};
 use convene_orchestrator::{Orchestrator, TrustedApp};
@@ -21,6 +22,7 @@ use crate::{
     cli::CliError,
     config::{AppScope, Config, KeySource, Role},
     controllers::{Controllers, ControllersConfig},
+    databases::{self, Database},
     jwks::{KeyRing, Source},
     keys::{ring::KeyFiles, watch::OwnKeys},
     master_keys::MasterKeyFiles,
@@ -187,32 +189,28 @@ impl Host {
             let operator = app.scope == Some(AppScope::Operator);
             apps.push(TrustedApp { issuer: app.issuer.clone(), operator });
         }
-        let db = SqliteDatabase::open(self.config.data_dir.join("infra.db"))?;
+        let db = self.open_infra().await?;
         let orchestrator = convene_orchestrator::open(convene_orchestrator::Config {
             signer: self.signer(Role::Orchestrator)?,
             apps,
             app_keys,
             controller_keys: self.trusted(Role::Controllers)?,
             controllers,
-            db: Arc::new(db),
+            db,
             clock: Arc::clone(&self.clock),
             default_max_active_groups: config.max_active_groups,
         });
         Ok(orchestrator.await?)
     }
 
-    pub(crate) async fn open_app(
-        &self,
-        db: SqliteDatabase,
-        orchestrator: Hop,
-    ) -> Result<App, CliError> {
+    pub(crate) async fn open_app(&self, db: Db, orchestrator: Hop) -> Result<App, CliError> {
         let config = &self.config.app;
         let files = MasterKeyFiles::of(&self.config);
         // A key that cannot be used is an error of the start, not of the first secret.
         files.load()?;
         let master_keys = Arc::new(move || files.load().map_err(|error| error.to_string()));
         let app = convene_app::open(convene_app::Config {
-            db: Arc::new(db),
+            db,
             orchestrator,
             signer: self.signer(Role::App)?,
             agents_keys: self.trusted(Role::Agents)?,
@@ -228,9 +226,14 @@ impl Host {
         Ok(app)
     }
 
+    /// The Orchestrator's database.
+    async fn open_infra(&self) -> Result<Db, CliError> {
+        databases::open_when_there(&self.config, Database::Infra).await
+    }
+
     /// The workspace's database.
-    pub(crate) fn open_workspace(&self) -> Result<SqliteDatabase, CliError> {
-        Ok(SqliteDatabase::open(self.config.data_dir.join("workspace.db"))?)
+    pub(crate) async fn open_workspace(&self) -> Result<Db, CliError> {
+        databases::open_when_there(&self.config, Database::Workspace).await
     }
 }
 

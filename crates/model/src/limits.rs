@@ -119,3 +119,7 @@ pub const MAX_ARCHIVE_LINE_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_MEMBER_BYTES: usize = 1024 * 1024;
 /// Bytes of a snapshot's manifest.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+
+/// When a call is to be repeated that found the database of the App or the Orchestrator gone, in
+/// milliseconds.
+pub const DATABASE_RETRY_MS: u64 = 1_000;

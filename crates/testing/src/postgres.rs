@@ -23,8 +23,15 @@ pub const URL_VARIABLE: &str = "CONVENE_TEST_POSTGRES_URL";
 /// Names the folder of `initdb` and `pg_ctl`; looked for where Debian puts them when not set.
 pub const BIN_VARIABLE: &str = "CONVENE_TEST_POSTGRES_BIN";
 
+/// Names the kind of database that the worlds of the App's and the Orchestrator's suites stand on:
+/// `sqlite` (as when it is not set) or `postgres`.
+pub const DATABASE_VARIABLE: &str = "CONVENE_TEST_DATABASE";
+
 /// How often it is looked whether anybody still uses the shared server, in seconds.
 const UNUSED_AFTER_SECS: u32 = 20;
+
+/// How long a test waits until its database is dropped; it goes with the server anyway.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections of a server; each test process has a few.
 const MAX_CONNECTIONS: u32 = 400;
@@ -101,9 +108,12 @@ impl Drop for TestDatabase {
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             if let Ok(runtime) = runtime {
-                let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                // On a server that a test has stopped there is nothing left to drop.
-                let _ = runtime.block_on(run_on(&admin, &sql));
+                // On a server that a test has stopped there is nothing left to drop, and one that waits
+                // for a connection of this very process is not waited for.
+                let _ = runtime.block_on(async {
+                    let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                    tokio::time::timeout(DROP_TIMEOUT, run_on(&admin, &sql)).await
+                });
             }
         });
         let _ = dropping.join();
@@ -200,10 +210,11 @@ impl PostgresServer {
     /// # Panics
     /// When it does not start.
     pub fn start_again(&self) {
-        // What a test writes need not survive the machine.
+        // What a test writes need not survive the machine. A connection that a test left half made
+        // holds up whoever drops a database, until it is given up.
         let settings = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \
-             -c full_page_writes=off -c max_connections={MAX_CONNECTIONS}",
+             -c full_page_writes=off -c autovacuum=off -c authentication_timeout=10 -c max_connections={MAX_CONNECTIONS}",
             self.port
         );
         let mut start = self.program("pg_ctl");

@@ -138,7 +138,7 @@ fn insert(org: &OrgId, id: &str, draft: &Draft, now: Timestamp) -> Statement {
         provider_id, model, is_default, wakes_on, version, created_at)
         SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), $9, 1, CAST($10 AS BIGINT)
         WHERE (SELECT count(*) FROM agents WHERE org_id = $2 AND deleted_at IS NULL) < $11
-        AND ($6 IS NULL OR EXISTS
+        AND (CAST($6 AS TEXT) IS NULL OR EXISTS
             (SELECT 1 FROM providers p WHERE p.provider_id = $6 AND p.org_id = $2))";
     Statement::new(
         SQL,

@@ -7,7 +7,7 @@ use axum::{
 };
 use convene_db::DbError;
 use convene_hop::ApiError;
-use convene_model::{Code, Problem, token::TokenError};
+use convene_model::{Code, Problem, limits::DATABASE_RETRY_MS, token::TokenError};
 use http::{HeaderValue, Method, header};
 
 use crate::ui::{self, view::ErrorView};
@@ -60,7 +60,7 @@ pub(crate) fn of_database(error: &DbError) -> Problem {
         DbError::Unmet { .. } => Problem::new(Code::Conflict),
         DbError::Unavailable(cause) => {
             tracing::warn!(%cause, "the workspace database is unavailable");
-            Problem::new(Code::Unavailable)
+            Problem::new(Code::Unavailable).with("retry_after_ms", DATABASE_RETRY_MS)
         }
         DbError::Decode { .. } | DbError::Other(_) => {
             tracing::error!(%error, "the workspace database answered with an error");

@@ -82,7 +82,7 @@ async fn tokens_and_passwords_are_in_no_file() {
     let mut ada = world.person("Ada").await;
     let token = ada.post("/api/tokens", &json!({"name": "x"})).await.json["token"].clone();
     let session = ada.cookies["convene_session"].clone();
-    let files = world.files();
+    let files = world.stored().await;
     for secret in [PASSWORD, &session, token.as_str().unwrap()] {
         let found = files.windows(secret.len()).any(|bytes| bytes == secret.as_bytes());
         assert!(!found, "{secret} is in the database");

@@ -7,6 +7,7 @@ mod groups;
 mod identity;
 mod orchestrator;
 mod pages;
+mod place;
 mod providers;
 mod reading;
 mod recovery;

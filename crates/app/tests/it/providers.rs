@@ -41,7 +41,7 @@ async fn a_key_is_in_no_answer_and_in_no_file() {
         assert!(!reply.text.contains(KEY), "{}", reply.text);
         assert!(!reply.text.contains("sealed") && !reply.text.contains("secret_id"));
     }
-    let files = world.files();
+    let files = world.stored().await;
     for form in [KEY.as_bytes(), &*hex(KEY).into_bytes(), &*base64(KEY).into_bytes()] {
         assert!(!files.windows(form.len()).any(|bytes| bytes == form), "a key lies on disk");
     }

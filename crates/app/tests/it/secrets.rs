@@ -53,7 +53,7 @@ async fn a_secret_is_listed_masked_and_lies_nowhere_in_the_open() {
     for reply in &replies {
         assert!(reply.status.is_success() && !reply.text.contains(VALUE), "{}", reply.text);
     }
-    let files = world.files();
+    let files = world.stored().await;
     assert!(!files.windows(VALUE.len()).any(|bytes| bytes == VALUE.as_bytes()));
     assert!(files.windows(3).any(|bytes| bytes == b"v2."), "the sealed one lies there");
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +25,6 @@ use convene_model::{
     event::Author,
     keys::{SigningKey, TrustedKeys},
 };
-use convene_storage::SqliteDatabase;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -34,7 +32,10 @@ use tower::ServiceExt;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::orchestrator::{Talk, orchestrator};
+use crate::{
+    orchestrator::{Talk, orchestrator},
+    place::Place,
+};
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
@@ -73,7 +74,7 @@ pub(crate) struct World {
     now: Arc<AtomicU64>,
     calls: Arc<Mutex<Vec<String>>>,
     talk: Talk,
-    dir: tempfile::TempDir,
+    place: Place,
 }
 
 impl World {
@@ -82,15 +83,15 @@ impl World {
     }
 
     pub(crate) async fn with(setup: Setup) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let db: Db = Arc::new(SqliteDatabase::open(dir.path().join("workspace.db")).unwrap());
+        let place = Place::new().await;
+        let db = place.open();
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let calls = Arc::new(Mutex::new(Vec::new()));
         let talk = Talk::default();
         let config = config(&db, &now, &calls, &talk, setup);
         let app = convene_app::open(config).await.unwrap();
         let router = app.router();
-        Self { app, db, router, now, calls, talk, dir }
+        Self { app, db, router, now, calls, talk, place }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -180,11 +181,20 @@ impl World {
         self.db.query(Statement::new(sql, vec![])).await.unwrap()[0].get("n").unwrap()
     }
 
-    /// All bytes of the database's files.
-    pub(crate) fn files(&self) -> Vec<u8> {
-        let paths: Vec<PathBuf> =
-            std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
-        paths.into_iter().flat_map(|path| std::fs::read(path).unwrap()).collect()
+    /// All that is stored: the bytes of the database's files, and every row of every table.
+    pub(crate) async fn stored(&self) -> Vec<u8> {
+        let mut stored = Vec::new();
+        if let Place::Folder(dir) = &self.place {
+            for entry in std::fs::read_dir(dir.path()).unwrap() {
+                stored.extend(std::fs::read(entry.unwrap().path()).unwrap());
+            }
+        }
+        for table in self.db.query(Statement::new(self.place.tables(), vec![])).await.unwrap() {
+            let sql = format!("SELECT * FROM {}", table.get::<String>("name").unwrap());
+            let rows = self.db.query(Statement::new(sql, vec![])).await.unwrap();
+            stored.extend(format!("{rows:?}").into_bytes());
+        }
+        stored
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

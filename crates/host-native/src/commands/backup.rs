@@ -70,6 +70,10 @@ pub(crate) fn run(args: BackupArgs) -> Result<(), CliError> {
             println!("Not in it, since it lies elsewhere: {} ({key}).", path.display());
         }
     }
+    if let Some(postgres) = config.database.postgres()? {
+        println!("Not in it: the schemas infra and workspace of {postgres}.");
+        println!("Dump them now, after the groups: pg_dump --schema=infra --schema=workspace");
+    }
     println!(
         "To restore it, copy it, run `convene journal adopt --data-dir COPY`, then serve from it."
     );

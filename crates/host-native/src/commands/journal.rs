@@ -2,9 +2,13 @@
 //!
 //! Both need the data directory for themselves.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Subcommand};
+use convene_db::Db;
 use convene_group_controller::Controller;
 use convene_model::{
     GroupId, HistoryId,
@@ -21,6 +25,7 @@ use super::backup::progress_bar;
 use crate::{
     cli::{CliError, DataArgs},
     clock,
+    databases::{self, Database},
     lock::DataDirLock,
 };
 
@@ -49,7 +54,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct AdoptArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// The Orchestrator's directory, where it is kept elsewhere [default: infra.db beside the groups]
+    /// The Orchestrator's directory, where it is kept elsewhere [default: infra.db beside the groups, or PostgreSQL]
     #[arg(long, value_name = "FILE")]
     infra_db: Option<PathBuf>,
 }
@@ -94,19 +99,20 @@ fn check(args: CheckArgs) -> Result<(), CliError> {
 }
 
 fn adopt(args: AdoptArgs) -> Result<(), CliError> {
-    let data_dir = args.data.load()?.data_dir;
+    let config = args.data.load()?;
+    let data_dir = config.data_dir.clone();
     let groups_dir = groups_of(&data_dir)?;
     let _lock = DataDirLock::acquire(&data_dir, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let infra = args.infra_db.unwrap_or_else(|| data_dir.join("infra.db"));
-    if !infra.is_file() {
-        return Err(format!(
-            "there is no {}; its records must follow the groups, so name it with --infra-db",
-            infra.display()
-        )
-        .into());
-    }
-    let db = SqliteDatabase::open(infra)?;
+    // Its records must follow the groups.
+    let db: Db = match args.infra_db {
+        Some(file) if !file.is_file() => {
+            return Err(format!("there is no {}", file.display()).into());
+        }
+        Some(file) => Arc::new(SqliteDatabase::open(file)?),
+        None => databases::open_existing(&config, Database::Infra)
+            .map_err(|error| format!("{error}; the Orchestrator's is also named by --infra-db"))?,
+    };
     let store = GroupStore::open_to_adopt(&groups_dir, StoreOptions::default(), |why| {
         eprintln!("convene: {why}");
         std::process::exit(crate::serve::EXIT_OUTCOME_UNKNOWN);
@@ -115,10 +121,10 @@ fn adopt(args: AdoptArgs) -> Result<(), CliError> {
     let bar = progress_bar(groups.len() as u64, "{wide_bar} {pos}/{len} groups");
     let (mut adopted, mut skipped) = (0_u64, 0_u64);
     for group_id in groups {
-        let known = runtime.block_on(adoption::epoch(&db, &group_id))?.unwrap_or(0);
+        let known = runtime.block_on(adoption::epoch(&*db, &group_id))?.unwrap_or(0);
         match adopt_group(&store, &group_id, known) {
             Ok(Some(epoch)) => {
-                runtime.block_on(adoption::set_epoch(&db, &group_id, epoch))?;
+                runtime.block_on(adoption::set_epoch(&*db, &group_id, epoch))?;
                 adopted += 1;
             }
             Ok(None) => {}

@@ -1,19 +1,20 @@
 //! `convene users`: accounts from beside the App, for an operator at the machine.
 //!
 //! Works on the workspace's database, whether a process serves from it or not. Whoever may read the
-//! data directory may do this; no other door leads here.
+//! data directory, or knows how to sign in to its PostgreSQL, may do this; no other door leads here.
 
 use std::io::{BufRead, IsTerminal};
 
 use clap::{Args, Subcommand};
 use convene_app::identity::recovery;
-use convene_storage::SqliteDatabase;
+use convene_db::Db;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
     cli::{CliError, DataArgs},
     clock,
+    databases::{self, Database},
 };
 
 /// What can be done to accounts.
@@ -57,7 +58,7 @@ pub(crate) fn run(command: UsersCommand) -> Result<(), CliError> {
 }
 
 async fn list(args: List) -> Result<(), CliError> {
-    let accounts = recovery::accounts(&open(args.data)?).await?;
+    let accounts = recovery::accounts(&*open(args.data)?).await?;
     for account in &accounts {
         if args.json {
             let orgs: Vec<_> = account
@@ -85,7 +86,7 @@ async fn list(args: List) -> Result<(), CliError> {
 async fn reset_password(args: ResetPassword) -> Result<(), CliError> {
     let db = open(args.data)?;
     let password = if args.ask { ask()? } else { recovery::fresh_password()? };
-    let reset = recovery::reset_password(&db, &args.email, &password, clock::now()).await?;
+    let reset = recovery::reset_password(&*db, &args.email, &password, clock::now()).await?;
     eprintln!(
         "The password is changed; sessions ended: {}, tokens deleted: {}.",
         reset.sessions, reset.tokens
@@ -98,14 +99,9 @@ async fn reset_password(args: ResetPassword) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The workspace's database of a data directory that an App has used before.
-fn open(data: DataArgs) -> Result<SqliteDatabase, CliError> {
-    let path = data.load()?.data_dir.join("workspace.db");
-    if !path.is_file() {
-        let shown = path.display();
-        return Err(format!("there is no {shown}; say where the data is with --data-dir").into());
-    }
-    Ok(SqliteDatabase::open(path)?)
+/// The workspace's database, which an App has used before.
+fn open(data: DataArgs) -> Result<Db, CliError> {
+    databases::open_existing(&data.load()?, Database::Workspace)
 }
 
 /// A password typed twice without an echo, or one line of what is piped in.

@@ -1,11 +1,13 @@
 //! Configuration: one file per section; a TOML file, the environment and flags, in rising order.
 //!
 //! Each key of `convene.toml` is also an environment variable: `CONVENE_` and the key's path in
-//! capitals with two underscores between its parts, as in `CONVENE_APP__PUBLIC_URL`.
+//! capitals with two underscores between its parts, as in `CONVENE_APP__PUBLIC_URL`. The one that most
+//! installations set has a shorter name too: `CONVENE_DATABASE_URL`, or `CONVENE_DATABASE_URL_FILE`.
 
 mod agents;
 mod app;
 mod controllers;
+mod database;
 mod log;
 mod metrics;
 mod orchestrator;
@@ -22,6 +24,7 @@ use serde::Deserialize;
 pub use agents::AgentsConfig;
 pub use app::AppConfig;
 pub use controllers::ControllersConfig;
+pub use database::{ConnectionString, DatabaseConfig};
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
@@ -50,6 +53,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Traces.
     pub telemetry: TelemetryConfig,
+    /// The databases of the App and the Orchestrator.
+    pub database: DatabaseConfig,
     /// The App.
     pub app: AppConfig,
     /// The Orchestrator.
@@ -69,6 +74,7 @@ impl Default for Config {
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
             telemetry: TelemetryConfig::default(),
+            database: DatabaseConfig::default(),
             app: AppConfig::default(),
             orchestrator: OrchestratorConfig::default(),
             controllers: ControllersConfig::default(),
@@ -136,6 +142,7 @@ impl Config {
         // The test harness' own variables share the prefix but name no key.
         let variables = variables
             .into_iter()
+            .map(|(name, value)| (long_name(name), value))
             .filter(|(name, _)| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key)))
             .collect();
         let environment = config::Environment::with_prefix("CONVENE")
@@ -204,11 +211,23 @@ impl Config {
         }
         self.metrics.token()?;
         self.telemetry.check()?;
+        self.database.check()?;
         self.app.check()?;
         self.orchestrator.check()?;
         self.agents.check()?;
         self.check_role()
     }
+}
+
+/// Variables with a shorter name than that of their key.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("CONVENE_DATABASE_URL", "CONVENE_DATABASE__URL"),
+    ("CONVENE_DATABASE_URL_FILE", "CONVENE_DATABASE__URL_FILE"),
+];
+
+fn long_name(variable: String) -> String {
+    let short = SHORT_NAMES.iter().find(|(short, _)| variable.eq_ignore_ascii_case(short));
+    short.map_or(variable, |(_, long)| (*long).to_owned())
 }
 
 /// The environment variables that set a key.
@@ -222,6 +241,9 @@ const KEYS: &[&str] = &[
     "CONVENE_METRICS__TOKEN_FILE",
     "CONVENE_TELEMETRY__OTLP_ENDPOINT",
     "CONVENE_TELEMETRY__SAMPLE_RATIO",
+    "CONVENE_DATABASE__URL",
+    "CONVENE_DATABASE__URL_FILE",
+    "CONVENE_DATABASE__MAX_CONNECTIONS",
     "CONVENE_APP__PUBLIC_URL",
     "CONVENE_APP__TRUSTED_PROXIES",
     "CONVENE_APP__PING_EVERY_MS",
@@ -323,6 +345,11 @@ mod tests {
             ("[telemetry]\notlp_endpoint = \"ftp://x\"", "telemetry.otlp_endpoint"),
             ("[telemetry]\nsample_ratio = 1.5", "telemetry.sample_ratio"),
             ("[metrics]\ntoken_file = \"/nowhere/token\"", "metrics.token_file"),
+            ("[database]\nurl = \"mysql://u:s3cret@h/d\"", "database.url"),
+            ("[database]\nurl_file = \"/nowhere/url\"", "database.url_file"),
+            ("[database]\nurl = \"postgres://u@h/d\"\nurl_file = \"/x\"", "database.url"),
+            ("[database]\nmax_connections = 1", "database.max_connections"),
+            ("[database]\nmax_connections = 1001", "database.max_connections"),
             ("[orchestrator]\nmax_active_groups = 0", "orchestrator.max_active_groups"),
             (
                 "[[orchestrator.apps]]\nissuer = \"app\"\njwks = '{\"keys\":[]}'",
@@ -338,6 +365,30 @@ mod tests {
         ] {
             let error = load(toml, &[]).unwrap_err();
             assert!(error.to_string().starts_with(key), "{toml}: {error}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_database_is_named_by_one_string_that_is_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("url");
+        let url = "postgres://convene:s3cret@db.example.org/convene";
+        std::fs::write(&file, format!("{url}\n")).unwrap();
+        let file = file.to_string_lossy().into_owned();
+        for (toml, env) in [
+            (format!("[database]\nurl = \"{url}\""), vec![]),
+            (format!("[database]\nurl_file = \"{file}\""), vec![]),
+            (String::new(), vec![("CONVENE_DATABASE_URL", url)]),
+            (String::new(), vec![("CONVENE_DATABASE__URL", url)]),
+            (String::new(), vec![("CONVENE_DATABASE_URL_FILE", file.as_str())]),
+        ] {
+            let config = load(&toml, &env).unwrap();
+            let postgres = config.database.postgres().unwrap().unwrap();
+            let shown = postgres.to_string();
+            assert_eq!(shown, "PostgreSQL at db.example.org, database convene");
+            assert!(!format!("{config:?} {postgres:?}").contains("s3cret"));
+        }
+        assert!(Config::default().database.postgres().unwrap().is_none());
     }
 }

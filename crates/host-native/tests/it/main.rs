@@ -21,6 +21,7 @@ mod full_disk;
 mod healing;
 mod metrics;
 mod openapi;
+mod postgres;
 mod providers;
 mod rotation;
 mod sleep;

@@ -280,7 +280,7 @@ async fn a_failed_init_leaves_the_record_and_a_repeat_heals() {
 
 #[tokio::test(start_paused = true)]
 async fn controllers_that_do_not_answer_are_given_up() {
-    let world = World::new().await;
+    let world = World::in_a_file().await;
     world.controllers.behave(Behaviour::Silent);
     world.activate("g1", "o1").await.expect_problem(502, "group_controller_unavailable");
 }

@@ -10,6 +10,7 @@ mod faults;
 mod idempotency;
 mod limits;
 mod passing;
+mod place;
 mod raise_epoch;
 mod revoke;
 mod routing_token;

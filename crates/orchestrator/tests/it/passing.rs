@@ -162,7 +162,8 @@ async fn an_outside_app_opens_an_upstream_over_a_real_websocket() {
 
 #[tokio::test(start_paused = true)]
 async fn controllers_that_do_not_answer_are_given_up() {
-    let world = World::with_group().await;
+    let world = World::in_a_file().await;
+    world.activate("g1", "o1").await.expect_status(200);
     let token = world.routing_token("g1", "u1").await;
     world.controllers.behave(Behaviour::Silent);
     let call = world.ask("GET", "/groups/g1/history").routing_token(&token);

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use convene_db::{Database, DbError, Migration, Row, Statement};
 use serde_json::json;
 
+use crate::place::Place;
 use crate::world::World;
 
 /// A directory that fails at everything but its migration.
@@ -59,7 +60,7 @@ async fn a_directory_that_fails_is_an_error_whose_cause_stays_inside() {
         (DbError::Other("secret cause".into()), 500, "internal"),
         (DbError::decode("secret", "cause"), 500, "internal"),
     ] {
-        let world = World::on(Arc::new(Failing(error)), tempfile::tempdir().unwrap()).await;
+        let world = World::on(Arc::new(Failing(error)), Place::new().await).await;
         world.ask("GET", "/healthz").send_with(None).await.expect_status(200);
         let body = json!({ "group_id": "g1", "org_id": "o1" });
         for call in [

@@ -11,13 +11,14 @@ use convene_db::{Db, Statement, params};
 use convene_hop::{Clock, Hop, Signer, read_body};
 use convene_model::{Timestamp, keys::TrustedKeys, limits::MAX_BODY_BYTES};
 use convene_orchestrator::{Config, TrustedApp, open};
-use convene_storage::SqliteDatabase;
 use convene_testing::forge::{Bound, Forged, Identity};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::controllers::{Call, FakeControllers};
+use crate::{
+    controllers::{Call, FakeControllers},
+    place::Place,
+};
 
 /// Groups that an organization may have active by default.
 pub(crate) const DEFAULT_LIMIT: u64 = 100;
@@ -35,7 +36,7 @@ pub(crate) struct World {
     /// The controllers' host.
     pub(crate) host: Identity,
     now: Arc<AtomicU64>,
-    dir: TempDir,
+    place: Place,
 }
 
 /// A call in the making.
@@ -67,13 +68,18 @@ pub(crate) struct Standing {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
-        Self::on(db, dir).await
+        let place = Place::new().await;
+        Self::on(place.open(), place).await
+    }
+
+    /// A world for tests whose clock stands still: it would jump over every wait for a server.
+    pub(crate) async fn in_a_file() -> Self {
+        let place = Place::folder();
+        Self::on(place.open(), place).await
     }
 
     /// A world on a directory that is there already, or that is no directory at all.
-    pub(crate) async fn on(db: Db, dir: TempDir) -> Self {
+    pub(crate) async fn on(db: Db, place: Place) -> Self {
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let clock: Clock = {
             let now = Arc::clone(&now);
@@ -105,15 +111,24 @@ impl World {
         })
         .await
         .unwrap();
-        Self { router: opened.router(), controllers, db, app, portal, orchestrator, host, now, dir }
+        Self {
+            router: opened.router(),
+            controllers,
+            db,
+            app,
+            portal,
+            orchestrator,
+            host,
+            now,
+            place,
+        }
     }
 
     /// The same directory after a restart.
     pub(crate) async fn restarted(self) -> Self {
-        let Self { dir, db, .. } = self;
+        let Self { place, db, .. } = self;
         drop(db);
-        let db = Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap());
-        Self::on(db, dir).await
+        Self::on(place.open(), place).await
     }
 
     /// A world in which group `g1` of `o1` is active.
@@ -201,9 +216,9 @@ impl World {
 
     /// Every row of every table, and every call that reached the controllers.
     pub(crate) async fn standing(&self) -> Standing {
-        let names = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
         let mut tables = Vec::new();
-        for row in self.db.query(Statement::new(names, params![])).await.unwrap() {
+        let names = Statement::new(self.place.tables(), params![]);
+        for row in self.db.query(names).await.unwrap() {
             let name: String = row.get("name").unwrap();
             let sql = format!("SELECT * FROM {name} ORDER BY 1, 2, 3");
             for row in self.db.query(Statement::new(sql, params![])).await.unwrap() {

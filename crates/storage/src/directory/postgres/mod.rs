@@ -95,10 +95,13 @@ impl PostgresDatabase {
         config.keepalives_retries(3).tcp_user_timeout(KEEPALIVE);
         let given = config.get_options().unwrap_or_default().to_owned();
         let schema = options.schema;
-        config.options(format!("{given} -c search_path={schema}").trim());
+        config.options(
+            format!("{given} -c search_path={schema} -c client_min_messages=warning").trim(),
+        );
         let mut pooled = config.clone();
         pooled.options(format!(
-            "{given} -c search_path={schema} -c default_transaction_read_only=on \
+            "{given} -c search_path={schema} -c client_min_messages=warning \
+             -c default_transaction_read_only=on \
              -c lock_timeout={} -c statement_timeout={} -c idle_in_transaction_session_timeout={}",
             LOCK_TIMEOUT.as_millis(),
             STATEMENT_TIMEOUT.as_millis(),

@@ -84,7 +84,20 @@ impl Shared {
         let mut attempts = 1;
         loop {
             let connection = self.connect().await?;
-            let failed = match connection.transaction(&self.begin, statements).await {
+            // What has to be prepared is prepared before others wait for this transaction.
+            let mut prepared = Vec::with_capacity(statements.len());
+            for statement in statements {
+                match connection.prepare(statement).await {
+                    Ok(ready) => prepared.push((statement, ready)),
+                    Err(failed) => {
+                        if failed.leaves_connection() {
+                            connection.give_back();
+                        }
+                        return Err(failed.into());
+                    }
+                }
+            }
+            let failed = match connection.transaction(&self.begin, &prepared).await {
                 Ok(answers) => {
                     connection.give_back();
                     return Ok(answers);
@@ -129,16 +142,11 @@ impl Connection {
     async fn transaction(
         &self,
         begin: &str,
-        statements: &[Statement],
+        prepared: &[(&Statement, tokio_postgres::Statement)],
     ) -> Result<Vec<Answer>, Failed> {
-        // What has to be prepared is prepared before others wait for this transaction.
-        let mut prepared = Vec::with_capacity(statements.len());
-        for statement in statements {
-            prepared.push((statement, self.prepare(statement).await?));
-        }
-        let ends_with_it = matches!(&*prepared, [(statement, prepared)]
+        let ends_with_it = matches!(prepared, [(statement, prepared)]
             if !statement.expects_rows() && prepared.columns().is_empty());
-        let mut answers = Vec::with_capacity(statements.len());
+        let mut answers = Vec::with_capacity(prepared.len());
         for (nth, part) in prepared.chunks(PIPELINED).enumerate() {
             let mut requests: Vec<Pin<Box<dyn Future<Output = _> + Send + '_>>> = Vec::new();
             if nth == 0 {
@@ -165,7 +173,7 @@ impl Connection {
             }
             ran.next().transpose()?;
         }
-        if !ends_with_it && !statements.is_empty() {
+        if !ends_with_it && !prepared.is_empty() {
             self.command("COMMIT").await?;
         }
         Ok(answers)
