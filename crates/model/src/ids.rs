@@ -170,6 +170,10 @@ id!(
     /// One attempt to bring an archived group back.
     ImportId
 );
+id!(
+    /// A piece of work that outlives the call that began it: an archive, a restore, a delete.
+    TaskId
+);
 
 impl GroupId {
     /// The id of the group's controller: 64 hexadecimal digits, derived from the group's id alone,

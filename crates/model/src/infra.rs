@@ -217,6 +217,11 @@ pub struct Initialized {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrgLimits {
-    /// How many groups of the organization may be active or idle at a time.
+    /// How many groups of the organization may be in service at a time: all but those that are
+    /// archived or deleted.
     pub max_active_groups: u64,
+    /// A group that sleeps for so many seconds is archived; 0 is never. Not said, it is the
+    /// Orchestrator's own setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_archive_after_secs: Option<u64>,
 }

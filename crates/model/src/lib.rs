@@ -19,6 +19,7 @@ pub mod record;
 pub mod replay;
 pub mod role;
 pub mod signing_keys;
+pub mod tasks;
 pub mod time;
 pub mod token;
 pub mod tools;
@@ -26,7 +27,7 @@ pub mod trace;
 
 pub use ids::{
     AgentId, ApprovalId, ArchiveId, CallId, ConnId, GroupId, GroupKey, HistoryId, ImportId,
-    MessageId, OrgId, ParticipantId, Ref, RunId, UpstreamId, UserId,
+    MessageId, OrgId, ParticipantId, Ref, RunId, TaskId, UpstreamId, UserId,
 };
 pub use problem::{Code, Problem};
 pub use role::Role;

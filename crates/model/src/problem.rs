@@ -153,6 +153,21 @@ pub struct Problem {
     pub extra: Map<String, Value>,
 }
 
+/// The documents of both APIs describe it once, as `Problem`.
+impl schemars::JsonSchema for Problem {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Problem".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "$ref": "#/components/schemas/Problem" })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
 impl Problem {
     /// A problem with nothing beyond its code.
     #[must_use]

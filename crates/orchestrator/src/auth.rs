@@ -64,6 +64,11 @@ impl Auth {
         Self { operators, app_keys, controller_keys, own_keys, replay, clock }
     }
 
+    /// The Orchestrator's own public keys, which its snapshots are signed with.
+    pub(crate) fn own_keys(&self) -> &TrustedKeys {
+        &self.own_keys
+    }
+
     /// The app that made this request.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! Every request carries a service token made for it alone, bound to its method and path. Never
 //! interprets what a group's history or upstream carries.
 
+pub(crate) mod lifecycle;
+
 use std::{fmt::Display, time::Duration};
 
 use axum::response::Response;
@@ -47,18 +49,10 @@ impl Controllers {
     /// # Errors
     /// [`Code::GroupControllerUnavailable`], whatever went wrong; the cause is in the log.
     pub(crate) async fn init(&self, record: &RoutingRecord) -> Result<(), Problem> {
-        let body = InitRequest {
-            org_id: record.org_id.clone(),
-            history_mode: record.history_mode,
-            epoch: record.epoch,
-        };
-        let request = self.request(record, Method::POST, "init", None, to_json(&body)?);
         let refused = |why: &dyn Display| unavailable(&record.group_id, why);
-        let answer = self.call(record, request).await.map_err(|problem| {
+        let initialized = self.initialize(record).await.map_err(|problem| {
             refused(&format_args!("init was refused: {}", problem.code.as_str()))
         })?;
-        let initialized: Initialized =
-            serde_json::from_slice(&answer).map_err(|error| refused(&error))?;
         if initialized.epoch == record.epoch {
             Ok(())
         } else {
@@ -67,6 +61,21 @@ impl Controllers {
                 initialized.epoch, record.epoch
             )))
         }
+    }
+
+    /// Brings the group's controller to life, and says how it stands.
+    ///
+    /// # Errors
+    /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
+    pub(crate) async fn initialize(&self, record: &RoutingRecord) -> Result<Initialized, Problem> {
+        let body = InitRequest {
+            org_id: record.org_id.clone(),
+            history_mode: record.history_mode,
+            epoch: record.epoch,
+        };
+        let request = self.request(record, Method::POST, "init", None, to_json(&body)?);
+        let answer = self.call(record, request).await?;
+        serde_json::from_slice(&answer).map_err(|error| unavailable(&record.group_id, &error))
     }
 
     /// Passes on what the controller needs to know of the group.
@@ -201,7 +210,7 @@ impl Controllers {
         request
     }
 
-    /// A request with a fresh service token.
+    /// A request about a group as its record stands.
     fn request(
         &self,
         record: &RoutingRecord,
@@ -211,11 +220,24 @@ impl Controllers {
         body: Bytes,
     ) -> Request<Bytes> {
         let path = format!("/groups/{}/{what}", record.group_id);
+        self.bound(&record.group_id, record.epoch, method, path, query, body)
+    }
+
+    /// A request with a fresh service token for a group and an epoch.
+    fn bound(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+        method: Method,
+        path: String,
+        query: Option<&str>,
+        body: Bytes,
+    ) -> Request<Bytes> {
         let token = self.signer.mint(
             service::CONTROLLERS,
             OrchestratorClaims {
-                group_id: record.group_id.clone(),
-                epoch: record.epoch,
+                group_id: group_id.clone(),
+                epoch,
                 htm: method.as_str().to_owned(),
                 htu: path.clone(),
             },

@@ -7,7 +7,7 @@
 //! again, which every mutating route allows for. Never decides who may call: a key is looked at
 //! only for a caller whose token holds.
 
-use std::{future::Future, sync::atomic::AtomicU64, sync::atomic::Ordering, time::Duration};
+use std::{future::Future, time::Duration};
 
 use axum::{
     body::Body,
@@ -33,9 +33,6 @@ pub(crate) const CLAIM_LEASE: Duration = Duration::from_secs(60);
 /// Characters of a key at most, of visible ASCII.
 pub(crate) const MAX_KEY_CHARS: usize = 255;
 
-/// Old keys are removed once in so many claims.
-const CLAIMS_PER_PURGE: u64 = 256;
-
 /// How often a claim is tried when the key's row changes under it.
 const MAX_CLAIM_TRIES: usize = 3;
 
@@ -45,7 +42,6 @@ const HEADER: &str = "idempotency-key";
 pub(crate) struct Idempotency {
     db: Db,
     clock: Clock,
-    claims: AtomicU64,
 }
 
 /// A successful answer of a mutating route.
@@ -82,7 +78,7 @@ enum Claim {
 
 impl Idempotency {
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock, claims: AtomicU64::new(0) }
+        Self { db, clock }
     }
 
     /// Does `work` unless the request's key already has an answer.
@@ -119,18 +115,20 @@ impl Idempotency {
         }
     }
 
+    /// Removes keys that are kept no longer.
+    pub(crate) async fn forget_expired(&self) -> Result<u64, DbError> {
+        let expired = ((self.clock)() - KEPT_FOR).millis();
+        self.db
+            .execute(Statement::new(
+                "DELETE FROM idempotency_keys WHERE claimed_at <= $1",
+                params![expired],
+            ))
+            .await
+    }
+
     async fn claim(&self, key: &Key) -> Result<Claim, Problem> {
         let now = (self.clock)();
         let expired = (now - KEPT_FOR).millis();
-        if self.claims.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLAIMS_PER_PURGE) {
-            self.db
-                .execute(Statement::new(
-                    "DELETE FROM idempotency_keys WHERE claimed_at <= $1",
-                    params![expired],
-                ))
-                .await
-                .map_err(problem::of_directory)?;
-        }
         for _ in 0..MAX_CLAIM_TRIES {
             let mut values = key.params();
             values.extend(params![
@@ -276,6 +274,11 @@ impl Answer {
             Problem::new(Code::Internal)
         })?;
         Ok(Self { status: StatusCode::OK, body })
+    }
+
+    /// 202 with a JSON body.
+    pub(crate) fn accepted<T: Serialize>(body: &T) -> Result<Self, Problem> {
+        Self::json(body).map(|answer| Self { status: StatusCode::ACCEPTED, ..answer })
     }
 
     /// 204.

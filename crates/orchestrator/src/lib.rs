@@ -8,10 +8,16 @@ pub mod adoption;
 mod auth;
 mod controllers;
 mod directory;
+mod failpoints;
+mod flows;
 mod idempotency;
+mod lifecycle;
+mod manifests;
 pub mod openapi;
 mod problem;
+mod reconcile;
 mod routes;
+mod times;
 
 use std::sync::Arc;
 
@@ -19,13 +25,19 @@ use axum::Router;
 use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
 use convene_model::keys::TrustedKeys;
+use object_store::ObjectStore;
 
 use auth::Auth;
 use controllers::Controllers;
 use directory::Directory;
+use flows::Runner;
 use idempotency::Idempotency;
+use manifests::Manifests;
 
 pub use directory::MIGRATIONS;
+pub use failpoints::FAILPOINTS;
+pub use reconcile::Reconciled;
+pub use times::{MAX_AUTO_ARCHIVE_SECS, Times};
 
 /// What an Orchestrator is made of.
 pub struct Config {
@@ -46,6 +58,10 @@ pub struct Config {
     pub clock: Clock,
     /// How many groups an organization may have active or idle when no limit was set for it.
     pub default_max_active_groups: u64,
+    /// Where snapshots are kept.
+    pub archives: Arc<dyn ObjectStore>,
+    /// Periods and limits of scheduled work.
+    pub times: Times,
 }
 
 /// An app that may call.
@@ -71,6 +87,10 @@ pub(crate) struct Shared {
     pub(crate) controllers: Controllers,
     pub(crate) signer: Signer,
     pub(crate) clock: Clock,
+    pub(crate) archives: Arc<dyn ObjectStore>,
+    pub(crate) manifests: Manifests,
+    pub(crate) times: Times,
+    pub(crate) runner: Runner,
 }
 
 /// Brings the directory up to date and starts an Orchestrator on it.
@@ -95,6 +115,10 @@ pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
             controllers: Controllers::new(controllers, signer.clone()),
             signer,
             clock,
+            archives: config.archives,
+            manifests: Manifests::new(),
+            times: config.times,
+            runner: Runner::new(),
         }),
     })
 }
@@ -103,5 +127,26 @@ impl Orchestrator {
     /// The HTTP interface: called in memory by the App of the same process, or served to others.
     pub fn router(&self) -> Router {
         routes::router(Arc::clone(&self.shared))
+    }
+
+    /// Does scheduled work, again and again, until this future is dropped. Of several Orchestrators
+    /// on one directory one at a time does each kind of it.
+    pub async fn reconcile(&self) {
+        reconcile::forever(&self.shared).await;
+    }
+
+    /// Does all scheduled work that is due, once, whoever leads; waits for the tasks that it takes
+    /// up.
+    ///
+    /// # Errors
+    /// [`DbError`] of the directory.
+    pub async fn reconcile_once(&self) -> Result<Reconciled, DbError> {
+        reconcile::once(&self.shared).await
+    }
+
+    /// How many tasks this process works on at the moment.
+    #[must_use]
+    pub fn running_tasks(&self) -> usize {
+        self.shared.runner.running()
     }
 }

@@ -184,6 +184,14 @@ impl Convene {
         self.child.kill().await.expect("a running process can be killed");
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When its status cannot be read.
+    pub async fn ended(mut self) {
+        self.child.wait().await.expect("its status can be read");
+    }
+
     /// Asks it to stop as a supervisor does, and returns its exit code.
     ///
     /// # Panics

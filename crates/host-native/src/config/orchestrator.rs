@@ -1,8 +1,9 @@
 //! `[orchestrator]`: limits, and who may call the infra API beside our own App.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use convene_model::{claims::service, keys::Jwks};
+use convene_orchestrator::{MAX_AUTO_ARCHIVE_SECS, Times};
 use serde::Deserialize;
 use url::Url;
 
@@ -17,6 +18,20 @@ pub struct OrchestratorConfig {
     /// How many groups of an organization may be active at a time, unless an operator set another
     /// limit for it.
     pub max_active_groups: u64,
+    /// A group that sleeps for so many seconds is archived, unless its organization has another time;
+    /// 0 is never.
+    pub auto_archive_after_secs: u64,
+    /// How often scheduled work looks for something to do, in milliseconds.
+    pub reconcile_every_ms: u64,
+    /// How long a process has a task without renewing it, in milliseconds.
+    pub task_lease_ms: u64,
+    /// How long after a delete it is looked again that nobody has written a snapshot, in seconds.
+    pub longest_archive_secs: u64,
+    /// How long a call waits for an archive, a restore or a delete before it answers 202, in
+    /// milliseconds.
+    pub call_waits_ms: u64,
+    /// How long tasks that ended are kept, in days.
+    pub keep_ended_days: u64,
     /// Outside apps that may call the infra API.
     pub apps: Vec<OutsideApp>,
     /// Where the App and the controllers reach it: one address or several equal ones.
@@ -59,6 +74,12 @@ impl Default for OrchestratorConfig {
         Self {
             listen: None,
             max_active_groups: 1000,
+            auto_archive_after_secs: 7 * 24 * 60 * 60,
+            reconcile_every_ms: 5000,
+            task_lease_ms: 60_000,
+            longest_archive_secs: 6 * 60 * 60,
+            call_waits_ms: 30_000,
+            keep_ended_days: 30,
             apps: Vec::new(),
             urls: Vec::new(),
             key_file: None,
@@ -81,11 +102,62 @@ impl OutsideApp {
     }
 }
 
+/// The shortest and the longest that a time of the Orchestrator may be, by its key, in its unit.
+const TIMES: [(&str, u64, u64); 5] = [
+    ("reconcile_every_ms", 50, 3_600_000),
+    ("task_lease_ms", 1_000, 3_600_000),
+    ("longest_archive_secs", 60, 7 * 24 * 60 * 60),
+    // A call holds its idempotency key for a minute.
+    ("call_waits_ms", 0, 45_000),
+    ("keep_ended_days", 1, 3_650),
+];
+
 impl OrchestratorConfig {
+    /// Periods and limits of scheduled work.
+    #[must_use]
+    pub fn times(&self, max_snapshot_bytes: u64) -> Times {
+        let auto_archive = Duration::from_secs(self.auto_archive_after_secs);
+        Times {
+            auto_archive_after: (!auto_archive.is_zero()).then_some(auto_archive),
+            reconcile_every: Duration::from_millis(self.reconcile_every_ms),
+            task_lease: Duration::from_millis(self.task_lease_ms),
+            longest_archive: Duration::from_secs(self.longest_archive_secs),
+            call_waits: Duration::from_millis(self.call_waits_ms),
+            max_snapshot_bytes,
+            keep_ended: Duration::from_secs(self.keep_ended_days.saturating_mul(24 * 60 * 60)),
+        }
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let values = [
+            self.reconcile_every_ms,
+            self.task_lease_ms,
+            self.longest_archive_secs,
+            self.call_waits_ms,
+            self.keep_ended_days,
+        ];
+        for ((key, least, most), value) in TIMES.into_iter().zip(values) {
+            if !(least..=most).contains(&value) {
+                return Err(ConfigError::invalid(
+                    format!("orchestrator.{key}"),
+                    format!("it is {value}, but must be {least} to {most}"),
+                ));
+            }
+        }
+        if self.auto_archive_after_secs > MAX_AUTO_ARCHIVE_SECS {
+            return Err(ConfigError::invalid(
+                "orchestrator.auto_archive_after_secs",
+                format!("it is at most {MAX_AUTO_ARCHIVE_SECS}"),
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.max_active_groups == 0 {
             return Err(ConfigError::invalid("orchestrator.max_active_groups", "it is 0"));
         }
+        self.check_times()?;
         let ours = [service::APP, service::ORCHESTRATOR, service::CONTROLLERS, service::AGENTS];
         for (index, app) in self.apps.iter().enumerate() {
             let invalid = |problem: &str| {

@@ -479,6 +479,8 @@ async fn the_directory_shows_who_sleeps() {
         db: Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap()),
         clock,
         default_max_active_groups: 1,
+        archives: Arc::new(object_store::memory::InMemory::new()),
+        times: convene_orchestrator::Times::default(),
     });
     let hop = Hop::in_process(orchestrator.await.unwrap().router());
     host.controllers.report_to(hop.clone(), notes(dir.path())).await.unwrap();

@@ -1,7 +1,7 @@
 //! The HTTP interface: one folder per resource, one file per endpoint.
 //!
-//! Owns the table of routes ([`table`]) and what all group routes share: which group, whose, and whether the
-//! caller may know of it. Answers nothing before the caller's token was verified.
+//! Owns the table of routes ([`table`]) and what all group routes share: which group, whose, and
+//! whether the caller may know of it. Answers nothing before the caller's token was verified.
 
 mod groups;
 mod lifecycle;
@@ -9,6 +9,7 @@ mod org_limits;
 mod routing_tokens;
 mod service;
 pub(crate) mod table;
+mod tasks;
 
 use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 
@@ -20,7 +21,7 @@ use convene_hop::{method_not_allowed, not_found};
 use convene_model::{Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord};
 use http::request::Parts;
 
-use crate::{Shared, auth::Caller, idempotency::Scope, problem};
+use crate::{Shared, auth::Caller, directory::OwnedRecord, idempotency::Scope, problem};
 
 /// What handlers are given.
 pub(crate) type Orchestra = Arc<Shared>;
@@ -94,11 +95,19 @@ impl Shared {
         caller: &Caller,
         group_id: &GroupId,
     ) -> Result<RoutingRecord, Problem> {
+        self.owned_for(caller, group_id).await.map(|found| found.record)
+    }
+
+    /// Like [`Shared::group_for`], with what the group's life needs to know.
+    ///
+    /// # Errors
+    /// Those of [`Shared::group_for`].
+    async fn owned_for(&self, caller: &Caller, group_id: &GroupId) -> Result<OwnedRecord, Problem> {
         let found = self.directory.record(group_id).await.map_err(problem::of_directory)?;
         let found = found.filter(|found| found.issuer == caller.issuer);
-        let record = found.ok_or(Code::GroupNotFound)?.record;
-        caller.check_org(&record.org_id)?;
-        Ok(record)
+        let found = found.ok_or(Code::GroupNotFound)?;
+        caller.check_org(&found.record.org_id)?;
+        Ok(found)
     }
 
     /// Like [`Shared::group_for`], for what operators may do with every group.
@@ -109,14 +118,14 @@ impl Shared {
         &self,
         caller: &Caller,
         group_id: &GroupId,
-    ) -> Result<RoutingRecord, Problem> {
+    ) -> Result<OwnedRecord, Problem> {
         if !caller.operator {
-            return self.group_for(caller, group_id).await;
+            return self.owned_for(caller, group_id).await;
         }
         let found = self.directory.record(group_id).await.map_err(problem::of_directory)?;
-        let record = found.ok_or(Code::GroupNotFound)?.record;
-        caller.check_org(&record.org_id)?;
-        Ok(record)
+        let found = found.ok_or(Code::GroupNotFound)?;
+        caller.check_org(&found.record.org_id)?;
+        Ok(found)
     }
 
     /// That a caller may know of an organization: its own, or one that nobody owns yet.

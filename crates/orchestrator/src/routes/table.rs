@@ -11,9 +11,10 @@ use convene_model::{
         RoutingRecord, RoutingToken, RoutingTokenRequest,
     },
     keys::Jwks,
+    tasks::{ArchiveRequest, Archived, Task},
 };
 
-use super::{Orchestra, groups, lifecycle, org_limits, routing_tokens, service};
+use super::{Orchestra, groups, lifecycle, org_limits, routing_tokens, service, tasks};
 
 /// What operations on a group may answer.
 const GROUP: &[Code] = &[Code::Forbidden, Code::GroupNotFound, Code::GroupDeleted];
@@ -29,9 +30,17 @@ const CONTROLLER: &[Code] = &[
     Code::IllegalTransition,
 ];
 
+/// What operations may answer that write or read snapshots.
+const ARCHIVES: &[Code] = &[Code::ArchiveStoreUnavailable, Code::SnapshotCorrupt];
+
 /// All operations.
 pub(crate) fn api() -> Api<Orchestra> {
-    Api::new().merge(of_groups()).merge(of_orgs()).merge(of_users()).merge(of_the_service())
+    Api::new()
+        .merge(of_groups())
+        .merge(of_lives())
+        .merge(of_orgs())
+        .merge(of_users())
+        .merge(of_the_service())
 }
 
 fn of_groups() -> Api<Orchestra> {
@@ -111,6 +120,68 @@ fn of_groups() -> Api<Orchestra> {
         )
 }
 
+fn of_lives() -> Api<Orchestra> {
+    Api::new()
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/archive",
+                "archiveGroup",
+                "Write the group's snapshot and take the group out of service.",
+            )
+            .body::<ArchiveRequest>()
+            .idempotent()
+            .answers::<Archived>(200)
+            .answers::<Task>(202)
+            .problems(GROUP)
+            .problems(CONTROLLER)
+            .problems(ARCHIVES)
+            .problems(&[Code::GroupNotActive, Code::SnapshotTooLarge, Code::Conflict]),
+            lifecycle::archive::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/restore",
+                "restoreGroup",
+                "Bring an archived group back into service.",
+            )
+            .idempotent()
+            .answers::<Activation>(200)
+            .answers::<Task>(202)
+            .problems(GROUP)
+            .problems(CONTROLLER)
+            .problems(ARCHIVES)
+            .problems(&[
+                Code::ActiveGroupLimitExceeded,
+                Code::OrgBlocked,
+                Code::Conflict,
+            ]),
+            lifecycle::restore::handle,
+        )
+        .on(
+            Operation::delete(
+                "/infra/groups/{id}",
+                "deleteGroup",
+                "Remove the group for good: its state, its snapshots, its records.",
+            )
+            .idempotent()
+            .answers_empty(204)
+            .answers::<Task>(202)
+            .problems(GROUP)
+            .problems(&[Code::Conflict]),
+            lifecycle::delete::handle,
+        )
+        .on(
+            Operation::get(
+                "/infra/tasks/{id}",
+                "readTask",
+                "How work that outlives its call stands.",
+            )
+            .answers::<Task>(200)
+            .problems(&[Code::Forbidden, Code::TaskNotFound]),
+            tasks::read::handle,
+        )
+}
+
 fn of_orgs() -> Api<Orchestra> {
     const LIMITS: &str = "/infra/orgs/{id}/limits";
     Api::new()
@@ -149,7 +220,8 @@ fn of_users() -> Api<Orchestra> {
                 .query::<HistoryQuery>()
                 .answers::<HistoryPage>(200)
                 .problems(GROUP)
-                .problems(CONTROLLER),
+                .problems(CONTROLLER)
+                .problems(ARCHIVES),
             groups::history::handle,
         )
         .on(

@@ -3,16 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod activate;
+mod archive;
 mod cleanup;
 mod configure;
 mod controllers;
+mod delete;
 mod faults;
+mod groups;
 mod idempotency;
+mod lifecycle;
 mod limits;
 mod passing;
 mod place;
 mod raise_epoch;
+mod reconcile;
+mod restore;
 mod revoke;
 mod routing_token;
 mod service;
+mod stores;
 mod world;

@@ -51,4 +51,12 @@ impl Place {
             }
         }
     }
+
+    /// What rows that are only added are in the order of their writing by.
+    pub(crate) fn writing_order(&self) -> &'static str {
+        match self {
+            Self::Folder(_) => "rowid",
+            Self::Server(_) => "ctid",
+        }
+    }
 }

@@ -1,18 +1,23 @@
 //! An Orchestrator on a directory of its own, with a clock that only tests move.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::Router;
 use bytes::Bytes;
-use convene_db::{Db, Statement, params};
+use convene_db::{Db, Row, Statement, params};
 use convene_hop::{Clock, Hop, Signer, read_body};
 use convene_model::{Timestamp, keys::TrustedKeys, limits::MAX_BODY_BYTES};
-use convene_orchestrator::{Config, TrustedApp, open};
+use convene_orchestrator::{Config, Orchestrator, Reconciled, Times, TrustedApp, open};
 use convene_testing::forge::{Bound, Forged, Identity};
+use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use object_store::{ObjectStore, memory::InMemory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -35,6 +40,8 @@ pub(crate) struct World {
     pub(crate) orchestrator: Identity,
     /// The controllers' host.
     pub(crate) host: Identity,
+    pub(crate) opened: Orchestrator,
+    pub(crate) archives: Arc<dyn ObjectStore>,
     now: Arc<AtomicU64>,
     place: Place,
 }
@@ -66,6 +73,17 @@ pub(crate) struct Standing {
     calls: Vec<Call>,
 }
 
+fn apps() -> Vec<TrustedApp> {
+    vec![
+        TrustedApp { issuer: "app".into(), operator: true },
+        TrustedApp { issuer: "portal".into(), operator: false },
+    ]
+}
+
+fn times() -> Times {
+    Times { call_waits: Duration::from_secs(5), ..Times::default() }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         let place = Place::new().await;
@@ -78,8 +96,18 @@ impl World {
         Self::on(place.open(), place).await
     }
 
+    /// A world whose snapshots go into this store.
+    pub(crate) async fn with_store(archives: Arc<dyn ObjectStore>) -> Self {
+        let place = Place::new().await;
+        Self::made_of(place.open(), place, archives).await
+    }
+
     /// A world on a directory that is there already, or that is no directory at all.
     pub(crate) async fn on(db: Db, place: Place) -> Self {
+        Self::made_of(db, place, Arc::new(InMemory::new())).await
+    }
+
+    async fn made_of(db: Db, place: Place, archives: Arc<dyn ObjectStore>) -> Self {
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let clock: Clock = {
             let now = Arc::clone(&now);
@@ -98,30 +126,56 @@ impl World {
         let controllers = FakeControllers::new(own_keys, Arc::clone(&clock));
         let opened = open(Config {
             signer: Signer::new(orchestrator.key.clone(), Arc::clone(&clock)),
-            apps: vec![
-                TrustedApp { issuer: "app".into(), operator: true },
-                TrustedApp { issuer: "portal".into(), operator: false },
-            ],
+            apps: apps(),
             app_keys,
             controller_keys,
             controllers: Hop::in_process(controllers.router()),
             db: Arc::clone(&db),
             clock,
             default_max_active_groups: DEFAULT_LIMIT,
+            archives: Arc::clone(&archives),
+            times: times(),
         })
         .await
         .unwrap();
+        let router = opened.router();
         Self {
-            router: opened.router(),
+            router,
             controllers,
             db,
             app,
             portal,
             orchestrator,
             host,
+            opened,
+            archives,
             now,
             place,
         }
+    }
+
+    /// Another Orchestrator on the same directory, store and controllers.
+    pub(crate) async fn second(&self, db: Db) -> Orchestrator {
+        let clock = self.clock();
+        open(Config {
+            signer: Signer::new(self.orchestrator.key.clone(), Arc::clone(&clock)),
+            apps: apps(),
+            app_keys: TrustedKeys::of("app", &self.app.key.jwks()).unwrap(),
+            controller_keys: TrustedKeys::of("controllers", &self.host.key.jwks()).unwrap(),
+            controllers: Hop::in_process(self.controllers.router()),
+            db,
+            clock,
+            default_max_active_groups: DEFAULT_LIMIT,
+            archives: Arc::clone(&self.archives),
+            times: times(),
+        })
+        .await
+        .unwrap()
+    }
+
+    fn clock(&self) -> Clock {
+        let now = Arc::clone(&self.now);
+        Arc::new(move || Timestamp::from_millis(now.load(Ordering::SeqCst)))
     }
 
     /// The same directory after a restart.
@@ -144,6 +198,79 @@ impl World {
 
     pub(crate) fn advance_ms(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// A world in which `g1` of `o1` is active and has so many messages.
+    pub(crate) async fn with_messages(count: usize) -> Self {
+        let world = Self::with_group().await;
+        world.post("g1", count);
+        world
+    }
+
+    /// Has somebody write in a group.
+    pub(crate) fn post(&self, group: &str, count: usize) {
+        self.controllers.groups().post(&group.parse().unwrap(), count);
+    }
+
+    /// The group's events with the controllers, if it lives there.
+    pub(crate) fn lines(&self, group: &str) -> Option<Vec<Bytes>> {
+        self.controllers.groups().lines(&group.parse().unwrap())
+    }
+
+    pub(crate) async fn archive(&self, group: &str) -> Answer {
+        self.ask("POST", &format!("/infra/groups/{group}/archive"))
+            .json(&json!({ "reason": "a test" }))
+            .send()
+            .await
+    }
+
+    pub(crate) async fn restore(&self, group: &str) -> Answer {
+        self.ask("POST", &format!("/infra/groups/{group}/restore")).send().await
+    }
+
+    pub(crate) async fn delete(&self, group: &str) -> Answer {
+        self.ask("DELETE", &format!("/infra/groups/{group}")).send().await
+    }
+
+    pub(crate) async fn status(&self, group: &str) -> String {
+        self.record(group).await["group_status"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until this process works on no task; the deadline only turns a hang into a failure.
+    pub(crate) async fn settled(&self) {
+        let waited = async {
+            while self.opened.running_tasks() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waited).await.expect("tasks end");
+    }
+
+    /// What scheduled work does after its leases and pauses have run out.
+    pub(crate) async fn reconciled(&self) -> Reconciled {
+        self.advance_ms(120_000);
+        self.opened.reconcile_once().await.unwrap()
+    }
+
+    /// The files in the store, by path.
+    pub(crate) async fn files(&self) -> Vec<String> {
+        let found = self.archives.list(None).try_collect::<Vec<_>>().await.unwrap();
+        let mut paths: Vec<_> = found.into_iter().map(|meta| meta.location.to_string()).collect();
+        paths.sort();
+        paths
+    }
+
+    /// A group's way through its life, as the audit has it: `from>to`.
+    pub(crate) async fn life(&self, group: &str) -> Vec<String> {
+        let order = self.place.writing_order();
+        let sql = format!(
+            "SELECT from_status, to_status FROM lifecycle_events WHERE group_id = $1 ORDER BY {order}"
+        );
+        let rows = self.db.query(Statement::new(sql, params![group])).await.unwrap();
+        let text = |row: &Row, column: &str| row.get::<String>(column).unwrap();
+        rows.iter()
+            .map(|row| [text(row, "from_status"), text(row, "to_status")].join(">"))
+            .collect()
     }
 
     /// A call by our own App, unless said otherwise.
@@ -194,6 +321,13 @@ impl World {
         let sql = "SELECT active FROM org_counts WHERE org_id = $1";
         let rows = self.db.query(Statement::new(sql, params![org])).await.unwrap();
         rows.first().map_or(0, |row| row.get("active").unwrap())
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn rows(&self, table: &str) -> u64 {
+        let sql = format!("SELECT count(*) AS n FROM {table}");
+        let rows = self.db.query(Statement::new(sql, params![])).await.unwrap();
+        rows[0].get("n").unwrap()
     }
 
     /// How many routing records an organization has.

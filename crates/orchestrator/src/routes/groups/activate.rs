@@ -5,7 +5,7 @@
 //! it and only runs the init again, so a repeat heals.
 //!
 //! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's), 409 `group_archived`
-//! `{status}`, 409 `org_mismatch`, 410 `group_deleted`, 422 `history_mode_unsupported`,
+//! `{group_status}`, 409 `org_mismatch`, 410 `group_deleted`, 422 `history_mode_unsupported`,
 //! 422 `validation_failed`, 429 `active_group_limit_exceeded` `{limit, active}`, 502 `group_controller_unavailable`.
 
 use axum::extract::State;
@@ -20,6 +20,7 @@ use crate::{
     Shared,
     auth::Caller,
     directory::{Place, Placement},
+    flows::{self, follow_up},
     idempotency::{Answer, Scope},
     problem,
     routes::Orchestra,
@@ -107,8 +108,8 @@ async fn activate(
         region: body.region.as_deref(),
         now: (shared.clock)(),
     };
-    let record = match shared.directory.place(place).await.map_err(problem::of_directory)? {
-        Placement::Placed(record) => record,
+    let placed = match shared.directory.place(place).await.map_err(problem::of_directory)? {
+        Placement::Placed(placed) => placed,
         Placement::Foreign => return Err(ActivateError::Foreign),
         Placement::OtherOrg => return Err(ActivateError::OtherOrg),
         Placement::Elsewhere(record) => {
@@ -117,13 +118,13 @@ async fn activate(
         }
         Placement::Full { limit, active } => return Err(ActivateError::Full { limit, active }),
     };
-    shared.controllers.init(&record).await?;
-    tracing::info!(group_id = %record.group_id, org_id = %record.org_id, "group activated");
-    Ok(Activation {
-        group_id: record.group_id,
-        group_controller_id: record.group_controller_id,
-        status: record.group_status,
-        history_mode: record.history_mode,
-        epoch: record.epoch,
-    })
+    // An attempt to archive it failed, and the controller may not know yet that the group goes on.
+    if let Some(archive_id) = &placed.archive_id {
+        follow_up::tell_thawed(shared, &placed, archive_id).await?;
+    }
+    shared.controllers.init(&placed.record).await?;
+    tracing::info!(
+        group_id = %placed.record.group_id, org_id = %placed.record.org_id, "group activated"
+    );
+    Ok(flows::activation(placed.record))
 }

@@ -3,7 +3,8 @@
 //! The body goes to the controller unread: what a configuration may say is the controller's to
 //! decide, and so is that an equal or older version changes nothing.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found`, 502 `group_controller_unavailable`, and the
+//! Errors: 403 `forbidden`, 404 `group_not_found`, 409 `group_archived`,
+//! 410 `group_deleted`, 502 `group_controller_unavailable`, and the
 //! controller's own.
 
 use axum::extract::State;
@@ -28,6 +29,7 @@ pub(crate) async fn handle(
         let config = request.body.clone();
         async move {
             let record = orchestra.group_for(&caller, &group_id).await?;
+            super::check_usable(&record)?;
             orchestra.controllers.configure(&record, config).await?;
             Ok(Answer::no_content())
         }

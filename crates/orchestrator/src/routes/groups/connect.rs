@@ -5,7 +5,7 @@
 //! a routing token for each.
 //!
 //! Errors: 401 for either token, 403 `forbidden`, `stale_epoch`, `access_revoked`,
-//! 404 `group_not_found`, 426 `upgrade_required`, 502 `group_controller_unavailable`, and the
+//! 404 `group_not_found`, 409 `group_archived`, 410 `group_deleted`, 426 `upgrade_required`, 502 `group_controller_unavailable`, and the
 //! controller's own.
 
 use axum::{
@@ -29,10 +29,13 @@ pub(crate) async fn handle(
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let request = RawRequest::from_request(Request::from_parts(parts.clone(), body), &()).await?;
-    let Admission { record, routing_token } = orchestra.admit(group_id, &request).await?;
+    let Admission { found, routing_token } = orchestra.admit(group_id, &request).await?;
     let upgrade = LinkUpgrade::from_request_parts(&mut parts, &()).await?;
-    let user =
-        UserRequest { record: &record, query: query.as_deref(), routing_token: &routing_token };
+    let user = UserRequest {
+        record: &found.record,
+        query: query.as_deref(),
+        routing_token: &routing_token,
+    };
     let link = orchestra.controllers.connect(user).await?;
     Ok(upgrade.accept(link))
 }

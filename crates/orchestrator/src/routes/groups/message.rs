@@ -4,7 +4,7 @@
 //! The answer passes through as it is.
 //!
 //! Errors: 401 for either token, 403 `forbidden`, `stale_epoch`, `access_revoked`,
-//! 404 `group_not_found`, `message_not_found`, 502 `group_controller_unavailable`, and the
+//! 404 `group_not_found`, `message_not_found`, 409 `group_archived`, 410 `group_deleted`, 502 `group_controller_unavailable`, and the
 //! controller's own.
 
 use axum::{extract::State, response::Response};
@@ -23,7 +23,7 @@ pub(crate) async fn handle(
     message_id: PathMessageId,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let Admission { record, routing_token } = orchestra.admit(group_id, &request).await?;
-    let user = UserRequest { record: &record, query: None, routing_token: &routing_token };
+    let Admission { found, routing_token } = orchestra.admit(group_id, &request).await?;
+    let user = UserRequest { record: &found.record, query: None, routing_token: &routing_token };
     Ok(orchestra.controllers.message(user, &message_id.found()?).await?)
 }

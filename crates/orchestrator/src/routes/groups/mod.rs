@@ -23,24 +23,25 @@ use convene_model::{
 use http::HeaderValue;
 
 use super::PathId;
-use crate::{Shared, auth::ROUTING_TOKEN_HEADER, problem};
+use crate::{Shared, auth::ROUTING_TOKEN_HEADER, directory::OwnedRecord, problem};
 
 /// A user's access to a group, checked at both tokens.
 struct Admission {
-    record: RoutingRecord,
+    found: OwnedRecord,
     routing_token: HeaderValue,
 }
 
 /// That a group can be used where it stands.
 ///
 /// # Errors
-/// [`Code::GroupDeleted`]; [`Code::GroupArchived`] with the `status` that it has, also while the
+/// [`Code::GroupDeleted`]; [`Code::GroupArchived`] with the `group_status` that it has, also while the
 /// group is on its way to its archive or back.
 pub(crate) fn check_usable(record: &RoutingRecord) -> Result<(), Problem> {
     match record.group_status {
         GroupStatus::Active | GroupStatus::Idle => Ok(()),
         GroupStatus::Archiving | GroupStatus::Archived | GroupStatus::Restoring => {
-            Err(Problem::new(Code::GroupArchived).with("status", record.group_status.as_str()))
+            Err(Problem::new(Code::GroupArchived)
+                .with("group_status", record.group_status.as_str()))
         }
         GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
     }
@@ -59,14 +60,27 @@ impl Shared {
         group_id: PathId<GroupId>,
         request: &RawRequest,
     ) -> Result<Admission, Problem> {
+        let admission = self.admit_reader(group_id, request).await?;
+        check_usable(&admission.found.record)?;
+        Ok(admission)
+    }
+
+    /// Like [`Shared::admit`], for what can be read wherever the group stands.
+    ///
+    /// # Errors
+    /// Those of [`Shared::admit`] but for where the group stands.
+    async fn admit_reader(
+        &self,
+        group_id: PathId<GroupId>,
+        request: &RawRequest,
+    ) -> Result<Admission, Problem> {
         let caller = self.auth.app(request)?;
         let access = self.auth.user(request)?;
-        let record = self.group_for(&caller, &group_id.found()?).await?;
-        self.check_access(&record, &access).await?;
-        check_usable(&record)?;
+        let found = self.owned_for(&caller, &group_id.found()?).await?;
+        self.check_access(&found.record, &access).await?;
         let routing_token = request.headers.get(ROUTING_TOKEN_HEADER).cloned();
         let routing_token = routing_token.ok_or(TokenError::Missing)?;
-        Ok(Admission { record, routing_token })
+        Ok(Admission { found, routing_token })
     }
 
     async fn check_access(&self, record: &RoutingRecord, access: &Access) -> Result<(), Problem> {

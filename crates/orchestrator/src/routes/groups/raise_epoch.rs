@@ -8,13 +8,13 @@
 //! repeat raises nothing twice.
 //!
 //! Errors: 403 `forbidden`, 404 `group_not_found`, 409 `conflict` `{epoch}` (`from` is no epoch that
-//! the group has had), 502 `group_controller_unavailable`.
+//! the group has had), 409 `illegal_transition` `{group_status}` while it is archived, restored or deleted, 502 `group_controller_unavailable`.
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{
     Code, GroupId, Problem,
-    infra::{RaiseEpochRequest, RoutingRecord},
+    infra::{GroupStatus, RaiseEpochRequest, RoutingRecord},
 };
 
 use crate::{
@@ -47,7 +47,18 @@ async fn raise(
     group_id: &GroupId,
     body: &RaiseEpochRequest,
 ) -> Result<RoutingRecord, Problem> {
-    let record = shared.group_for_operator(caller, group_id).await?;
+    let record = shared.group_for_operator(caller, group_id).await?.record;
+    match record.group_status {
+        GroupStatus::Active | GroupStatus::Idle | GroupStatus::Archived => {}
+        GroupStatus::Archiving
+        | GroupStatus::Restoring
+        | GroupStatus::Deleting
+        | GroupStatus::Deleted => {
+            return Err(Problem::new(Code::IllegalTransition)
+                .detail("the group's life raises the epoch at its next step")
+                .with("group_status", record.group_status.as_str()));
+        }
+    }
     if body.from > record.epoch || body.from == 0 {
         return Err(Problem::new(Code::Conflict)
             .detail(format!("the group's epoch is {}", record.epoch))
@@ -56,8 +67,11 @@ async fn raise(
     let raised = shared.directory.raise_epoch(group_id, body.from).await;
     let raised = raised.map_err(problem::of_directory)?;
     // Another call may have been faster; what stands now is what the controller must know.
-    let record = shared.group_for_operator(caller, group_id).await?;
-    shared.controllers.init(&record).await?;
+    let record = shared.group_for_operator(caller, group_id).await?.record;
+    // The controller of an archived group has nothing of it, and is not to begin it anew.
+    if matches!(record.group_status, GroupStatus::Active | GroupStatus::Idle) {
+        shared.controllers.init(&record).await?;
+    }
     if raised {
         let (epoch, reason) = (record.epoch, &body.reason);
         tracing::warn!(%group_id, epoch, reason, issuer = caller.issuer, "epoch raised");

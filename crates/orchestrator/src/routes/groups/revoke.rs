@@ -9,7 +9,10 @@
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
-use convene_model::{GroupId, infra::RevokeRequest};
+use convene_model::{
+    Code, GroupId,
+    infra::{GroupStatus, RevokeRequest},
+};
 
 use crate::{
     idempotency::{Answer, Scope},
@@ -35,7 +38,16 @@ pub(crate) async fn handle(
                 .revoke(&record.group_id, &user_id, (orchestra.clock)())
                 .await
                 .map_err(problem::of_directory)?;
-            orchestra.controllers.revoke(&record, &user_id).await?;
+            // Elsewhere in its life nobody is attached, and what follows is under another epoch.
+            match record.group_status {
+                GroupStatus::Active | GroupStatus::Idle => {
+                    orchestra.controllers.revoke(&record, &user_id).await?;
+                }
+                GroupStatus::Archiving | GroupStatus::Archived | GroupStatus::Restoring => {}
+                GroupStatus::Deleting | GroupStatus::Deleted => {
+                    return Err(Code::GroupDeleted.into());
+                }
+            }
             tracing::info!(%group_id, %user_id, "access revoked");
             Ok(Answer::no_content())
         }

@@ -3,7 +3,7 @@
 //! It changes nothing, so it needs no idempotency key. Both bodies pass through as they are.
 //!
 //! Errors: 401 for either token, 403 `forbidden`, `stale_epoch`, `access_revoked`,
-//! 404 `group_not_found`, 502 `group_controller_unavailable`, and the controller's own.
+//! 404 `group_not_found`, 409 `group_archived`, 410 `group_deleted`, 502 `group_controller_unavailable`, and the controller's own.
 
 use axum::{extract::State, response::Response};
 use convene_hop::{ApiError, RawRequest};
@@ -20,7 +20,7 @@ pub(crate) async fn handle(
     group_id: PathId<GroupId>,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let Admission { record, routing_token } = orchestra.admit(group_id, &request).await?;
-    let user = UserRequest { record: &record, query: None, routing_token: &routing_token };
+    let Admission { found, routing_token } = orchestra.admit(group_id, &request).await?;
+    let user = UserRequest { record: &found.record, query: None, routing_token: &routing_token };
     Ok(orchestra.controllers.search(user, request.body).await?)
 }

@@ -4,26 +4,25 @@
 //! and by apps. Idempotent; the organization's count is the same for active and idle groups.
 //!
 //! Errors: 403 `forbidden` and `stale_epoch`, 404 `group_not_found`, 409 `illegal_transition`
-//! `{status, to}`, 422 `validation_failed`.
+//! `{group_status, step}`, 422 `validation_failed`.
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{
     Code, GroupId, Problem,
     claims::ControllerClaims,
-    infra::{CleanupRequest, GroupStatus, RoutingRecord},
+    infra::{CleanupRequest, GroupStatus},
 };
 
+use super::check_reason;
 use crate::{
     Shared,
     auth::Reporter,
+    directory::{OwnedRecord, steps::StepError},
     idempotency::{Answer, Scope},
     problem,
     routes::Orchestra,
 };
-
-/// Characters of a reason at most.
-pub(crate) const MAX_REASON_CHARS: usize = 200;
 
 pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,
@@ -53,32 +52,22 @@ async fn cleanup(
     body: &CleanupRequest,
 ) -> Result<(), Problem> {
     let CleanupRequest { group_id, status, reason } = body;
-    if reason.chars().count() > MAX_REASON_CHARS {
-        return Err(Problem::new(Code::ValidationFailed)
-            .detail(format!("a reason has at most {MAX_REASON_CHARS} characters")));
-    }
-    let record = match reporter {
-        Reporter::App(caller) => shared.group_for(caller, group_id).await?,
-        Reporter::Controller { issuer: _, claims } => {
-            of_controller(shared, claims, group_id).await?
+    check_reason(reason)?;
+    let (found, actor) = match reporter {
+        Reporter::App(caller) => {
+            (shared.owned_for(caller, group_id).await?, caller.issuer.as_str())
+        }
+        Reporter::Controller { issuer, claims } => {
+            (of_controller(shared, claims, group_id).await?, issuer.as_str())
         }
     };
-    match record.group_status {
-        GroupStatus::Active | GroupStatus::Idle => {}
-        GroupStatus::Archiving
-        | GroupStatus::Archived
-        | GroupStatus::Restoring
-        | GroupStatus::Deleting
-        | GroupStatus::Deleted => {
-            return Err(Problem::new(Code::IllegalTransition)
-                .with("status", record.group_status.as_str())
-                .with("to", status.as_str()));
+    let now = shared.now();
+    let reported = match status {
+        GroupStatus::Active => {
+            let woken = shared.directory.wake(found, actor, reason, now).await;
+            woken.map(|_| ()).map_err(|(_, error)| error)
         }
-    }
-    let now = (shared.clock)();
-    match status {
-        GroupStatus::Active => shared.directory.set_active(group_id, record.epoch, now).await,
-        GroupStatus::Idle => shared.directory.set_idle(group_id, record.epoch, now).await,
+        GroupStatus::Idle => shared.directory.fall_asleep(&found, actor, reason, now).await,
         GroupStatus::Archiving
         | GroupStatus::Archived
         | GroupStatus::Restoring
@@ -88,8 +77,12 @@ async fn cleanup(
                 Problem::new(Code::ValidationFailed).detail("only active and idle are reported")
             );
         }
+    };
+    match reported {
+        // What changed it meanwhile is newer than this report.
+        Ok(()) | Err(StepError::Changed) => {}
+        Err(error) => return Err(error.into()),
     }
-    .map_err(problem::of_directory)?;
     tracing::info!(%group_id, status = status.as_str(), reason, "group reported");
     Ok(())
 }
@@ -99,14 +92,14 @@ async fn of_controller(
     shared: &Shared,
     claims: &ControllerClaims,
     group_id: &GroupId,
-) -> Result<RoutingRecord, Problem> {
+) -> Result<OwnedRecord, Problem> {
     if claims.group_id != *group_id {
         return Err(Problem::new(Code::Forbidden).detail("the token is for another group"));
     }
     let found = shared.directory.record(group_id).await.map_err(problem::of_directory)?;
-    let record = found.ok_or(Code::GroupNotFound)?.record;
-    if claims.epoch != record.epoch {
+    let found = found.ok_or(Code::GroupNotFound)?;
+    if claims.epoch != found.record.epoch {
         return Err(Code::StaleEpoch.into());
     }
-    Ok(record)
+    Ok(found)
 }

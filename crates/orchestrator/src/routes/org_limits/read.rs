@@ -19,7 +19,5 @@ pub(crate) async fn handle(
     let caller = orchestra.auth.app(&request)?;
     let org_id = org_id.found()?;
     orchestra.check_org_for(&caller, &org_id).await?;
-    let (max_active_groups, _) =
-        orchestra.directory.count(&org_id).await.map_err(problem::of_directory)?;
-    Ok(Json(OrgLimits { max_active_groups }))
+    Ok(Json(orchestra.directory.limits(&org_id).await.map_err(problem::of_directory)?))
 }

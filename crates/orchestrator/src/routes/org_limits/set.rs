@@ -13,6 +13,7 @@ use crate::{
     idempotency::{Answer, Scope},
     problem,
     routes::{Orchestra, PathId},
+    times::MAX_AUTO_ARCHIVE_SECS,
 };
 
 /// The highest limit that can be set.
@@ -38,13 +39,19 @@ pub(crate) async fn handle(
                 return Err(Problem::new(Code::ValidationFailed)
                     .detail(format!("max_active_groups is at most {MAX_LIMIT}")));
             }
+            if limits.auto_archive_after_secs.is_some_and(|secs| secs > MAX_AUTO_ARCHIVE_SECS) {
+                return Err(Problem::new(Code::ValidationFailed).detail(format!(
+                    "auto_archive_after_secs is at most {MAX_AUTO_ARCHIVE_SECS}"
+                )));
+            }
             orchestra.check_org_for(&caller, &org_id).await?;
             orchestra
                 .directory
-                .set_limit(&org_id, limits.max_active_groups)
+                .set_limits(&org_id, &limits)
                 .await
                 .map_err(problem::of_directory)?;
-            tracing::info!(%org_id, max_active_groups = limits.max_active_groups, "limits set");
+            tracing::info!(%org_id, ?limits, "limits set");
+            orchestra.reconcile_soon();
             Answer::json(&limits)
         }
     };

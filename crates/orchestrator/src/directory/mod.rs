@@ -2,65 +2,25 @@
 //!
 //! Owns this data's schema and SQL. Never checks a token and never calls a controller.
 //!
-//! Only the transaction that gives a group a record changes its organization's count: active and
-//! idle groups both count, so going to sleep and waking change nothing.
+//! Only the transaction that changes a group's status changes its organization's count
+//! ([`steps`]): all states count but those of a group that is archived or gone.
 
-use convene_db::{Db, DbError, LEASES_TABLE, Migration, Row, Statement, params};
+pub(crate) mod archives;
+mod scheduled;
+mod schema;
+pub(crate) mod steps;
+pub(crate) mod tasks;
+
+use convene_db::{Db, DbError, Row, Statement, params};
 use convene_model::{
-    GroupId, OrgId, Timestamp, UserId,
-    infra::{GroupStatus, HistoryMode, RoutingRecord},
+    ArchiveId, GroupId, OrgId, TaskId, Timestamp, UserId,
+    infra::{GroupStatus, HistoryMode, OrgLimits, RoutingRecord},
 };
 
-/// The directory's schema.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "directory", sql: DIRECTORY },
-    Migration { version: 2, name: "leases", sql: LEASES_TABLE },
-];
+pub use schema::MIGRATIONS;
+use steps::{Change, StepError};
 
-const DIRECTORY: &str = "
-CREATE TABLE org_owners (
-    org_id TEXT NOT NULL PRIMARY KEY,
-    issuer TEXT NOT NULL,
-    owned_since BIGINT NOT NULL
-);
-CREATE TABLE org_counts (
-    org_id TEXT NOT NULL PRIMARY KEY,
-    active BIGINT NOT NULL CHECK (active >= 0),
-    max_active BIGINT CHECK (max_active >= 0)
-);
-CREATE TABLE routing_records (
-    group_id TEXT NOT NULL PRIMARY KEY,
-    org_id TEXT NOT NULL REFERENCES org_owners (org_id),
-    group_controller_id TEXT NOT NULL,
-    status TEXT NOT NULL,
-    history_mode TEXT NOT NULL,
-    epoch BIGINT NOT NULL,
-    activated_at BIGINT NOT NULL,
-    last_active BIGINT NOT NULL,
-    idle_at BIGINT,
-    region TEXT
-);
-CREATE INDEX routing_records_by_org ON routing_records (org_id);
-CREATE TABLE access_revocations (
-    group_id TEXT NOT NULL,
-    user_id TEXT NOT NULL,
-    revoked_at BIGINT NOT NULL,
-    PRIMARY KEY (group_id, user_id)
-);
-CREATE TABLE idempotency_keys (
-    issuer TEXT NOT NULL,
-    method TEXT NOT NULL,
-    path TEXT NOT NULL,
-    idempotency_key TEXT NOT NULL,
-    request_hash TEXT NOT NULL,
-    claim TEXT NOT NULL,
-    claimed_at BIGINT NOT NULL,
-    status BIGINT,
-    body TEXT,
-    PRIMARY KEY (issuer, method, path, idempotency_key)
-);
-CREATE INDEX idempotency_keys_by_age ON idempotency_keys (claimed_at);
-";
+use crate::lifecycle::Step;
 
 /// The epoch of a group that was just activated for the first time.
 const FIRST_EPOCH: u64 = 1;
@@ -69,17 +29,25 @@ const FIRST_EPOCH: u64 = 1;
 /// records are never removed; the bound only keeps a broken directory from holding a request.
 const MAX_LOOKS: usize = 4;
 
+/// What a record is read from.
+const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
+    r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer";
+
 /// The directory on a database.
 pub(crate) struct Directory {
     db: Db,
     default_max_active: u64,
 }
 
-/// A routing record and the issuer that owns its organization.
+/// A routing record, the issuer that owns its organization, and what its life needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnedRecord {
     pub(crate) record: RoutingRecord,
     pub(crate) issuer: String,
+    /// The attempt to archive that the record names, see the schema.
+    pub(crate) archive_id: Option<ArchiveId>,
+    /// The task that holds the group while it is on its way.
+    pub(crate) task_id: Option<TaskId>,
 }
 
 /// A group that is to be active.
@@ -97,7 +65,7 @@ pub(crate) struct Place<'a> {
 #[derive(Debug)]
 pub(crate) enum Placement {
     /// The group is active, now or already.
-    Placed(RoutingRecord),
+    Placed(OwnedRecord),
     /// The group or its organization belongs to another issuer.
     Foreign,
     /// The group belongs to another organization of the same issuer.
@@ -126,7 +94,7 @@ impl Directory {
             }
             let (statements, owner_index, record_index, count_index) = self.first_placement(place);
             match self.db.batch(statements).await {
-                Ok(_) => return Ok(Placement::Placed(first_record(place))),
+                Ok(_) => return Ok(Placement::Placed(first_placed(place))),
                 Err(DbError::Unmet { index }) if index == owner_index => {
                     return Ok(Placement::Foreign);
                 }
@@ -188,50 +156,41 @@ impl Directory {
                 params![org_id, self.default_max_active],
             )
             .expect_rows(),
+            steps::event("inactive", &first_placed(place), activation(place)),
         ];
         (statements, 1, 2, 4)
     }
 
     /// Activates a group that has a record: wakes it in the directory if it sleeps.
     async fn replace(&self, found: OwnedRecord, place: Place<'_>) -> Result<Placement, DbError> {
-        let OwnedRecord { mut record, issuer } = found;
-        if issuer != place.issuer {
+        if found.issuer != place.issuer {
             return Ok(Placement::Foreign);
         }
-        if record.org_id != *place.org_id {
+        if found.record.org_id != *place.org_id {
             // Naming an organization of another issuer must not tell that it exists.
             return match self.owner(place.org_id).await? {
                 Some(owner) if owner != place.issuer => Ok(Placement::Foreign),
                 Some(_) | None => Ok(Placement::OtherOrg),
             };
         }
-        match record.group_status {
-            GroupStatus::Active | GroupStatus::Idle => {}
-            GroupStatus::Archiving
-            | GroupStatus::Archived
-            | GroupStatus::Restoring
-            | GroupStatus::Deleting
-            | GroupStatus::Deleted => return Ok(Placement::Elsewhere(record)),
+        match self.wake(found, place.issuer, "activated", place.now).await {
+            Ok(record) => Ok(Placement::Placed(record)),
+            Err((record, StepError::Db(error))) => {
+                drop(record);
+                Err(error)
+            }
+            Err((found, _)) => Ok(Placement::Elsewhere(found.record)),
         }
-        self.set_active(place.group_id, record.epoch, place.now).await?;
-        record.group_status = GroupStatus::Active;
-        record.last_active = record.last_active.max(place.now);
-        record.idle_at = None;
-        Ok(Placement::Placed(record))
     }
 
     /// The routing record of a group, if it has one.
     pub(crate) async fn record(&self, group_id: &GroupId) -> Result<Option<OwnedRecord>, DbError> {
-        let rows = self
-            .db
-            .query(Statement::new(
-                "SELECT r.group_id, r.org_id, r.group_controller_id, r.status, r.history_mode,
-                        r.epoch, r.last_active, r.idle_at, r.region, o.issuer
-                 FROM routing_records r JOIN org_owners o ON o.org_id = r.org_id
-                 WHERE r.group_id = $1",
-                params![group_id.as_str()],
-            ))
-            .await?;
+        let sql = format!(
+            "SELECT {RECORD_COLUMNS}
+             FROM routing_records r JOIN org_owners o ON o.org_id = r.org_id
+             WHERE r.group_id = $1"
+        );
+        let rows = self.db.query(Statement::new(sql, params![group_id.as_str()])).await?;
         rows.first().map(OwnedRecord::try_from).transpose()
     }
 
@@ -247,51 +206,100 @@ impl Directory {
         rows.first().map(|row| row.get("issuer")).transpose()
     }
 
-    /// Notes that a group is in use. Under another epoch nothing changes.
-    pub(crate) async fn set_active(
+    /// Notes that a group is in use, and wakes it in the directory if it sleeps.
+    ///
+    /// # Errors
+    /// The record as it was read last, and why it is not active.
+    pub(crate) async fn wake(
         &self,
-        group_id: &GroupId,
-        epoch: u64,
+        mut found: OwnedRecord,
+        actor: &str,
+        reason: &str,
         now: Timestamp,
-    ) -> Result<(), DbError> {
-        self.db
-            .execute(Statement::new(
-                "UPDATE routing_records
-                 SET status = 'active', idle_at = NULL,
-                     last_active = CASE WHEN last_active < $3 THEN $3 ELSE last_active END
-                 WHERE group_id = $1 AND epoch = $2 AND status IN ('active', 'idle')",
-                params![group_id.as_str(), epoch, now.millis()],
-            ))
-            .await?;
-        Ok(())
+    ) -> Result<OwnedRecord, (OwnedRecord, StepError)> {
+        for _ in 0..MAX_LOOKS {
+            let tried = match found.record.group_status {
+                GroupStatus::Active => self.touch(&found, now).await,
+                GroupStatus::Idle
+                | GroupStatus::Archiving
+                | GroupStatus::Archived
+                | GroupStatus::Restoring
+                | GroupStatus::Deleting
+                | GroupStatus::Deleted => {
+                    self.step(&found, in_use(&found, Step::Wake, actor, reason, now), vec![]).await
+                }
+            };
+            match tried {
+                Ok(record) => return Ok(record),
+                Err(StepError::Changed) => match self.record(&found.record.group_id).await {
+                    Ok(Some(again)) => found = again,
+                    Ok(None) => return Err((found, StepError::Changed)),
+                    Err(error) => return Err((found, error.into())),
+                },
+                Err(error) => return Err((found, error)),
+            }
+        }
+        Err((found, StepError::Changed))
     }
 
-    /// Notes that a group sleeps; it was in use until now. Asleep already, or under another epoch,
-    /// nothing changes.
-    pub(crate) async fn set_idle(
-        &self,
-        group_id: &GroupId,
-        epoch: u64,
-        now: Timestamp,
-    ) -> Result<(), DbError> {
-        self.db
+    /// Notes that an active group was used: no step, since it stays where it is.
+    async fn touch(&self, found: &OwnedRecord, now: Timestamp) -> Result<OwnedRecord, StepError> {
+        let touched = self
+            .db
             .execute(Statement::new(
                 "UPDATE routing_records
-                 SET status = 'idle', idle_at = $3,
-                     last_active = CASE WHEN last_active < $3 THEN $3 ELSE last_active END
+                 SET last_active = CASE WHEN last_active < $3 THEN $3 ELSE last_active END
                  WHERE group_id = $1 AND epoch = $2 AND status = 'active'",
-                params![group_id.as_str(), epoch, now.millis()],
+                params![found.record.group_id.as_str(), found.record.epoch, now.millis()],
             ))
             .await?;
-        Ok(())
+        if touched == 0 {
+            return Err(StepError::Changed);
+        }
+        let mut touched = found.clone();
+        touched.record.last_active = found.record.last_active.max(now);
+        Ok(touched)
     }
 
-    /// Raises a group's epoch by one; false when it is not `from`, and then nothing changes.
+    /// Notes that a group sleeps; it was in use until now. Asleep already nothing changes.
+    pub(crate) async fn fall_asleep(
+        &self,
+        found: &OwnedRecord,
+        actor: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StepError> {
+        if found.record.group_status == GroupStatus::Idle {
+            return Ok(());
+        }
+        let change = in_use(found, Step::FallAsleep, actor, reason, now);
+        self.step(found, change, vec![]).await.map(|_| ())
+    }
+
+    /// Notes that the controller knows that its group is not archived.
+    pub(crate) async fn thawed(
+        &self,
+        group_id: &GroupId,
+        archive_id: &ArchiveId,
+    ) -> Result<(), DbError> {
+        self.db
+            .execute(Statement::new(
+                "UPDATE routing_records SET archive_id = NULL
+                 WHERE group_id = $1 AND archive_id = $2 AND status IN ('active', 'idle')",
+                params![group_id.as_str(), archive_id.as_str()],
+            ))
+            .await
+            .map(|_| ())
+    }
+
+    /// Raises the epoch of a group that nothing is being done to; false when it is not `from`, and
+    /// then nothing changes.
     pub(crate) async fn raise_epoch(&self, group_id: &GroupId, from: u64) -> Result<bool, DbError> {
         let raised = self
             .db
             .execute(Statement::new(
-                "UPDATE routing_records SET epoch = epoch + 1 WHERE group_id = $1 AND epoch = $2",
+                "UPDATE routing_records SET epoch = epoch + 1
+                 WHERE group_id = $1 AND epoch = $2 AND status IN ('active', 'idle', 'archived')",
                 params![group_id.as_str(), from],
             ))
             .await?;
@@ -348,16 +356,50 @@ impl Directory {
         Ok((limit, row.get("active")?))
     }
 
-    /// Sets an organization's limit. Groups beyond a lowered limit stay; no further one is placed.
-    pub(crate) async fn set_limit(&self, org_id: &OrgId, limit: u64) -> Result<(), DbError> {
+    /// An organization's limits; the default where none was set.
+    pub(crate) async fn limits(&self, org_id: &OrgId) -> Result<OrgLimits, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT max_active, auto_archive_ms FROM org_counts WHERE org_id = $1",
+                params![org_id.as_str()],
+            ))
+            .await?;
+        let (mut max_active_groups, mut auto_archive_after_secs) = (self.default_max_active, None);
+        if let Some(row) = rows.first() {
+            max_active_groups = row.get::<Option<u64>>("max_active")?.unwrap_or(max_active_groups);
+            let millis = row.get::<Option<u64>>("auto_archive_ms")?;
+            auto_archive_after_secs = millis.map(|millis| millis / 1000);
+        }
+        Ok(OrgLimits { max_active_groups, auto_archive_after_secs })
+    }
+
+    /// Sets an organization's limits. Groups beyond a lowered limit stay; no further one is placed.
+    pub(crate) async fn set_limits(
+        &self,
+        org_id: &OrgId,
+        limits: &OrgLimits,
+    ) -> Result<(), DbError> {
+        let auto_archive_ms = limits.auto_archive_after_secs.map(|secs| secs.saturating_mul(1000));
         self.db
             .execute(Statement::new(
-                "INSERT INTO org_counts (org_id, active, max_active) VALUES ($1, 0, $2)
-                 ON CONFLICT (org_id) DO UPDATE SET max_active = excluded.max_active",
-                params![org_id.as_str(), limit],
+                "INSERT INTO org_counts (org_id, active, max_active, auto_archive_ms)
+                 VALUES ($1, 0, $2, $3)
+                 ON CONFLICT (org_id) DO UPDATE SET max_active = excluded.max_active,
+                     auto_archive_ms = excluded.auto_archive_ms",
+                params![org_id.as_str(), limits.max_active_groups, auto_archive_ms],
             ))
             .await?;
         Ok(())
+    }
+
+    /// Writes statements in one transaction; what is guarded among them and not met says that the
+    /// caller's task is somebody else's, and then nothing is written and nothing is wrong.
+    pub(crate) async fn write(&self, statements: Vec<Statement>) -> Result<(), DbError> {
+        match self.db.batch(statements).await {
+            Ok(_) | Err(DbError::Unmet { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// That the database answers.
@@ -378,6 +420,38 @@ fn first_record(place: Place<'_>) -> RoutingRecord {
         idle_at: None,
         region: place.region.map(str::to_owned),
     }
+}
+
+fn first_placed(place: Place<'_>) -> OwnedRecord {
+    OwnedRecord {
+        record: first_record(place),
+        issuer: place.issuer.to_owned(),
+        archive_id: None,
+        task_id: None,
+    }
+}
+
+fn activation(place: Place<'_>) -> Change<'_> {
+    Change {
+        step: Step::Activate,
+        actor: place.issuer,
+        reason: "activated",
+        archive_id: None,
+        task_id: None,
+        now: place.now,
+    }
+}
+
+/// A step that only says whether a group is used: what else the record names stays.
+fn in_use<'a>(
+    found: &'a OwnedRecord,
+    step: Step,
+    actor: &'a str,
+    reason: &'a str,
+    now: Timestamp,
+) -> Change<'a> {
+    let (archive_id, task_id) = (found.archive_id.as_ref(), found.task_id.as_ref());
+    Change { step, actor, reason, archive_id, task_id, now }
 }
 
 impl TryFrom<&Row> for OwnedRecord {
@@ -407,7 +481,18 @@ impl TryFrom<&Row> for OwnedRecord {
             idle_at: row.get::<Option<u64>>("idle_at")?.map(Timestamp::from_millis),
             region: row.get("region")?,
         };
-        Ok(Self { record, issuer: text("issuer")? })
+        let archive_id: Option<String> = row.get("archive_id")?;
+        let task_id: Option<String> = row.get("task_id")?;
+        Ok(Self {
+            record,
+            issuer: text("issuer")?,
+            archive_id: archive_id
+                .map(|id| ArchiveId::new(&id).map_err(|_| impossible("archive_id", &id)))
+                .transpose()?,
+            task_id: task_id
+                .map(|id| TaskId::new(&id).map_err(|_| impossible("task_id", &id)))
+                .transpose()?,
+        })
     }
 }
 
@@ -441,6 +526,8 @@ mod tests {
             "last_active",
             "idle_at",
             "region",
+            "archive_id",
+            "task_id",
             "issuer",
         ];
         let values = vec![
@@ -451,6 +538,8 @@ mod tests {
             Value::from(history_mode),
             Value::Int(1),
             Value::Int(5),
+            Value::Null,
+            Value::Null,
             Value::Null,
             Value::Null,
             Value::from("app"),

@@ -1,0 +1,133 @@
+//! The directory's tables. A migration that was released never changes; a new one follows it.
+
+use convene_db::{LEASES_TABLE, Migration};
+
+/// The directory's schema.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "directory", sql: DIRECTORY },
+    Migration { version: 2, name: "leases", sql: LEASES_TABLE },
+    Migration { version: 3, name: "lifecycle", sql: LIFECYCLE },
+];
+
+const DIRECTORY: &str = "
+CREATE TABLE org_owners (
+    org_id TEXT NOT NULL PRIMARY KEY,
+    issuer TEXT NOT NULL,
+    owned_since BIGINT NOT NULL
+);
+CREATE TABLE org_counts (
+    org_id TEXT NOT NULL PRIMARY KEY,
+    active BIGINT NOT NULL CHECK (active >= 0),
+    max_active BIGINT CHECK (max_active >= 0)
+);
+CREATE TABLE routing_records (
+    group_id TEXT NOT NULL PRIMARY KEY,
+    org_id TEXT NOT NULL REFERENCES org_owners (org_id),
+    group_controller_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    history_mode TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    activated_at BIGINT NOT NULL,
+    last_active BIGINT NOT NULL,
+    idle_at BIGINT,
+    region TEXT
+);
+CREATE INDEX routing_records_by_org ON routing_records (org_id);
+CREATE TABLE access_revocations (
+    group_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    PRIMARY KEY (group_id, user_id)
+);
+CREATE TABLE idempotency_keys (
+    issuer TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    request_hash TEXT NOT NULL,
+    claim TEXT NOT NULL,
+    claimed_at BIGINT NOT NULL,
+    status BIGINT,
+    body TEXT,
+    PRIMARY KEY (issuer, method, path, idempotency_key)
+);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (claimed_at);
+";
+
+/// What archive, restore and delete need.
+///
+/// - `routing_records.archive_id`: while `archiving` the attempt that the group is frozen for, while
+///   `archived` and `restoring` the attempt that made its snapshot; beside `active` or `idle` an
+///   attempt that failed and of which the controller is still to be told.
+/// - `routing_records.task_id`: the task that holds the group while it is on its way.
+/// - `org_counts.auto_archive_ms`: after how long a sleep groups are archived; 0 is never, NULL the
+///   default.
+/// - `tasks`: work that goes on after a crash. Whoever raises `attempt` has it; every step of it
+///   is guarded by that number. `lease_until` is when somebody else may take it over, or when it is
+///   due for the first time.
+/// - `archives`: one row for each attempt that came as far as to write; `wiped_at` is when the
+///   controller has confirmed that it has nothing more.
+/// - `lifecycle_events`: what happened, for ever added to and never changed.
+const LIFECYCLE: &str = "
+ALTER TABLE routing_records ADD COLUMN archive_id TEXT;
+ALTER TABLE routing_records ADD COLUMN task_id TEXT;
+ALTER TABLE org_counts ADD COLUMN auto_archive_ms BIGINT;
+CREATE INDEX routing_records_by_idle ON routing_records (status, idle_at);
+CREATE INDEX routing_records_by_use ON routing_records (status, last_active);
+CREATE TABLE tasks (
+    task_id TEXT NOT NULL PRIMARY KEY,
+    kind TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    org_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    step TEXT NOT NULL,
+    done BIGINT NOT NULL,
+    total BIGINT NOT NULL,
+    problem TEXT,
+    result TEXT,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    archive_id TEXT,
+    epoch BIGINT NOT NULL,
+    worker TEXT NOT NULL,
+    attempt BIGINT NOT NULL,
+    lease_until BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE INDEX tasks_due ON tasks (status, lease_until);
+CREATE INDEX tasks_by_group ON tasks (group_id, created_at);
+CREATE TABLE archives (
+    archive_id TEXT NOT NULL PRIMARY KEY,
+    group_id TEXT NOT NULL,
+    org_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    snapshot_id TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    last_seq BIGINT NOT NULL,
+    chain TEXT NOT NULL,
+    checksum TEXT,
+    bytes BIGINT,
+    plain_bytes BIGINT,
+    messages BIGINT,
+    events BIGINT,
+    begun_at BIGINT NOT NULL,
+    marked_at BIGINT,
+    wiped_at BIGINT
+);
+CREATE INDEX archives_by_group ON archives (group_id, begun_at);
+CREATE TABLE lifecycle_events (
+    event_id TEXT NOT NULL PRIMARY KEY,
+    at BIGINT NOT NULL,
+    group_id TEXT NOT NULL,
+    org_id TEXT NOT NULL,
+    from_status TEXT NOT NULL,
+    to_status TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    task_id TEXT
+);
+CREATE INDEX lifecycle_events_by_group ON lifecycle_events (group_id, at);
+CREATE INDEX lifecycle_events_by_age ON lifecycle_events (at);
+";

@@ -1,0 +1,73 @@
+//! Places at which a test lets the process die: `CONVENE_FAILPOINT=name` in debug builds.
+//!
+//! Owns their names. A release build has none of them.
+
+/// Every place, in the order in which an archive, a restore and a delete come by.
+pub const FAILPOINTS: &[&str] = &[
+    ARCHIVE_BEGUN,
+    ARCHIVE_FROZEN,
+    ARCHIVE_NOTED,
+    ARCHIVE_EXPORTED,
+    ARCHIVE_STORED,
+    ARCHIVE_VERIFIED,
+    ARCHIVE_MARKED,
+    ARCHIVE_WIPED,
+    RESTORE_BEGUN,
+    RESTORE_VERIFIED,
+    RESTORE_IMPORTING,
+    RESTORE_IMPORTED,
+    RESTORE_FINISHED,
+    RESTORE_MARKED,
+    DELETE_BEGUN,
+    DELETE_REMOVED,
+    DELETE_PURGED,
+    DELETE_MARKED,
+];
+
+/// The directory says that the group is being archived; the controller knows nothing.
+pub(crate) const ARCHIVE_BEGUN: &str = "archive.begun";
+/// The controller has frozen the group.
+pub(crate) const ARCHIVE_FROZEN: &str = "archive.frozen";
+/// The directory knows which snapshot is about to be written.
+pub(crate) const ARCHIVE_NOTED: &str = "archive.noted";
+/// All lines are read and on their way to the store.
+pub(crate) const ARCHIVE_EXPORTED: &str = "archive.exported";
+/// The store has said that it has the snapshot.
+pub(crate) const ARCHIVE_STORED: &str = "archive.stored";
+/// The snapshot was read back and is sound.
+pub(crate) const ARCHIVE_VERIFIED: &str = "archive.verified";
+/// The directory says that the group is archived; the controller still has it.
+pub(crate) const ARCHIVE_MARKED: &str = "archive.marked";
+/// The controller has nothing more of it; the directory does not know that yet.
+pub(crate) const ARCHIVE_WIPED: &str = "archive.wiped";
+/// The directory says that the group is being restored.
+pub(crate) const RESTORE_BEGUN: &str = "restore.begun";
+/// The snapshot is sound.
+pub(crate) const RESTORE_VERIFIED: &str = "restore.verified";
+/// The controller has the first events.
+pub(crate) const RESTORE_IMPORTING: &str = "restore.importing";
+/// The controller has all events; the group does not live yet.
+pub(crate) const RESTORE_IMPORTED: &str = "restore.imported";
+/// The group lives; the directory does not know that yet.
+pub(crate) const RESTORE_FINISHED: &str = "restore.finished";
+/// The directory says that the group is active.
+pub(crate) const RESTORE_MARKED: &str = "restore.marked";
+/// The directory says that the group is being removed.
+pub(crate) const DELETE_BEGUN: &str = "delete.begun";
+/// The controller has nothing more of it.
+pub(crate) const DELETE_REMOVED: &str = "delete.removed";
+/// The store has nothing more of it.
+pub(crate) const DELETE_PURGED: &str = "delete.purged";
+/// The tombstone stands.
+pub(crate) const DELETE_MARKED: &str = "delete.marked";
+
+/// Ends the process at once, as `kill -9` would, if this is the place that was asked for.
+pub(crate) fn reached(name: &str) {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("CONVENE_FAILPOINT").is_some_and(|asked| asked == name) {
+        eprintln!("convene: the process ends at {name}, as CONVENE_FAILPOINT asks");
+        std::process::abort();
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}

@@ -1,0 +1,138 @@
+//! Scheduled work: reconcilers that compare what is with what should be.
+//!
+//! Each takes no input, does a bounded piece of what is due, and is harmless when it is done twice or
+//! by two processes at once: every change that it makes is a compare-and-set. A lease lets one of
+//! several Orchestrators do it, so that the others need not try in vain. Each runs on a period of its
+//! own, and at once when it is asked to ([`Shared::reconcile_soon`]).
+
+mod auto_archive;
+mod counts;
+mod expired;
+mod idle;
+mod tasks;
+
+use std::{sync::Arc, time::Duration};
+
+use convene_db::DbError;
+use tokio::time::sleep;
+
+use crate::Shared;
+
+/// How often what has expired is removed and the counts are compared with the records.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// How much longer auto-archive waits after a round in which a group could not be archived: a store
+/// that is away would otherwise have one group after another frozen and thawed in vain.
+const AFTER_FAILURE: u32 = 24;
+
+/// A lease outlives so many periods of its reconciler.
+const PERIODS_PER_LEASE: u32 = 3;
+
+/// The shortest lease, longer than clocks of two Orchestrators differ.
+const SHORTEST_LEASE: Duration = Duration::from_secs(15);
+
+/// What one round of scheduled work has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reconciled {
+    /// Tasks that nobody worked on and that were taken up.
+    pub tasks: u64,
+    /// Groups that were archived since nobody had used them.
+    pub archived: u64,
+    /// Groups that should have been archived and were not.
+    pub failed: u64,
+    /// Controllers that were asked whether their group is still in use.
+    pub asked: u64,
+    /// Rows that had expired.
+    pub forgotten: u64,
+    /// Organizations whose count was not that of their groups.
+    pub repaired: u64,
+}
+
+/// A reconciler with a lease of its own, so that one that takes long holds up no other.
+#[derive(Debug, Clone, Copy)]
+enum Reconciler {
+    Tasks,
+    AutoArchive,
+    Housekeeping,
+}
+
+impl Reconciler {
+    const fn lease(self) -> &'static str {
+        match self {
+            Self::Tasks => "reconcile.tasks",
+            Self::AutoArchive => "reconcile.auto_archive",
+            Self::Housekeeping => "reconcile.housekeeping",
+        }
+    }
+
+    /// Does what is due; returns after how long it is to be asked again.
+    async fn run(self, shared: &Arc<Shared>) -> Result<Duration, DbError> {
+        let every = shared.times.reconcile_every;
+        match self {
+            Self::Tasks => {
+                tasks::take_up(shared).await?;
+                Ok(every)
+            }
+            Self::AutoArchive => {
+                idle::run(shared).await?;
+                let round = auto_archive::run(shared).await?;
+                let periods = if round.failed > 0 { AFTER_FAILURE } else { 1 };
+                Ok(every.saturating_mul(periods))
+            }
+            Self::Housekeeping => {
+                expired::run(shared).await?;
+                counts::run(shared).await?;
+                Ok(HOUSEKEEPING_EVERY)
+            }
+        }
+    }
+}
+
+/// Does scheduled work, again and again.
+pub(crate) async fn forever(shared: &Arc<Shared>) {
+    tokio::join!(
+        each(shared, Reconciler::Tasks),
+        each(shared, Reconciler::AutoArchive),
+        each(shared, Reconciler::Housekeeping),
+    );
+}
+
+/// Does all of it once and to its end.
+pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
+    let tasks = tasks::run(shared).await?;
+    let asked = idle::run(shared).await?;
+    let round = auto_archive::run(shared).await?;
+    let forgotten = expired::run(shared).await?;
+    let repaired = counts::run(shared).await?;
+    let auto_archive::Round { archived, failed } = round;
+    Ok(Reconciled { tasks, archived, failed, asked, forgotten, repaired })
+}
+
+/// Runs one reconciler again and again while this process leads it.
+async fn each(shared: &Arc<Shared>, reconciler: Reconciler) {
+    let (name, every) = (reconciler.lease(), shared.times.reconcile_every);
+    let lease = (every * PERIODS_PER_LEASE).max(SHORTEST_LEASE);
+    loop {
+        let leads = shared.directory.leads(name, &shared.runner.worker, shared.now(), lease).await;
+        let pause = match leads {
+            Ok(true) => reconciler.run(shared).await,
+            Ok(false) => Ok(every),
+            Err(error) => Err(error),
+        };
+        let pause = pause.unwrap_or_else(|error| {
+            tracing::warn!(%error, name, "scheduled work could not be done");
+            every
+        });
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shared.runner.asked.notified() => {}
+        }
+    }
+}
+
+impl Shared {
+    /// Has scheduled work look at once whether there is something to do.
+    pub(crate) fn reconcile_soon(&self) {
+        self.runner.asked.notify_waiters();
+    }
+}

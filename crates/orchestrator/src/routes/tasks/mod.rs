@@ -1,0 +1,3 @@
+//! Tasks: how work that outlives its call stands.
+
+pub(crate) mod read;
