@@ -10,6 +10,7 @@
 
 mod blocking;
 mod catalog;
+mod copy;
 mod decode;
 mod encode;
 mod error;
@@ -22,6 +23,7 @@ mod verify;
 mod writer;
 
 pub use catalog::{Listed, list, purge};
+pub use copy::copy;
 pub use error::ArchiveError;
 pub use manifest::read_manifest;
 pub use page::page;

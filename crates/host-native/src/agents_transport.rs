@@ -125,7 +125,7 @@ fn client(tls: ClientConfig) -> ClientBuilder {
 
 /// Trusts Mozilla's roots, which a container without certificates has too, and the system's, among
 /// which an organization's own may be.
-fn tls() -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let system = rustls_native_certs::load_native_certs();

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{backup, chat, healthcheck, journal, keys, openapi, secrets, users},
+    commands::{archive, backup, chat, healthcheck, journal, keys, openapi, secrets, users},
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -44,6 +44,11 @@ enum Command {
     Secrets {
         #[command(subcommand)]
         command: secrets::SecretsCommand,
+    },
+    /// Snapshots of groups: list, verify, print, and bring from store to store.
+    Archive {
+        #[command(subcommand)]
+        command: archive::ArchiveCommand,
     },
     /// Copy the whole data directory while it is in use.
     Backup(backup::BackupArgs),
@@ -146,6 +151,7 @@ pub fn run() -> ExitCode {
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
         Some(Command::Secrets { command }) => secrets::run(command),
+        Some(Command::Archive { command }) => archive::run(command),
         Some(Command::Backup(args)) => backup::run(args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Openapi { api }) => openapi::run(api),

@@ -22,4 +22,5 @@ mod open_files;
 mod resolver;
 pub mod serve;
 mod services;
+mod stores;
 mod telemetry;

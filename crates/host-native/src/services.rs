@@ -13,7 +13,6 @@ use convene_hop::{Clock, Hop, Links, Signer};
 use convene_model::{keys::TrustedKeys, signing_keys::SigningKeys};
 use convene_orchestrator::{Orchestrator, TrustedApp};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
-use object_store::{ObjectStore, local::LocalFileSystem};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -30,6 +29,7 @@ use crate::{
     metrics::Metrics,
     resolver::AppResolver,
     serve::EXIT_OUTCOME_UNKNOWN,
+    stores::{self, Opener},
 };
 
 /// What all services of a process share.
@@ -200,8 +200,8 @@ impl Host {
             db,
             clock: Arc::clone(&self.clock),
             default_max_active_groups: config.max_active_groups,
-            archives: self.open_archives()?,
-            times: config.times(u64::MAX),
+            archives: stores::archives(&self.config, Opener::Service)?,
+            times: config.times(self.config.archives.max_snapshot_bytes()),
         });
         let orchestrator = orchestrator.await?;
         let (stopping, scheduled) = (self.stopping.clone(), orchestrator.clone());
@@ -212,13 +212,6 @@ impl Host {
             }
         });
         Ok(orchestrator)
-    }
-
-    /// The store of snapshots.
-    fn open_archives(&self) -> Result<Arc<dyn ObjectStore>, CliError> {
-        let folder = self.config.data_dir.join("archives");
-        std::fs::create_dir_all(&folder)?;
-        Ok(Arc::new(LocalFileSystem::new_with_prefix(&folder)?))
     }
 
     pub(crate) async fn open_app(&self, db: Db, orchestrator: Hop) -> Result<App, CliError> {

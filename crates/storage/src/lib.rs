@@ -12,6 +12,7 @@ mod checksum;
 mod directory;
 mod disk;
 mod journal;
+pub mod objects;
 mod pending;
 mod rooms;
 mod search;

@@ -13,4 +13,6 @@ pub mod model_server;
 pub mod openmetrics;
 pub mod postgres;
 pub mod process;
+pub mod s3_server;
+pub mod stores;
 pub mod terminal;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convene_archive::{
-    ArchiveError, SnapshotWriter, WriteOptions, events, lines, list, purge, state, verify,
+    ArchiveError, SnapshotWriter, WriteOptions, copy, events, lines, list, purge, state, verify,
 };
 use convene_model::{
     Code,
@@ -252,5 +252,33 @@ fn snapshots_are_listed_by_group_and_purged_by_group() {
         assert_eq!(purge(store.as_ref(), &group()).await.unwrap(), 0);
         let left: Vec<_> = store.list(None).try_collect().await.unwrap();
         assert_eq!(left.len(), 1, "another group's files stay");
+    });
+}
+
+#[test]
+fn a_snapshot_is_copied_whole_or_not_at_all() {
+    block_on(async {
+        let (from, to) = (store(), store());
+        let manifest = Sample::with_messages(30).write(&from, small_members()).await.unwrap();
+        let copied = |to| copy(Arc::clone(&from), to, &manifest, |_| ());
+        assert!(copied(Arc::clone(&to)).await.unwrap());
+        assert_eq!(verified(&to, &manifest).await, manifest);
+        assert!(!copied(Arc::clone(&to)).await.unwrap(), "it is there already");
+
+        let other = Manifest { messages: 7, ..manifest.clone() };
+        let mut bytes = other.sign(&key());
+        bytes.checksum = convene_model::archive::Digest([9; 32]);
+        let path = Path::from(manifest.path());
+        to.put(&path, bytes.to_bytes().into()).await.unwrap();
+        assert!(copied(Arc::clone(&to)).await.is_err(), "what is there is not replaced");
+
+        let content = Path::from(manifest.content_path());
+        let mut damaged = from.get(&content).await.unwrap().bytes().await.unwrap().to_vec();
+        damaged[100] ^= 1;
+        from.put(&content, damaged.into()).await.unwrap();
+        let fresh = store();
+        let error = copied(Arc::clone(&fresh)).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Corrupt { .. }), "{error:?}");
+        assert_eq!(fresh.list(None).try_collect::<Vec<_>>().await.unwrap(), []);
     });
 }

@@ -15,7 +15,10 @@ use clap::Args;
 use convene_storage::backup;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use crate::cli::{CliError, DataArgs};
+use crate::{
+    cli::{CliError, DataArgs},
+    config::StoreKind,
+};
 
 /// `convene backup`.
 #[derive(Debug, Args)]
@@ -51,7 +54,10 @@ pub(crate) fn run(args: BackupArgs) -> Result<(), CliError> {
         return Err(format!("{shown} is left from a backup that broke off; remove it").into());
     }
     make_dir(&partial)?;
-    let copied = copy(from, config_file.as_deref(), &partial);
+    let archives = from.join("archives");
+    let has_archives = config.archives.store == StoreKind::Folder && config.archives.path.is_none();
+    let archives = archives.is_dir().then_some(archives).filter(|_| has_archives);
+    let copied = copy(from, archives.as_deref(), config_file.as_deref(), &partial);
     let bytes = match copied {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -65,6 +71,11 @@ pub(crate) fn run(args: BackupArgs) -> Result<(), CliError> {
     fs::rename(&partial, to)?;
     sync_dir(to.parent().filter(|parent| !parent.as_os_str().is_empty()))?;
     println!("Backed up {} to {}.", HumanBytes(bytes), to.display());
+    if !has_archives {
+        println!(
+            "Not in it, since they lie elsewhere: the snapshots of archived groups ([archives])."
+        );
+    }
     for (key, path) in config.key_files() {
         if !path.starts_with(from) {
             println!("Not in it, since it lies elsewhere: {} ({key}).", path.display());
@@ -81,7 +92,12 @@ pub(crate) fn run(args: BackupArgs) -> Result<(), CliError> {
 }
 
 /// Copies everything; returns how much it was.
-fn copy(from: &Path, config_file: Option<&Path>, to: &Path) -> Result<u64, CliError> {
+fn copy(
+    from: &Path,
+    archives: Option<&Path>,
+    config_file: Option<&Path>,
+    to: &Path,
+) -> Result<u64, CliError> {
     let groups = from.join("groups");
     let databases = ["infra.db", "workspace.db"].map(|name| (from.join(name), to.join(name)));
     let databases = databases.into_iter().filter(|(path, _)| path.is_file());
@@ -89,6 +105,9 @@ fn copy(from: &Path, config_file: Option<&Path>, to: &Path) -> Result<u64, CliEr
     let mut size: u64 = databases.iter().map(|(path, _)| backup::size_of_database(path)).sum();
     if groups.is_dir() {
         size += backup::size_of_groups(&groups)?;
+    }
+    if let Some(archives) = archives {
+        size += size_of(archives)?;
     }
     let bar = progress_bar(size, "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let mut progress = |bytes| bar.inc(bytes);
@@ -98,6 +117,10 @@ fn copy(from: &Path, config_file: Option<&Path>, to: &Path) -> Result<u64, CliEr
     }
     for (source, target) in &databases {
         backup::copy_database(source, target, &mut progress)?;
+    }
+    // After the directory: a group that it calls archived has its snapshot by now.
+    if let Some(archives) = archives {
+        copy_snapshots(archives, &to.join("archives"), &mut progress)?;
     }
     let mut bytes = bar.position();
     bar.finish_and_clear();
@@ -116,6 +139,48 @@ fn copy(from: &Path, config_file: Option<&Path>, to: &Path) -> Result<u64, CliEr
         bytes += copy_file(file, &to.join("convene.toml"))?;
     }
     sync_dir(Some(to))?;
+    Ok(bytes)
+}
+
+fn size_of(dir: &Path) -> io::Result<u64> {
+    let mut size = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        size += if kind.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(size)
+}
+
+/// Copies the folder of snapshots, which never change once they are there. One that goes while this
+/// lasts (its group was deleted) is left out.
+fn copy_snapshots(from: &Path, to: &Path, progress: &mut impl FnMut(u64)) -> io::Result<()> {
+    make_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        // What has `#` in its name is an upload under way.
+        if kind.is_file() && entry.file_name().to_string_lossy().contains('#') {
+            continue;
+        }
+        let copied = if kind.is_dir() {
+            copy_snapshots(&entry.path(), &target, progress)
+        } else {
+            copy_snapshot(&entry.path(), &target).map(&mut *progress)
+        };
+        match copied {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => copied?,
+        }
+    }
+    sync_dir(Some(to))
+}
+
+fn copy_snapshot(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut source = File::open(from)?;
+    let mut target = OpenOptions::new().create_new(true).write(true).mode(0o600).open(to)?;
+    let bytes = io::copy(&mut source, &mut target)?;
+    target.sync_all()?;
     Ok(bytes)
 }
 

@@ -1,5 +1,6 @@
 //! One file for each command beside `serve`, `config` and `bench`: its arguments and what it does.
 
+pub(crate) mod archive;
 pub(crate) mod backup;
 pub(crate) mod chat;
 pub(crate) mod healthcheck;

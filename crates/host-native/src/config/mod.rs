@@ -12,6 +12,7 @@ mod log;
 mod metrics;
 mod orchestrator;
 mod role;
+mod store;
 mod telemetry;
 
 use std::{
@@ -29,6 +30,7 @@ pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use orchestrator::{AppScope, OrchestratorConfig, OutsideApp};
 pub use role::{KeySource, Role, Service};
+pub use store::{SecretText, StoreConfig, StoreKind};
 pub use telemetry::TelemetryConfig;
 
 /// The documented example with every key at its default; `convene config example` prints it.
@@ -63,6 +65,10 @@ pub struct Config {
     pub controllers: ControllersConfig,
     /// The Agents Worker.
     pub agents: AgentsConfig,
+    /// Where snapshots of groups are kept.
+    pub archives: StoreConfig,
+    /// Where logs are shipped to.
+    pub logs: StoreConfig,
 }
 
 impl Default for Config {
@@ -79,6 +85,8 @@ impl Default for Config {
             orchestrator: OrchestratorConfig::default(),
             controllers: ControllersConfig::default(),
             agents: AgentsConfig::default(),
+            archives: StoreConfig::default(),
+            logs: StoreConfig::default(),
         }
     }
 }
@@ -215,6 +223,14 @@ impl Config {
         self.app.check()?;
         self.orchestrator.check()?;
         self.agents.check()?;
+        self.archives.check("archives")?;
+        self.logs.check("logs")?;
+        if self.logs.max_snapshot_bytes.is_some() {
+            return Err(ConfigError::invalid(
+                "logs.max_snapshot_bytes",
+                "only archives have snapshots",
+            ));
+        }
         self.check_role()
     }
 }
@@ -274,6 +290,29 @@ const KEYS: &[&str] = &[
     "CONVENE_AGENTS__ALLOW_HOSTS",
     "CONVENE_AGENTS__DEMO_WORD_PAUSE_MS",
     "CONVENE_AGENTS__SILENCE_SECS",
+    "CONVENE_ARCHIVES__STORE",
+    "CONVENE_ARCHIVES__PATH",
+    "CONVENE_ARCHIVES__BUCKET",
+    "CONVENE_ARCHIVES__PREFIX",
+    "CONVENE_ARCHIVES__ENDPOINT",
+    "CONVENE_ARCHIVES__REGION",
+    "CONVENE_ARCHIVES__ACCESS_KEY_ID",
+    "CONVENE_ARCHIVES__SECRET_ACCESS_KEY",
+    "CONVENE_ARCHIVES__SECRET_ACCESS_KEY_FILE",
+    "CONVENE_ARCHIVES__VIRTUAL_HOSTED_STYLE",
+    "CONVENE_ARCHIVES__ALLOW_HTTP",
+    "CONVENE_ARCHIVES__MAX_SNAPSHOT_BYTES",
+    "CONVENE_LOGS__STORE",
+    "CONVENE_LOGS__PATH",
+    "CONVENE_LOGS__BUCKET",
+    "CONVENE_LOGS__PREFIX",
+    "CONVENE_LOGS__ENDPOINT",
+    "CONVENE_LOGS__REGION",
+    "CONVENE_LOGS__ACCESS_KEY_ID",
+    "CONVENE_LOGS__SECRET_ACCESS_KEY",
+    "CONVENE_LOGS__SECRET_ACCESS_KEY_FILE",
+    "CONVENE_LOGS__VIRTUAL_HOSTED_STYLE",
+    "CONVENE_LOGS__ALLOW_HTTP",
 ];
 
 #[cfg(test)]
@@ -362,6 +401,10 @@ mod tests {
             ("[app]\njwks = '{}'", "app.jwks"),
             ("[app]\njwks = '{\"keys\":[]}'\njwks_url = \"http://x/\"", "app.jwks"),
             ("role = \"agents\"", "agents.listen"),
+            ("[archives]\nbucket = \"b\"", "archives.bucket"),
+            ("[logs]\nstore = \"s3\"", "logs.bucket"),
+            ("[logs]\nmax_snapshot_bytes = 2000000", "logs.max_snapshot_bytes"),
+            ("[archives]\nmax_snapshot_bytes = 1", "archives.max_snapshot_bytes"),
         ] {
             let error = load(toml, &[]).unwrap_err();
             assert!(error.to_string().starts_with(key), "{toml}: {error}");

@@ -5,6 +5,7 @@ mod backup;
 mod changes;
 mod database;
 mod durability;
+mod objects;
 mod postgres;
 mod processes;
 mod reads;
