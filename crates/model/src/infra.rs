@@ -225,3 +225,28 @@ pub struct OrgLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_archive_after_secs: Option<u64>,
 }
+
+/// `PUT /infra/orgs/{id}/block`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlockRequest {
+    /// Whether the organization is to be blocked.
+    pub blocked: bool,
+    /// Why, for the operators: at most 200 characters.
+    pub reason: String,
+}
+
+/// Whether an organization is blocked: the answer to `GET` and `PUT /infra/orgs/{id}/block`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OrgBlock {
+    /// The organization.
+    pub org_id: OrgId,
+    /// Whether it is blocked.
+    pub blocked: bool,
+    /// Why, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_at: Option<Timestamp>,
+}

@@ -6,6 +6,7 @@
 //! ([`steps`]): all states count but those of a group that is archived or gone.
 
 pub(crate) mod archives;
+mod blocks;
 mod scheduled;
 mod schema;
 pub(crate) mod steps;
@@ -31,7 +32,12 @@ const MAX_LOOKS: usize = 4;
 
 /// What a record is read from.
 const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
-    r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer";
+    r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer,
+    c.blocked_at";
+
+/// Where that is.
+const RECORD_TABLES: &str = "routing_records r JOIN org_owners o ON o.org_id = r.org_id
+    LEFT JOIN org_counts c ON c.org_id = r.org_id";
 
 /// The directory on a database.
 pub(crate) struct Directory {
@@ -48,6 +54,8 @@ pub(crate) struct OwnedRecord {
     pub(crate) archive_id: Option<ArchiveId>,
     /// The task that holds the group while it is on its way.
     pub(crate) task_id: Option<TaskId>,
+    /// Whether its organization is blocked.
+    pub(crate) blocked: bool,
 }
 
 /// A group that is to be active.
@@ -70,6 +78,8 @@ pub(crate) enum Placement {
     Foreign,
     /// The group belongs to another organization of the same issuer.
     OtherOrg,
+    /// The organization is blocked.
+    Blocked,
     /// The group has a record, but stands where nothing makes it active but a restore, if that.
     Elsewhere(RoutingRecord),
     /// The organization has no place left.
@@ -101,6 +111,9 @@ impl Directory {
                 // Another call was faster: answer by what stands now.
                 Err(DbError::Unmet { index }) if index == record_index => {}
                 Err(DbError::Unmet { index }) if index == count_index => {
+                    if self.org_block(place.org_id).await?.blocked {
+                        return Ok(Placement::Blocked);
+                    }
                     let (limit, active) = self.count(place.org_id).await?;
                     return Ok(Placement::Full { limit, active });
                 }
@@ -152,7 +165,7 @@ impl Directory {
             ),
             Statement::new(
                 "UPDATE org_counts SET active = active + 1
-                 WHERE org_id = $1 AND active < COALESCE(max_active, $2)",
+                 WHERE org_id = $1 AND active < COALESCE(max_active, $2) AND blocked_at IS NULL",
                 params![org_id, self.default_max_active],
             )
             .expect_rows(),
@@ -173,6 +186,9 @@ impl Directory {
                 Some(_) | None => Ok(Placement::OtherOrg),
             };
         }
+        if found.blocked {
+            return Ok(Placement::Blocked);
+        }
         match self.wake(found, place.issuer, "activated", place.now).await {
             Ok(record) => Ok(Placement::Placed(record)),
             Err((record, StepError::Db(error))) => {
@@ -185,11 +201,7 @@ impl Directory {
 
     /// The routing record of a group, if it has one.
     pub(crate) async fn record(&self, group_id: &GroupId) -> Result<Option<OwnedRecord>, DbError> {
-        let sql = format!(
-            "SELECT {RECORD_COLUMNS}
-             FROM routing_records r JOIN org_owners o ON o.org_id = r.org_id
-             WHERE r.group_id = $1"
-        );
+        let sql = format!("SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES} WHERE r.group_id = $1");
         let rows = self.db.query(Statement::new(sql, params![group_id.as_str()])).await?;
         rows.first().map(OwnedRecord::try_from).transpose()
     }
@@ -428,6 +440,7 @@ fn first_placed(place: Place<'_>) -> OwnedRecord {
         issuer: place.issuer.to_owned(),
         archive_id: None,
         task_id: None,
+        blocked: false,
     }
 }
 
@@ -486,6 +499,7 @@ impl TryFrom<&Row> for OwnedRecord {
         Ok(Self {
             record,
             issuer: text("issuer")?,
+            blocked: row.get::<Option<u64>>("blocked_at")?.is_some(),
             archive_id: archive_id
                 .map(|id| ArchiveId::new(&id).map_err(|_| impossible("archive_id", &id)))
                 .transpose()?,
@@ -529,6 +543,7 @@ mod tests {
             "archive_id",
             "task_id",
             "issuer",
+            "blocked_at",
         ];
         let values = vec![
             Value::from("g1"),
@@ -543,6 +558,7 @@ mod tests {
             Value::Null,
             Value::Null,
             Value::from("app"),
+            Value::Null,
         ];
         Row::new(columns.map(str::to_owned).into(), values)
     }

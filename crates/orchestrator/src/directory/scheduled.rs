@@ -5,7 +5,7 @@ use std::time::Duration;
 use convene_db::{DbError, Statement, leader, params};
 use convene_model::{GroupId, Timestamp};
 
-use super::{Directory, OwnedRecord, RECORD_COLUMNS};
+use super::{Directory, OwnedRecord, RECORD_COLUMNS, RECORD_TABLES};
 
 /// The states that count against a limit, as they stand in SQL; the test below compares them with
 /// the model.
@@ -55,8 +55,7 @@ impl Directory {
         limit: usize,
     ) -> Result<Vec<OwnedRecord>, DbError> {
         let sql = format!(
-            "SELECT {RECORD_COLUMNS}
-             FROM routing_records r JOIN org_owners o ON o.org_id = r.org_id
+            "SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES}
              WHERE r.status = 'active' AND r.last_active <= $1 ORDER BY r.last_active LIMIT {limit}"
         );
         let rows = self.db.query(Statement::new(sql, params![until.millis()])).await?;

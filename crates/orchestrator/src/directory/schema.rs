@@ -7,6 +7,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "directory", sql: DIRECTORY },
     Migration { version: 2, name: "leases", sql: LEASES_TABLE },
     Migration { version: 3, name: "lifecycle", sql: LIFECYCLE },
+    Migration { version: 4, name: "blocks", sql: BLOCKS },
 ];
 
 const DIRECTORY: &str = "
@@ -130,4 +131,13 @@ CREATE TABLE lifecycle_events (
 );
 CREATE INDEX lifecycle_events_by_group ON lifecycle_events (group_id, at);
 CREATE INDEX lifecycle_events_by_age ON lifecycle_events (at);
+";
+
+/// Blocked organizations. `routing_records.tell` is 1 while the group's controller is still to be
+/// told of the epoch that the record has.
+const BLOCKS: &str = "
+ALTER TABLE org_counts ADD COLUMN blocked_at BIGINT;
+ALTER TABLE org_counts ADD COLUMN block_reason TEXT;
+ALTER TABLE routing_records ADD COLUMN tell BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX routing_records_by_tell ON routing_records (tell, group_id);
 ";

@@ -10,6 +10,7 @@ mod counts;
 mod expired;
 mod idle;
 mod tasks;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,8 @@ use convene_db::DbError;
 use tokio::time::sleep;
 
 use crate::Shared;
+
+pub(crate) use tell::tell;
 
 /// How often what has expired is removed and the counts are compared with the records.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -34,6 +37,8 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(15);
 /// What one round of scheduled work has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reconciled {
+    /// Controllers that were told of an epoch that was raised for all of an organization.
+    pub told: u64,
     /// Tasks that nobody worked on and that were taken up.
     pub tasks: u64,
     /// Groups that were archived since nobody had used them.
@@ -70,6 +75,7 @@ impl Reconciler {
         let every = shared.times.reconcile_every;
         match self {
             Self::Tasks => {
+                tell::tell(shared).await?;
                 tasks::take_up(shared).await?;
                 Ok(every)
             }
@@ -99,13 +105,14 @@ pub(crate) async fn forever(shared: &Arc<Shared>) {
 
 /// Does all of it once and to its end.
 pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
+    let told = tell::tell(shared).await?;
     let tasks = tasks::run(shared).await?;
     let asked = idle::run(shared).await?;
     let round = auto_archive::run(shared).await?;
     let forgotten = expired::run(shared).await?;
     let repaired = counts::run(shared).await?;
     let auto_archive::Round { archived, failed } = round;
-    Ok(Reconciled { tasks, archived, failed, asked, forgotten, repaired })
+    Ok(Reconciled { told, tasks, archived, failed, asked, forgotten, repaired })
 }
 
 /// Runs one reconciler again and again while this process leads it.

@@ -5,6 +5,7 @@
 
 mod groups;
 mod lifecycle;
+mod org_block;
 mod org_limits;
 mod routing_tokens;
 mod service;

@@ -7,17 +7,18 @@ use convene_model::{
     event::GroupConfig,
     history::{HistoryPage, HistoryQuery, MessageDetail, SearchPage, SearchRequest},
     infra::{
-        ActivateRequest, Activation, CleanupRequest, OrgLimits, RaiseEpochRequest, RevokeRequest,
-        RoutingRecord, RoutingToken, RoutingTokenRequest,
+        ActivateRequest, Activation, BlockRequest, CleanupRequest, OrgBlock, OrgLimits,
+        RaiseEpochRequest, RevokeRequest, RoutingRecord, RoutingToken, RoutingTokenRequest,
     },
     keys::Jwks,
     tasks::{ArchiveRequest, Archived, Task},
 };
 
-use super::{Orchestra, groups, lifecycle, org_limits, routing_tokens, service, tasks};
+use super::{Orchestra, groups, lifecycle, org_block, org_limits, routing_tokens, service, tasks};
 
 /// What operations on a group may answer.
-const GROUP: &[Code] = &[Code::Forbidden, Code::GroupNotFound, Code::GroupDeleted];
+const GROUP: &[Code] =
+    &[Code::Forbidden, Code::OrgBlocked, Code::GroupNotFound, Code::GroupDeleted];
 /// What operations that reach the group's controller may answer besides.
 const CONTROLLER: &[Code] = &[
     Code::GroupControllerUnavailable,
@@ -184,6 +185,7 @@ fn of_lives() -> Api<Orchestra> {
 
 fn of_orgs() -> Api<Orchestra> {
     const LIMITS: &str = "/infra/orgs/{id}/limits";
+    const BLOCK: &str = "/infra/orgs/{id}/block";
     Api::new()
         .on(
             Operation::get(LIMITS, "readLimits", "An organization's limits.")
@@ -198,6 +200,28 @@ fn of_orgs() -> Api<Orchestra> {
                 .answers::<OrgLimits>(200)
                 .problems(GROUP),
             org_limits::set::handle,
+        )
+        .on(
+            Operation::get(
+                BLOCK,
+                "readBlock",
+                "Whether an organization is blocked; operators only.",
+            )
+            .answers::<OrgBlock>(200)
+            .problems(GROUP),
+            org_block::read::handle,
+        )
+        .on(
+            Operation::put(
+                BLOCK,
+                "setBlock",
+                "Block an organization, or lift its block; operators only.",
+            )
+            .body::<BlockRequest>()
+            .idempotent()
+            .answers::<OrgBlock>(200)
+            .problems(GROUP),
+            org_block::set::handle,
         )
 }
 

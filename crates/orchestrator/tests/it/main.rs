@@ -4,6 +4,7 @@
 
 mod activate;
 mod archive;
+mod block;
 mod cleanup;
 mod configure;
 mod controllers;

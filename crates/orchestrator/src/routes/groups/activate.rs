@@ -4,7 +4,7 @@
 //! failed init leaves behind is the group's record, active and counted; the next activation finds
 //! it and only runs the init again, so a repeat heals.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's), 409 `group_archived`
+//! Errors: 403 `forbidden`, 403 `org_blocked`, 404 `group_not_found` (another issuer's), 409 `group_archived`
 //! `{group_status}`, 409 `org_mismatch`, 410 `group_deleted`, 422 `history_mode_unsupported`,
 //! 422 `validation_failed`, 429 `active_group_limit_exceeded` `{limit, active}`, 502 `group_controller_unavailable`.
 
@@ -112,6 +112,7 @@ async fn activate(
         Placement::Placed(placed) => placed,
         Placement::Foreign => return Err(ActivateError::Foreign),
         Placement::OtherOrg => return Err(ActivateError::OtherOrg),
+        Placement::Blocked => return Err(ActivateError::Other(Code::OrgBlocked.into())),
         Placement::Elsewhere(record) => {
             super::check_usable(&record)?;
             return Err(ActivateError::Other(Code::Conflict.into()));

@@ -47,6 +47,14 @@ pub(crate) fn check_usable(record: &RoutingRecord) -> Result<(), Problem> {
     }
 }
 
+/// That a group's organization is not blocked.
+///
+/// # Errors
+/// [`Code::OrgBlocked`].
+pub(crate) fn check_not_blocked(found: &OwnedRecord) -> Result<(), Problem> {
+    if found.blocked { Err(Code::OrgBlocked.into()) } else { Ok(()) }
+}
+
 impl Shared {
     /// Admits the user of a request to a group: the app's token, then the user's, then whether
     /// both are for this group as it stands.
@@ -77,6 +85,7 @@ impl Shared {
         let caller = self.auth.app(request)?;
         let access = self.auth.user(request)?;
         let found = self.owned_for(&caller, &group_id.found()?).await?;
+        check_not_blocked(&found)?;
         self.check_access(&found.record, &access).await?;
         let routing_token = request.headers.get(ROUTING_TOKEN_HEADER).cloned();
         let routing_token = routing_token.ok_or(TokenError::Missing)?;

@@ -19,7 +19,7 @@ pub(crate) const MAX_REASON_CHARS: usize = 200;
 ///
 /// # Errors
 /// [`Code::ValidationFailed`].
-fn check_reason(reason: &str) -> Result<(), Problem> {
+pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
     if reason.chars().count() <= MAX_REASON_CHARS {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! For the app whose group it is, and for operators. The call waits for the task to end and answers
 //! like an activation; when that takes too long it answers 202 with the task, which goes on.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found`, 409 `illegal_transition` `{group_status, task_id?}`
+//! Errors: 403 `forbidden`, 403 `org_blocked`, 404 `group_not_found`, 409 `illegal_transition` `{group_status, task_id?}`
 //! (the group is not archived), 409 `snapshot_corrupt` `{path}`, 410 `group_deleted`, 429
 //! `active_group_limit_exceeded` `{limit, active}`, 502 `group_controller_unavailable`, 503
 //! `archive_store_unavailable`. After each of them the group stands where it stood.
@@ -19,7 +19,7 @@ use crate::{
     auth::Caller,
     flows::restore,
     idempotency::{Answer, Scope},
-    routes::{Orchestra, PathId},
+    routes::{Orchestra, PathId, groups::check_not_blocked},
 };
 
 pub(crate) async fn handle(
@@ -51,6 +51,7 @@ async fn restore(
         | GroupStatus::Archived
         | GroupStatus::Restoring => {}
     }
+    check_not_blocked(&found)?;
     let job = restore::begin(shared, &found, &caller.issuer, "restored").await?;
     let task_id = job.claim.task_id.clone();
     Arc::clone(shared).run(job);

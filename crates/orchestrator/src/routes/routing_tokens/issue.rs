@@ -5,7 +5,7 @@
 //!
 //! For a group that is archived, or on its way there or back, the token is good for its history only.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found`, 410 `group_deleted`.
+//! Errors: 403 `forbidden`, 403 `org_blocked`, 404 `group_not_found`, 410 `group_deleted`.
 
 use axum::{Json, extract::State};
 use convene_hop::{ApiError, RawRequest, json};
@@ -18,7 +18,7 @@ use convene_model::{
 };
 use uuid::Uuid;
 
-use crate::routes::Orchestra;
+use crate::routes::{Orchestra, groups::check_not_blocked};
 
 pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,
@@ -26,7 +26,9 @@ pub(crate) async fn handle(
 ) -> Result<Json<RoutingToken>, ApiError> {
     let caller = orchestra.auth.app(&request)?;
     let RoutingTokenRequest { group_id, user_id, role } = json(&request.body)?;
-    let record = orchestra.group_for(&caller, &group_id).await?;
+    let found = orchestra.owned_for(&caller, &group_id).await?;
+    check_not_blocked(&found)?;
+    let record = found.record;
     match record.group_status {
         GroupStatus::Active
         | GroupStatus::Idle
