@@ -118,14 +118,22 @@ impl Controller {
         snapshot: Option<&[u8]>,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, SnapshotError> {
-        let mut state = snapshot.map(read_snapshot).transpose()?;
-        for event in events {
-            match &mut state {
-                Some(state) => state.apply(&event)?,
-                None => state = Some(State::begin(&event)?),
-            }
+        let state = snapshot.map(read_snapshot).transpose()?;
+        let mut controller = Self { state, live: Live::default() };
+        events.into_iter().try_for_each(|event| controller.replay(&event))?;
+        Ok(controller)
+    }
+
+    /// Takes in the next event of a history that is read piece by piece; what it led to has happened.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Impossible`] when it cannot follow; nothing is changed then.
+    pub fn replay(&mut self, event: &Event) -> Result<(), SnapshotError> {
+        match &mut self.state {
+            Some(state) => state.apply(event)?,
+            None => self.state = Some(State::begin(event)?),
         }
-        Ok(Self { state, live: Live::default() })
+        Ok(())
     }
 
     /// The state as bytes for [`Controller::rebuild`]; `None` while the group does not exist.

@@ -20,11 +20,25 @@ pub struct RawRequest {
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, at most [`MAX_BODY_BYTES`].
+    /// Its body, at most [`MAX_BODY_BYTES`] unless it was read with another limit.
     pub body: Bytes,
 }
 
 impl RawRequest {
+    /// Reads a request with a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`read_body`].
+    pub async fn read(request: Request, limit: usize) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let path = parts
+            .extensions
+            .get::<OriginalUri>()
+            .map_or_else(|| parts.uri.path().to_owned(), |original| original.0.path().to_owned());
+        let body = read_body(body, limit).await?;
+        Ok(Self { method: parts.method, path, headers: parts.headers, body })
+    }
+
     /// What a token can be bound to.
     #[must_use]
     pub fn line(&self) -> RequestLine<'_> {
@@ -49,13 +63,7 @@ impl<S: Send + Sync> FromRequest<S> for RawRequest {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let path = parts
-            .extensions
-            .get::<OriginalUri>()
-            .map_or_else(|| parts.uri.path().to_owned(), |original| original.0.path().to_owned());
-        let body = read_body(body, MAX_BODY_BYTES).await?;
-        Ok(Self { method: parts.method, path, headers: parts.headers, body })
+        Self::read(request, MAX_BODY_BYTES).await
     }
 }
 

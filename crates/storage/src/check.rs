@@ -11,9 +11,10 @@ use convene_model::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
+    control::Control,
     journal::{
         files::{self, JournalId},
-        recovery::{self, Head},
+        recovery::{self, Contents, Head},
         row::{self, JournalRow},
     },
     pending::derive,
@@ -369,7 +370,11 @@ impl Check<'_> {
         };
         heads.insert(row.key, Head { seq: row.first_seq + row.n - 1, chain: row.chain });
         let records = match recovery::contents(row, head) {
-            Ok((records, _)) => records,
+            Ok(Contents { control: Some(Control::Wipe), .. }) => {
+                heads.insert(row.key, Head::START);
+                return Ok(());
+            }
+            Ok(contents) => contents.records,
             Err(problem) => {
                 self.problem(format!(
                     "journal row {} of group {}: {problem}",

@@ -9,6 +9,7 @@
 pub mod backup;
 pub mod check;
 mod checksum;
+mod control;
 mod directory;
 mod disk;
 mod journal;
@@ -19,6 +20,7 @@ mod search;
 mod sqlite;
 mod store;
 
+pub use control::Import;
 pub use directory::{
     postgres::{PostgresDatabase, PostgresOptions, PostgresUrl},
     sqlite::SqliteDatabase,
@@ -29,7 +31,7 @@ pub use store::{
     error::{CommitFailed, NoRoom, Overloaded, StoreError},
     options::{self, StoreOptions},
     types::{
-        Batch, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats,
+        Batch, ExportPart, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats,
         StoredMessage, StoredReaction,
     },
 };

@@ -9,7 +9,10 @@ use convene_model::{
     record::{Chain, Record, RecordError},
 };
 
-use crate::store::types::{Batch, PostIndex, Snapshot};
+use crate::{
+    control::Control,
+    store::types::{Batch, PostIndex, Snapshot},
+};
 
 /// A batch with what is derived from it once.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ pub(crate) struct Pending {
     pub(crate) reactions: Vec<ReactionChange>,
     /// What becomes of former texts, from each of these events on.
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
+    /// What happens to the group as a whole; there are no records then.
+    pub(crate) control: Option<Control>,
+    /// Whether the group is whole from here on, which came from a snapshot.
+    pub(crate) completes: bool,
     pub(crate) chain: Chain,
     pub(crate) wake_at: Option<Timestamp>,
     pub(crate) snapshot: Option<Snapshot>,
@@ -64,6 +71,7 @@ pub(crate) struct Derived {
     pub(crate) changes: Vec<Change>,
     pub(crate) reactions: Vec<ReactionChange>,
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
+    pub(crate) completes: bool,
 }
 
 /// Why a batch is put aside with its group.
@@ -100,12 +108,35 @@ impl Pending {
             changes: derived.changes,
             reactions: derived.reactions,
             policies: derived.policies,
+            control: None,
+            completes: derived.completes,
             chain: batch.chain,
             wake_at: batch.wake_at,
             snapshot: batch.snapshot,
             bytes,
             fault,
         }
+    }
+
+    /// Something that happens to a group as a whole, before the event `first_seq`, with the chain as
+    /// it is there.
+    pub(crate) fn control(
+        group_id: &GroupId,
+        first_seq: u64,
+        chain: Chain,
+        control: Control,
+    ) -> Self {
+        let batch = Batch {
+            key: group_id.key(),
+            group_id: group_id.clone(),
+            first_seq,
+            records: Vec::new(),
+            posts: Vec::new(),
+            chain,
+            wake_at: None,
+            snapshot: None,
+        };
+        Self { control: Some(control), ..Self::new(batch) }
     }
 
     /// The number of the last event in or before this batch.
@@ -133,6 +164,7 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
                 | b"reaction.added"
                 | b"reaction.removed"
                 | b"group.configured"
+                | b"group.restored"
         );
         if !says_something {
             continue;
@@ -150,13 +182,13 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
             EventKind::ReactionRemoved(reaction) => {
                 derived.reactions.push(ReactionChange::new(seq, reaction, false));
             }
+            EventKind::GroupRestored(_) => derived.completes = true,
             EventKind::GroupConfigured(config) => derived.policies.push((seq, config.revisions)),
             EventKind::GroupActivated(_)
             | EventKind::GroupAdopted(_)
             | EventKind::EpochRaised { .. }
             | EventKind::GroupFrozen { .. }
             | EventKind::GroupThawed(_)
-            | EventKind::GroupRestored(_)
             | EventKind::AccessRevoked { .. }
             | EventKind::MessagePosted(_)
             | EventKind::MessagePinned(_)

@@ -1,5 +1,7 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
+pub(super) mod archive;
+pub(super) mod import;
 mod look_up;
 mod rest;
 
@@ -25,7 +27,7 @@ use convene_model::{
     record::{CHAIN_START, Chain, Record},
     trace::TraceParent,
 };
-use convene_storage::{Batch, CommitFailed, LoadedGroup, PostIndex, Snapshot};
+use convene_storage::{Batch, CommitFailed, Import, LoadedGroup, PostIndex, Snapshot};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
@@ -33,6 +35,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use import::Importing;
 use rest::Rest;
 
 use super::{
@@ -71,6 +74,7 @@ pub(super) enum Mail {
     Run {
         input: Input,
     },
+    Archive(archive::Mail),
 }
 
 /// What a group's task goes on with.
@@ -106,6 +110,8 @@ pub(super) struct Actor {
     reported: bool,
     /// The last posts that are followed in a trace: the runs that they lead to belong to it.
     followed: VecDeque<(MessageId, TraceParent)>,
+    /// What comes from a snapshot; while it does, the group does not exist.
+    import: Option<Box<Importing>>,
     batch: Pending,
 }
 
@@ -121,12 +127,21 @@ struct Pending {
     outputs: Vec<Output>,
 }
 
+/// What the store has of a group that wakes.
+#[derive(Default)]
+pub(super) struct Loaded {
+    /// The group, if it exists.
+    pub(super) group: Option<LoadedGroup>,
+    /// What there is of it, if it is being restored.
+    pub(super) import: Option<(Import, Option<LoadedGroup>)>,
+}
+
 impl Actor {
     /// Rebuilds the controller of a group from its snapshot and the events after it.
     pub(super) fn wake(
         shared: Arc<Shared>,
         group_id: GroupId,
-        loaded: Option<LoadedGroup>,
+        Loaded { group: loaded, import }: Loaded,
         inbox: mpsc::Receiver<Box<Mail>>,
         mailbox: mpsc::WeakSender<Box<Mail>>,
     ) -> Result<Self, WakeError> {
@@ -148,8 +163,12 @@ impl Actor {
             used_at: Instant::now(),
             reported: false,
             followed: VecDeque::new(),
+            import: None,
             batch: Pending::default(),
         };
+        if let Some((import, loaded)) = import {
+            actor.import = Some(Importing::resume(import, loaded)?);
+        }
         let Some(loaded) = loaded else { return Ok(actor) };
         let events = loaded.records.iter().map(Record::decode).collect::<Result<Vec<_>, _>>()?;
         let snapshot = loaded.snapshot.as_ref();
@@ -260,6 +279,7 @@ impl Actor {
     fn report(&mut self) {
         if !self.reported
             && let Some(state) = self.controller.state()
+            && state.frozen().is_none()
         {
             self.reported = true;
             self.shared.lifecycle.awake(&self.group_id, state.identity().epoch);
@@ -292,13 +312,14 @@ impl Actor {
     fn take(&mut self, mail: Mail) {
         match mail {
             Mail::Init { request, reply } => {
-                let answer = self.step(Input::Init {
+                let input = Input::Init {
                     group_id: self.group_id.clone(),
                     org_id: request.org_id,
                     history_mode: request.history_mode,
                     epoch: request.epoch,
                     history: new_history_id(),
-                });
+                };
+                let answer = self.may_begin().and_then(|()| self.step(input));
                 let result = answer.and_then(|()| self.head());
                 self.batch.outputs.push(Output::Head { result, reply });
             }
@@ -311,19 +332,21 @@ impl Actor {
                 self.batch.outputs.push(Output::Head { result, reply });
             }
             Mail::Open { upstream, link, figures, reply } => {
-                let refused = match self.controller.state() {
-                    None => Some(Code::GroupNotFound),
+                let refused = match self.existing() {
+                    Err(problem) => Some(problem),
+                    Ok(state) if state.frozen().is_some() => Some(Code::GroupArchived.into()),
                     // Each app has one, so these are links that nobody has noticed to be dead.
-                    Some(_) if self.upstreams.len() >= MAX_UPSTREAMS_PER_GROUP => {
-                        Some(Code::Overloaded)
+                    Ok(_) if self.upstreams.len() >= MAX_UPSTREAMS_PER_GROUP => {
+                        Some(Code::Overloaded.into())
                     }
-                    Some(_) => None,
+                    Ok(_) => None,
                 };
                 self.batch.outputs.push(match refused {
                     None => Output::Opened { upstream, link, figures, reply },
-                    Some(code) => Output::Answer { result: Err(Problem::new(code)), reply },
+                    Some(problem) => Output::Answer { result: Err(problem), reply },
                 });
             }
+            Mail::Archive(mail) => self.take_archive(mail),
             Mail::Run { input } => {
                 if let Input::RunEnded { run_id, attempt, .. } = &input {
                     self.runs.remove(&(run_id.clone(), *attempt));
@@ -422,12 +445,12 @@ impl Actor {
 
     /// Whether the group admits who asks.
     fn admit(&self, access: Option<&Access>) -> Result<(), Problem> {
-        let state = self.controller.state().ok_or(Code::GroupNotFound)?;
+        let state = self.existing()?;
         Ok(access.map_or(Ok(()), |access| state.admits(access))?)
     }
 
     fn head(&self) -> Result<Head, Problem> {
-        let state = self.controller.state().ok_or(Code::GroupNotFound)?;
+        let state = self.existing()?;
         let identity = state.identity();
         Ok(Head { seq: state.seq(), epoch: identity.epoch, history: identity.history.clone() })
     }
@@ -549,6 +572,11 @@ impl Actor {
             wake_at,
             snapshot,
         };
+        self.submit(batch, outputs);
+    }
+
+    /// Hands a batch to the journal and holds outputs until it is durable.
+    fn submit(&mut self, batch: Batch, outputs: Vec<Output>) {
         let (done, committed) = oneshot::channel();
         let submitted = self.shared.store.submit(batch, move |result| {
             // The group may be gone; then nobody waits for it.
@@ -586,6 +614,7 @@ impl Actor {
                 Output::Closed { upstream } => {
                     self.upstreams.remove(upstream);
                 }
+                Output::Reply(reply) => reply(),
                 // Whoever asked may have given up.
                 Output::Answer { result, reply } => drop(reply.send(result)),
                 Output::Head { result, reply } => drop(reply.send(result)),

@@ -5,6 +5,7 @@
 
 mod actor;
 mod alarms;
+mod archive;
 mod figures;
 mod inbound;
 mod invoke;
@@ -33,7 +34,7 @@ use tokio::sync::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use actor::{Actor, Mail};
+use actor::{Actor, Loaded, Mail};
 use alarms::Alarms;
 pub use figures::Figures;
 use figures::{Counters, OpenLink};
@@ -221,6 +222,7 @@ impl Controllers {
     /// # Errors
     /// The controller's refusal, or [`Code::GroupQuarantined`].
     pub async fn init(&self, group_id: &GroupId, request: InitRequest) -> Result<Head, Problem> {
+        self.wiped(group_id).await?;
         self.ask(group_id, |reply| Mail::Init { request, reply }).await?
     }
 
@@ -345,7 +347,12 @@ impl Controllers {
         let (store, key) = (self.shared.store.clone(), group_id.key());
         let _waking = self.shared.counters.waking()?;
         let turn = self.shared.waking.acquire().await.map_err(|_| gone())?;
-        let loaded = tokio::task::spawn_blocking(move || store.load(key))
+        let load = move || {
+            let group = store.load(key)?;
+            let import = if group.is_none() { store.load_import(key)? } else { None };
+            Ok(Loaded { group, import })
+        };
+        let loaded = tokio::task::spawn_blocking(load)
             .await
             .map_err(|error| internal("waking a group", &error))?
             .map_err(|error| store_problem(group_id, &error))?;

@@ -39,6 +39,8 @@ pub(super) enum Output {
     Traced(Span),
     /// From here on it does not.
     Closed { upstream: UpstreamId },
+    /// The answer to a call that has more to say.
+    Reply(Box<dyn FnOnce() + Send>),
     /// The answer to a call.
     Answer { result: Result<(), Problem>, reply: oneshot::Sender<Result<(), Problem>> },
     /// Where the group stands.

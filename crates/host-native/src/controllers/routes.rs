@@ -1,5 +1,7 @@
 //! What the Orchestrator may ask of the controllers, each call with its service token.
 
+mod archive;
+
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
@@ -30,6 +32,7 @@ pub(super) fn router(controllers: Controllers) -> Router {
         .route("/groups/{id}/messages/{message_id}", get(message))
         .route("/groups/{id}/search", post(search))
         .route("/groups/{id}/ws", get(connect))
+        .merge(archive::routes())
         .route("/.well-known/jwks.json", get(jwks))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -48,7 +48,7 @@ const USER_CALLS: [(&str, &str); 4] = [
 ];
 
 pub(crate) struct World {
-    hop: Hop,
+    pub(crate) hop: Hop,
     pub(crate) controllers: Controllers,
     pub(crate) orchestrator: Identity,
     other: Identity,
@@ -185,6 +185,21 @@ async fn a_service_token_with_any_fault_is_refused_and_changes_nothing() {
         ("GET", "/groups/g1/messages/m1", json!(null)),
         ("POST", "/groups/g1/search", json!({"query": "hello"})),
         ("GET", "/groups/g1/ws", json!(null)),
+        ("POST", "/groups/g1/freeze", json!({"archive_id": "x1", "epoch": 1})),
+        ("POST", "/groups/g1/thaw", json!({"archive_id": "x1", "epoch": 1})),
+        (
+            "POST",
+            "/groups/g1/wipe",
+            json!({"archive_id": "x1", "epoch": 1, "last_seq": 1, "checksum": "0".repeat(64)}),
+        ),
+        (
+            "POST",
+            "/groups/g1/import",
+            json!({
+                "import_id": "i1", "archive_id": "x1", "epoch": 1, "last_seq": 1,
+                "chain": "0".repeat(64)
+            }),
+        ),
     ];
     for (method, path, body) in calls {
         for fault in OF_EVERY_TYPE.iter().chain(OF_SERVICE_TOKENS) {

@@ -4,6 +4,7 @@
 
 mod access;
 mod archives;
+mod archiving;
 mod backup;
 mod bench;
 mod chain;

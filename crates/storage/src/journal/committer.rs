@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    control::Control,
     journal::{
         files::JournalFile,
         queue::{CommitQueue, GroupTurn, Submission},
@@ -80,9 +81,11 @@ impl Committer {
                 Ok(first_pos) => first_pos,
                 Err(error) => return self.fail(turn, &error),
             };
+            // What a wiped group had goes from the disk with the file that still has it.
+            let wiped = rows.iter().flatten().any(|p| p.control == Some(Control::Wipe));
             linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
-            if self.file.bytes() >= rotate_at {
+            if wiped || self.file.bytes() >= rotate_at {
                 match self.file.rotate() {
                     Ok(Ok(retired)) => {
                         self.counters.rotations.fetch_add(1, Ordering::Relaxed);

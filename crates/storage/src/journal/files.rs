@@ -157,6 +157,9 @@ impl JournalFile {
             row::append(&self.connection, pos, row, &mut self.buffer)?;
             self.bytes += self.buffer.len() as u64 + 128;
         }
+        if rows.iter().flatten().any(|pending| pending.control.is_some()) {
+            self.connection.pragma_update(None, "user_version", row::FORMAT_WITH_CONTROLS)?;
+        }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.next_pos += rows.len() as u64;
         Ok(first_pos)
@@ -248,11 +251,11 @@ fn open_existing(
         return begin(connection, path, number, id, expected_pos.unwrap_or(1));
     }
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if format != row::FORMAT {
+    if !(row::FORMAT..=row::FORMAT_WITH_CONTROLS).contains(&format) {
         return Err(StoreError::Refused(format!(
             "{} has format {format}, this version knows {}",
             path.display(),
-            row::FORMAT
+            row::FORMAT_WITH_CONTROLS
         )));
     }
     settle(&connection, &path)?;

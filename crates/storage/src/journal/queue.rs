@@ -142,12 +142,16 @@ impl CommitQueue {
             let mut group_turn = GroupTurn::new();
             while let Some(next) = waiting.get().front() {
                 let size = next.pending.records.len();
-                if of_group > 0 && of_group + size > MAX_GROUP_EVENTS_PER_TURN {
+                let alone = next.pending.control.is_some();
+                if of_group > 0 && (alone || of_group + size > MAX_GROUP_EVENTS_PER_TURN) {
                     break;
                 }
                 of_group += size.max(1);
                 bytes += next.pending.bytes as usize;
                 group_turn.extend(waiting.get_mut().pop_front());
+                if alone {
+                    break;
+                }
             }
             if waiting.get().is_empty() {
                 waiting.remove();

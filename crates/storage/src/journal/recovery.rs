@@ -1,6 +1,6 @@
 //! What the journal holds beyond `rooms.db`, checked and made pending again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use convene_model::{
     GroupKey,
@@ -9,6 +9,7 @@ use convene_model::{
 };
 
 use crate::{
+    control::Control,
     journal::{files::OpenedJournal, row::JournalRow},
     pending::{Committed, Fault, Pending, is_message},
     store::{
@@ -50,8 +51,11 @@ pub(crate) fn read_unprojected(
             None => head_of(&row.key)?,
         };
         let pos = row.pos;
-        heads.insert(row.key, Head { seq: head.seq + row.n, chain: row.chain });
-        pending.push(Committed { pos, pending: check(row, head).into() });
+        let (key, after) = (row.key, Head { seq: head.seq + row.n, chain: row.chain });
+        let checked = check(row, head);
+        let wiped = checked.control == Some(Control::Wipe);
+        heads.insert(key, if wiped { Head::START } else { after });
+        pending.push(Committed { pos, pending: checked.into() });
         Ok(())
     })?;
     if next != journal.last_pos() + 1 {
@@ -60,11 +64,23 @@ pub(crate) fn read_unprojected(
     Ok(pending)
 }
 
+/// Whether any group begins anew after it was wiped.
+pub(crate) fn begins_anew(committed: &[Committed]) -> bool {
+    let mut wiped = HashSet::new();
+    committed.iter().map(|committed| &committed.pending).any(|pending| {
+        if pending.control == Some(Control::Wipe) {
+            wiped.insert(pending.key);
+            return false;
+        }
+        wiped.contains(&pending.key)
+    })
+}
+
 fn check(row: JournalRow, head: Head) -> Pending {
     let raw = row.body.clone();
-    let (records, posts, problem) = match contents(&row, head) {
-        Ok((records, posts)) => (records, posts, None),
-        Err(problem) => (Vec::new(), Vec::new(), Some(problem)),
+    let (Contents { records, posts, control }, problem) = match contents(&row, head) {
+        Ok(contents) => (contents, None),
+        Err(problem) => (Contents::default(), Some(problem)),
     };
     let fault = problem.map(|problem| Fault {
         detail: format!("journal row {} of group {}: {problem}", row.pos, row.group_id),
@@ -80,19 +96,32 @@ fn check(row: JournalRow, head: Head) -> Pending {
         wake_at: row.wake_at,
         snapshot: row.snapshot,
     });
+    pending.control = control;
     pending.fault = fault.or(pending.fault);
     pending
 }
 
-pub(crate) fn contents(
-    row: &JournalRow,
-    head: Head,
-) -> Result<(Vec<Record>, Vec<PostIndex>), String> {
+/// What a row says.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) records: Vec<Record>,
+    pub(crate) posts: Vec<PostIndex>,
+    pub(crate) control: Option<Control>,
+}
+
+pub(crate) fn contents(row: &JournalRow, head: Head) -> Result<Contents, String> {
     if !row.intact {
         return Err("the checksum is wrong".into());
     }
     if row.first_seq != head.seq + 1 {
         return Err(format!("event {} follows event {}", row.first_seq, head.seq));
+    }
+    if row.n == 0 && !row.body.is_empty() {
+        let control = Some(Control::decode(&row.body)?);
+        if row.chain != head.chain {
+            return Err("a control changes the chain".into());
+        }
+        return Ok(Contents { control, ..Contents::default() });
     }
     let records = read_chunk(&row.body, row.first_seq).map_err(|error| error.to_string())?;
     if records.len() as u64 != row.n {
@@ -103,7 +132,7 @@ pub(crate) fn contents(
         return Err("the chain is broken".into());
     }
     let posts = posts_of(&records)?;
-    Ok((records, posts))
+    Ok(Contents { records, posts, control: None })
 }
 
 fn posts_of(records: &[Record]) -> Result<Vec<PostIndex>, String> {

@@ -12,10 +12,15 @@ use crate::{
     store::types::Snapshot,
 };
 
-/// The version of [`SCHEMA`], kept as the file's `user_version`.
+/// The version of a file's rows, kept as its `user_version`.
 pub(crate) const FORMAT: i64 = 1;
 
-/// The tables of a journal file. `meta` has one row.
+/// The version of a file that has a control among its rows, which format 1 does not know. The tables
+/// are the same.
+pub(crate) const FORMAT_WITH_CONTROLS: i64 = 2;
+
+/// The tables of a journal file. `meta` has one row. A row of `journal` without events (`n` is 0)
+/// whose body is not empty is a control.
 pub(crate) const SCHEMA: &str = "
     PRAGMA user_version = 1;
     CREATE TABLE meta (
@@ -59,6 +64,9 @@ pub(crate) fn append(
         for record in &batch.records {
             record.write_to(body);
         }
+    }
+    if let Some(control) = &first.control {
+        body.extend_from_slice(&control.encode());
     }
     let snapshot = batches.iter().rev().find_map(|batch| batch.snapshot.as_ref());
     let checksum = checksum(&Fields {

@@ -154,7 +154,7 @@ impl View<'_> {
     }
 
     /// Messages as they are now, with their reactions.
-    fn in_full(&self, found: Vec<(Record, Event)>) -> Result<Vec<Message>, StoreError> {
+    pub(crate) fn in_full(&self, found: Vec<(Record, Event)>) -> Result<Vec<Message>, StoreError> {
         let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) else {
             return Ok(Vec::new());
         };
@@ -185,17 +185,23 @@ impl View<'_> {
         let mut answered = Vec::new();
         for message in page.iter().filter(|message| !message.deleted) {
             let Some(id) = &message.posted.reply_to else { continue };
-            if !known.insert(id) {
-                continue;
+            if known.insert(id) {
+                answered.extend(self.answered_by(message)?);
             }
-            // An answer refers to what was there before it; what is not there is left out.
-            let Some(seq) = self.reader.find(self.key, id)? else { continue };
-            let Message { seq, posted, deleted, .. } = self.current(&self.record(seq)?)?;
-            let text = posted.text.chars().take(EXCERPT_CHARS).collect();
-            let (message_id, author) = (posted.message_id, posted.author);
-            answered.push(Excerpt { message_id, seq, author, text, deleted });
         }
         Ok(answered)
+    }
+
+    /// What a message answers, if it was not taken back. An answer refers to what was there before
+    /// it; what is not there is left out.
+    pub(crate) fn answered_by(&self, message: &Message) -> Result<Option<Excerpt>, StoreError> {
+        let answered = message.posted.reply_to.as_ref().filter(|_| !message.deleted);
+        let Some(id) = answered else { return Ok(None) };
+        let Some(seq) = self.reader.find(self.key, id)? else { return Ok(None) };
+        let Message { seq, posted, deleted, .. } = self.current(&self.record(seq)?)?;
+        let text = posted.text.chars().take(EXCERPT_CHARS).collect();
+        let (message_id, author) = (posted.message_id, posted.author);
+        Ok(Some(Excerpt { message_id, seq, author, text, deleted }))
     }
 
     /// Hands out each listed event from `start` on, until `each` says to stop.
@@ -249,7 +255,7 @@ impl View<'_> {
 }
 
 /// The end of a run; what history lists beside those are messages, which come back.
-fn run_of(event: Event) -> Result<FinishedRun, Event> {
+pub(crate) fn run_of(event: Event) -> Result<FinishedRun, Event> {
     let Event { seq, at, kind } = event;
     if let EventKind::RunFinished(finished) = kind {
         Ok(FinishedRun { seq, at, finished })

@@ -4,10 +4,13 @@
 //! The projector runs at the lowest priority and could be put aside in the middle of this, with a
 //! lock that every post needs; so this is a thread of its own, at normal priority.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-    mpsc::{Receiver, Sender},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender},
+    },
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +19,7 @@ use convene_model::GroupKey;
 
 use crate::{
     pending::Committed,
-    rooms::{ids::MAX_LEARNED_IDS, lookup::Lookup, overlay::Overlay},
+    rooms::{ids::MAX_LEARNED_IDS, lookup::Lookup, marks::Marks, overlay::Overlay},
     store::options::MAX_ROWS_PER_READ,
 };
 
@@ -24,6 +27,8 @@ use crate::{
 pub(crate) enum Keep {
     /// These are committed in `rooms.db`.
     Projected(Vec<Committed>),
+    /// Nothing of this group is left.
+    Wiped(GroupKey),
     /// The search index holds more.
     Indexed,
     /// End the look-ups' transactions, then answer.
@@ -52,6 +57,18 @@ impl Settled {
         self.changed.notify_all();
     }
 
+    /// Waits until `is_settled` holds, for so long at most; whether it does.
+    pub(crate) fn wait_for(&self, patience: Duration, is_settled: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + patience;
+        let mut lock = self.lock.lock();
+        while !is_settled() {
+            if self.changed.wait_until(&mut lock, until).timed_out() {
+                return is_settled();
+            }
+        }
+        true
+    }
+
     /// Waits until `is_settled` holds; it is asked again after each step of the keeper.
     pub(crate) fn wait_until(&self, mut is_settled: impl FnMut() -> bool) {
         let mut lock = self.lock.lock();
@@ -66,6 +83,7 @@ pub(crate) fn run(
     requests: Receiver<Keep>,
     lookup: &Lookup,
     overlay: &Arc<Overlay>,
+    marks: &Marks,
     settled: &Settled,
     learning: &AtomicUsize,
 ) {
@@ -84,6 +102,11 @@ pub(crate) fn run(
                 for committed in &batch {
                     overlay.remove(&committed.pending);
                 }
+                settled.notify();
+            }
+            Keep::Wiped(key) => {
+                overlay.forget(&key);
+                marks.set(key, None);
                 settled.notify();
             }
             Keep::Indexed => settled.notify(),

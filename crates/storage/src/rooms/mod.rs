@@ -6,11 +6,13 @@
 
 pub(crate) mod chunks;
 pub(crate) mod detail;
+pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod ids;
 pub(crate) mod inbox;
 pub(crate) mod keeper;
 pub(crate) mod lookup;
+pub(crate) mod marks;
 pub(crate) mod overlay;
 pub(crate) mod projector;
 pub(crate) mod quarantine;
@@ -18,4 +20,5 @@ pub(crate) mod reactions;
 pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod view;
+pub(crate) mod wipe;
 pub(crate) mod write;

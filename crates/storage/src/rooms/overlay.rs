@@ -117,6 +117,11 @@ impl Overlay {
         self.bytes.fetch_sub(pending.bytes, Ordering::Relaxed);
     }
 
+    /// Whether anything of a group is here.
+    pub(crate) fn holds(&self, key: &GroupKey) -> bool {
+        self.shard(key).lock().waiting.contains_key(key)
+    }
+
     /// A group's batches, in order.
     pub(crate) fn batches(&self, key: &GroupKey) -> Vec<Arc<Pending>> {
         let shard = self.shard(key).lock();

@@ -14,6 +14,7 @@ use std::{
 use rusqlite::Connection;
 
 use crate::{
+    control::Control,
     disk::Disk,
     journal::files::RetiredFile,
     pending::Committed,
@@ -21,7 +22,7 @@ use crate::{
         inbox::{Backlog, Inbox, Next},
         keeper::Keep,
         quarantine::Quarantine,
-        write,
+        wipe, write,
     },
     search::indexer::{self, SLICE_MESSAGES, Slice},
     store::options::MAX_UNINDEXED_EVENTS,
@@ -58,6 +59,8 @@ pub(crate) struct Projector {
     pub(crate) position: u64,
     pub(crate) since_checkpoint: SinceCheckpoint,
     pub(crate) index: IndexState,
+    /// Whether groups are being wiped.
+    pub(crate) wipes: bool,
     pub(crate) disk: Arc<Disk>,
     pub(crate) counters: Arc<ProjectorCounters>,
 }
@@ -101,6 +104,8 @@ pub(crate) struct SinceCheckpoint {
     events: u64,
     bytes: u64,
     transactions: u64,
+    /// Whether nothing is left of a group: the WAL, which still has its pages, is cut off then.
+    wiped: bool,
 }
 
 impl Projector {
@@ -109,12 +114,16 @@ impl Projector {
         lower_priority();
         loop {
             match self.inbox.next(self.backlog()) {
+                Next::Index if self.wipes => self.wipe(),
                 Next::Index => self.fill_index(),
                 Next::Project(batch) => {
                     if !self.carry_over(&batch) {
                         break;
                     }
                     self.finish(batch);
+                    if self.wipes {
+                        self.wipe();
+                    }
                     if self.unindexed() >= MAX_UNINDEXED_EVENTS && self.index.rebuilding.is_none() {
                         self.fill_index();
                     }
@@ -160,6 +169,7 @@ impl Projector {
         if let Some(last) = batch.last() {
             self.position = last.pos;
         }
+        self.wipes |= batch.iter().any(|c| c.pending.control == Some(Control::Wipe));
         self.counters.unindexed.fetch_add(events, Ordering::Relaxed);
         // The keeper ends after this thread.
         let _ = self.keeper.send(Keep::Projected(batch));
@@ -173,11 +183,42 @@ impl Projector {
         if self.index.not_before.is_some_and(|at| at > Instant::now()) {
             return Backlog::None;
         }
+        if self.wipes {
+            return Backlog::Much;
+        }
         match self.unindexed() {
             0 => Backlog::None,
             events if events < SLICE_MESSAGES && self.index.rebuilding.is_none() => Backlog::Little,
             _ => Backlog::Much,
         }
+    }
+
+    /// Takes a slice of a wiped group out.
+    fn wipe(&mut self) {
+        let slice = match wipe::slice(&mut self.connection) {
+            Ok(slice) => slice,
+            Err(error) => {
+                tracing::warn!(%error, "a wiped group is not taken out yet");
+                self.index.not_before = Some(Instant::now() + RETRY.1);
+                return;
+            }
+        };
+        self.index.not_before = None;
+        if let Err(error) = self.vacuum() {
+            tracing::warn!(%error, "rooms.db is not made shorter");
+        }
+        let Some(wipe::Slice { done, bytes }) = slice else {
+            self.wipes = false;
+            return;
+        };
+        self.since_checkpoint.bytes += bytes;
+        self.since_checkpoint.transactions += 1;
+        if let Some(key) = done {
+            self.since_checkpoint.wiped = true;
+            // The keeper ends after this thread.
+            let _ = self.keeper.send(Keep::Wiped(key));
+        }
+        self.clean_up(false);
     }
 
     /// Brings a slice of what was carried over into the search index.
@@ -234,7 +275,8 @@ impl Projector {
             || since.transactions >= CHECKPOINT_TRANSACTIONS;
         let removable = self.retired.front().is_some_and(|file| file.last_pos <= self.position);
         let at_rest = idle && since.transactions > 0;
-        if !(much || removable || at_rest) {
+        let wiped = since.wiped && !self.wipes;
+        if !(much || removable || at_rest || wiped) {
             return;
         }
         match self.checkpoint() {
@@ -250,6 +292,21 @@ impl Projector {
     /// Copies the WAL of `rooms.db` into the file and lets it begin anew. `false` when a reader
     /// was in the way.
     fn checkpoint(&mut self) -> Result<bool, rusqlite::Error> {
+        self.vacuum()?;
+        // The long part waits for nobody; readers of the newest state are not in its way.
+        self.refresh_lookups();
+        run_checkpoint(&self.connection, "PASSIVE")?;
+        // Now readers that begin need no WAL, so only those that began before are waited for.
+        self.refresh_lookups();
+        self.connection.busy_timeout(CHECKPOINT_WAIT)?;
+        let mode = if self.since_checkpoint.wiped { "TRUNCATE" } else { "RESTART" };
+        let complete = run_checkpoint(&self.connection, mode)?;
+        self.connection.busy_timeout(crate::sqlite::BUSY_TIMEOUT)?;
+        Ok(complete)
+    }
+
+    /// Makes the file shorter by some of its free pages.
+    fn vacuum(&self) -> Result<(), rusqlite::Error> {
         let free: i64 = self.connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if free > VACUUM_PAGES {
             let sql = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
@@ -258,15 +315,7 @@ impl Projector {
             let mut pages = statement.query([])?;
             while pages.next()?.is_some() {}
         }
-        // The long part waits for nobody; readers of the newest state are not in its way.
-        self.refresh_lookups();
-        run_checkpoint(&self.connection, "PASSIVE")?;
-        // Now readers that begin need no WAL, so only those that began before are waited for.
-        self.refresh_lookups();
-        self.connection.busy_timeout(CHECKPOINT_WAIT)?;
-        let complete = run_checkpoint(&self.connection, "RESTART")?;
-        self.connection.busy_timeout(crate::sqlite::BUSY_TIMEOUT)?;
-        Ok(complete)
+        Ok(())
     }
 
     fn refresh_lookups(&self) {

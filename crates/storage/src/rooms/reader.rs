@@ -17,6 +17,7 @@ use crate::{
     journal::recovery::Head,
     rooms::{
         chunks::{self, Chunk, ChunkError},
+        marks::Marks,
         overlay::Overlay,
         quarantine::Quarantine,
         write::read_snapshot,
@@ -36,6 +37,7 @@ pub(crate) struct Reader {
     idle: Mutex<Vec<Connection>>,
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) marks: Arc<Marks>,
 }
 
 struct GroupRow {
@@ -44,12 +46,23 @@ struct GroupRow {
 }
 
 impl Reader {
-    pub(crate) fn new(path: PathBuf, overlay: Arc<Overlay>, quarantine: Arc<Quarantine>) -> Self {
-        Self { path, idle: Mutex::default(), overlay, quarantine }
+    pub(crate) fn new(
+        path: PathBuf,
+        overlay: Arc<Overlay>,
+        quarantine: Arc<Quarantine>,
+        marks: Arc<Marks>,
+    ) -> Self {
+        Self { path, idle: Mutex::default(), overlay, quarantine, marks }
     }
 
     /// See `GroupStore::load`.
     pub(crate) fn load(&self, key: &GroupKey) -> Result<Option<LoadedGroup>, StoreError> {
+        self.quarantine.check(key)?;
+        if self.marks.get(key).is_some() { Ok(None) } else { self.load_hidden(key) }
+    }
+
+    /// The same for a group that nobody sees.
+    pub(crate) fn load_hidden(&self, key: &GroupKey) -> Result<Option<LoadedGroup>, StoreError> {
         self.quarantine.check(key)?;
         let waiting = self.overlay.batches(key);
         let stored = self.with_connection(|connection| read_group(connection, key))?;
@@ -187,6 +200,7 @@ impl Reader {
                 groups.insert(parse_group_id(&group_id)?);
             }
         }
+        groups.retain(|id| self.marks.get(&id.key()).is_none());
         Ok(groups.into_iter().collect())
     }
 
@@ -209,7 +223,10 @@ impl Reader {
                 None => alarms.remove(&id),
             };
         }
-        alarms.retain(|id, _| self.quarantine.detail(&id.key()).is_none());
+        alarms.retain(|id, _| {
+            let key = id.key();
+            self.quarantine.detail(&key).is_none() && self.marks.get(&key).is_none()
+        });
         Ok(alarms.into_iter().collect())
     }
 

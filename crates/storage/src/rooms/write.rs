@@ -11,12 +11,13 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
     checksum::{Checksum, RowHash},
+    control::Control,
     journal::recovery::Head,
     pending::{Change, Committed, Pending, is_message},
     rooms::{
         chunks::{self, Chunk, ChunkBuilder, ChunkError},
         quarantine::Quarantine,
-        reactions, schema,
+        reactions, schema, wipe,
     },
     search::{
         index::{Changes, IndexedGroup, indexed_chunk},
@@ -69,12 +70,21 @@ fn attempt(
     let mut order: Vec<&Committed> = batch.iter().collect();
     // A stable sort: the batches of a group stay in order, the groups follow the tables' keys.
     order.sort_by_key(|committed| committed.pending.key);
-    let mut index =
-        IndexUpdate { chunk: indexed_chunk(&transaction)?, changes: Changes::default() };
+    let mut index = IndexUpdate {
+        chunk: indexed_chunk(&transaction)?,
+        changes: Changes::default(),
+        wipes: wipe::any(&transaction)?,
+    };
     for group in order.chunk_by(|a, b| a.pending.key == b.pending.key) {
         let key = group[0].pending.key;
         match quarantine.detail(&key) {
-            None => carry_over(&transaction, key, group, &mut index)?,
+            None => {
+                for part in group
+                    .chunk_by(|a, b| a.pending.control.is_none() && b.pending.control.is_none())
+                {
+                    carry_over(&transaction, key, part, &mut index)?;
+                }
+            }
             Some(detail) => put_aside(&transaction, key, group, &detail)?,
         }
     }
@@ -100,6 +110,8 @@ struct IndexUpdate {
     /// The chunk up to which messages are in the index.
     chunk: i64,
     changes: Changes,
+    /// Whether any wipe is under way.
+    wipes: bool,
 }
 
 fn carry_over(
@@ -110,6 +122,28 @@ fn carry_over(
 ) -> Result<(), Failure> {
     let contradiction = |detail: String| Failure::Contradiction { key, detail };
     let mut head = schema::head(connection, &key)?;
+    if index.wipes {
+        wipe::finish(connection, &key, &mut index.changes)?;
+        index.chunk = indexed_chunk(connection)?;
+    }
+    if let Some(control) = group.first().and_then(|first| first.pending.control.as_ref()) {
+        let pending = &group[0].pending;
+        if pending.first_seq != head.seq + 1 || pending.chain != head.chain {
+            return Err(contradiction(format!("a control follows event {}", head.seq)));
+        }
+        return match control {
+            Control::Wipe => {
+                index.wipes = true;
+                Ok(wipe::begin(connection, &key, &pending.group_id)?)
+            }
+            Control::Import(import) => {
+                Ok(wipe::begin_import(connection, &key, &pending.group_id, import)?)
+            }
+        };
+    }
+    if group.iter().any(|committed| committed.pending.completes) {
+        wipe::end_import(connection, &key)?;
+    }
     let mut chunk = ChunkBuilder::new(head.seq + 1, head.chain);
     for pending in group.iter().map(|committed| &*committed.pending) {
         if let Some(fault) = &pending.fault {

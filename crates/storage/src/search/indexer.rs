@@ -3,7 +3,11 @@
 
 use std::collections::HashMap;
 
-use convene_model::{GroupKey, event::EventKind, record::Record};
+use convene_model::{
+    GroupKey,
+    event::{Author, EventKind},
+    record::Record,
+};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::{
@@ -100,6 +104,19 @@ fn add(
     chunk: &Chunk,
     changes: &mut Changes,
 ) -> Result<(), rusqlite::Error> {
+    each_text(connection, key, chunk, |seq, author, text| {
+        changes.replace(group, seq, author, None, Some(text));
+    })
+}
+
+/// Hands out the messages of a chunk that have a text now: what the index has of them, once it has
+/// come so far.
+pub(crate) fn each_text(
+    connection: &Connection,
+    key: &GroupKey,
+    chunk: &Chunk,
+    mut each: impl FnMut(u64, &Author, &str),
+) -> Result<(), rusqlite::Error> {
     let edited = last_edits(connection, key, chunk.first_seq, chunk.last_seq())?;
     for record in chunk.records.iter().filter(|record| is_message(record)) {
         // What cannot be read back here cannot be read anywhere, so it is not found either.
@@ -114,7 +131,7 @@ fn add(
                 None => continue,
             },
         };
-        changes.replace(group, record.seq, &posted.author, None, Some(&text));
+        each(record.seq, &posted.author, &text);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The group store: what the host calls.
 
+mod archive;
 pub(crate) mod error;
 pub mod options;
 pub(crate) mod types;
@@ -39,11 +40,12 @@ use crate::{
         inbox::{Inbox, Stop},
         keeper::{self, Keep, Settled},
         lookup::Lookup,
+        marks::Marks,
         overlay::{Known, Overlay},
         projector::{IndexState, Projector, ProjectorCounters, SinceCheckpoint},
         quarantine::Quarantine,
         reader::Reader,
-        schema, view,
+        schema, view, wipe, write,
     },
     search,
 };
@@ -72,6 +74,7 @@ struct Inner {
     inbox: Arc<Inbox>,
     overlay: Arc<Overlay>,
     quarantine: Arc<Quarantine>,
+    marks: Arc<Marks>,
     lookup: Arc<Lookup>,
     reader: Reader,
     settled: Arc<Settled>,
@@ -151,10 +154,10 @@ impl GroupStore {
         let disk = Arc::new(Disk::open(dir, options.disk_reserve_bytes, hooks.probe()));
         let rooms_path = dir.join(ROOMS_FILE);
         let journal = OpenedJournal::open(dir, !rooms_path.exists())?;
-        let rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
+        let mut rooms = schema::open(&rooms_path, journal.journal_id(), journal.first_pos == 1)?;
         let cache_kib = i64::try_from(options.page_cache_bytes / 1024).unwrap_or(i64::MAX);
         rooms.pragma_update(None, "cache_size", -cache_kib)?;
-        let position = schema::position(&rooms)?;
+        let mut position = schema::position(&rooms)?;
         if position > journal.last_pos() {
             return Err(StoreError::Refused(format!(
                 "{} has come to row {position}, but the journal ends at row {}",
@@ -171,8 +174,16 @@ impl GroupStore {
         }
         let quarantine = Arc::new(Quarantine::default());
         schema::load_quarantine(&rooms, &quarantine)?;
-        let unprojected =
+        let mut unprojected =
             recovery::read_unprojected(&journal, position, |key| Ok(schema::head(&rooms, key)?))?;
+        if recovery::begins_anew(&unprojected) {
+            // Until it is carried over, the tables have what such a group was before.
+            write::project(&mut rooms, &unprojected, &quarantine)?;
+            position = journal.last_pos();
+            unprojected.clear();
+        }
+        let marks = Arc::new(Marks::default());
+        wipe::load_marks(&rooms, &marks)?;
         let overlay = Arc::new(Overlay::new());
         let inbox = Arc::new(Inbox::default());
         hooks.apply(&journal.file, &inbox)?;
@@ -181,6 +192,8 @@ impl GroupStore {
                 quarantine.add(committed.pending.key, fault.detail.clone());
             }
             overlay.push(&committed.pending);
+            let pending = &committed.pending;
+            marks.learn(pending.key, pending.control.as_ref(), pending.completes);
         }
         if !unprojected.is_empty() {
             tracing::info!(rows = unprojected.len(), "the projection goes on from row {position}");
@@ -195,7 +208,10 @@ impl GroupStore {
         projections.unindexed.store(unindexed, Ordering::Relaxed);
         let lookup = Arc::new(Lookup::open(&rooms_path)?);
         let settled = Arc::new(Settled::default());
-        let reader = Reader::new(rooms_path, Arc::clone(&overlay), Arc::clone(&quarantine));
+        let reader = {
+            let (overlay, quarantine) = (Arc::clone(&overlay), Arc::clone(&quarantine));
+            Reader::new(rooms_path, overlay, quarantine, Arc::clone(&marks))
+        };
         let (to_keeper, requests) = mpsc::channel();
         let learning = Arc::new(AtomicUsize::new(0));
         let committer = Committer {
@@ -209,6 +225,7 @@ impl GroupStore {
             counters: Arc::clone(&commits),
         };
         let projector = Projector {
+            wipes: wipe::any(&rooms)?,
             connection: rooms,
             inbox: Arc::clone(&inbox),
             quarantine: Arc::clone(&quarantine),
@@ -223,9 +240,9 @@ impl GroupStore {
         let keeper = {
             let (lookup, overlay) = (Arc::clone(&lookup), Arc::clone(&overlay));
             let settled = Arc::clone(&settled);
-            let learning = Arc::clone(&learning);
+            let (learning, marks) = (Arc::clone(&learning), Arc::clone(&marks));
             spawn("convene-keeper", move || {
-                keeper::run(requests, &lookup, &overlay, &settled, &learning);
+                keeper::run(requests, &lookup, &overlay, &marks, &settled, &learning);
             })?
         };
         let threads = Threads {
@@ -239,6 +256,7 @@ impl GroupStore {
                 inbox,
                 overlay,
                 quarantine,
+                marks,
                 lookup,
                 reader,
                 settled,
@@ -274,6 +292,7 @@ impl GroupStore {
         let pending = Arc::new(Pending::new(batch));
         // First the overlay, so that a batch is visible before it can be projected.
         self.inner.overlay.push(&pending);
+        self.inner.marks.learn(pending.key, None, pending.completes);
         let submission = Submission { pending, done: Box::new(done) };
         self.inner.queue.push(submission).map_err(|submission| {
             self.inner.overlay.remove(&submission.pending);

@@ -65,6 +65,15 @@ pub struct LoadedGroup {
     pub wake_at: Option<Timestamp>,
 }
 
+/// Lines of a snapshot, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportPart {
+    /// Whole lines, each ended by `\n`; none when there is nothing.
+    pub lines: Bytes,
+    /// The number of the last line, when there is more after it.
+    pub next: Option<u64>,
+}
+
 /// A post that was found by its message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundMessage {

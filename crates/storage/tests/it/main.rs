@@ -1,6 +1,7 @@
 //! The storage crate as its users see it.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
+mod archive;
 mod backup;
 mod changes;
 mod database;

@@ -63,7 +63,7 @@ impl Actor {
         if let Some(at) = self.stored_wake_at {
             self.shared.alarms.set(&self.shared, at, self.group_id.clone());
         }
-        if let Some(state) = self.controller.state() {
+        if let Some(state) = self.controller.state().filter(|state| state.frozen().is_none()) {
             self.shared.lifecycle.asleep(&self.group_id, state.identity().epoch);
         }
         tracing::debug!(group = %self.group_id, "a group sleeps");

@@ -1,0 +1,263 @@
+//! Archiving and restoring a group, as the Orchestrator asks for it: the group's own task decides,
+//! and what is read or parsed in bulk is done beside it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use convene_model::{
+    Code, GroupId, ImportId, Problem,
+    archive::{
+        BeginImport, ExportQuery, ExportSection, FreezeRequest, Frozen, ImportProgress, Line,
+        StateLine, ThawRequest, WipeRequest,
+        line::{parse_event, split},
+    },
+    event::Event,
+    limits::MAX_EXPORT_BYTES,
+    record::Record,
+};
+use convene_storage::ExportPart;
+use tokio::sync::oneshot;
+
+use super::{
+    Controllers, Head,
+    actor::{
+        self,
+        archive::{Exportable, Mail, being_wiped},
+        import::{self, Target},
+    },
+    internal, store_problem,
+};
+
+/// How long a call waits until the former rows of its group are taken out.
+const WIPE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an export waits until what its group did last is carried over.
+const PROJECTION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an import waits for room in the journal before it is refused.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Controllers {
+    /// Makes a group stand still and says where.
+    ///
+    /// # Errors
+    /// The controller's refusal, or [`Code::GroupNotFound`].
+    pub async fn freeze(
+        &self,
+        group_id: &GroupId,
+        FreezeRequest { archive_id, epoch }: FreezeRequest,
+    ) -> Result<Frozen, Problem> {
+        let frozen =
+            self.archive(group_id, |reply| Mail::Freeze { archive_id, epoch, reply }).await?;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let bytes = tokio::task::spawn_blocking(move || store.size_of(key))
+            .await
+            .map_err(|error| internal("measuring a group", &error))?
+            .map_err(|error| store_problem(group_id, &error))?;
+        // The events, and about as much for the messages among them.
+        Ok(Frozen { bytes_estimate: bytes * 2, ..frozen })
+    }
+
+    /// A part of what a frozen group consists of.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] unless it is frozen for exactly this, [`Code::Overloaded`] while
+    /// the node is too far behind.
+    pub async fn export(
+        &self,
+        group_id: &GroupId,
+        query: ExportQuery,
+    ) -> Result<ExportPart, Problem> {
+        let ExportQuery { archive_id, epoch, section, after } = query;
+        let Exportable { last_seq, state } =
+            self.archive(group_id, |reply| Mail::Export { archive_id, epoch, reply }).await?;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let read = move || {
+            // What was erased is in no snapshot, and each export of a group is the same.
+            if !store.wait_until_projected(key, PROJECTION_PATIENCE) {
+                return Ok(None);
+            }
+            let part = match section {
+                ExportSection::State => {
+                    let line = Line::State(StateLine { seq: last_seq, bytes: state }).encode();
+                    let lines = if after < last_seq { line } else { Bytes::new() };
+                    ExportPart { lines, next: None }
+                }
+                ExportSection::Messages => {
+                    store.export_messages(key, after, last_seq, MAX_EXPORT_BYTES)?
+                }
+                ExportSection::Events => {
+                    store.export_events(key, after, last_seq, MAX_EXPORT_BYTES)?
+                }
+            };
+            Ok(Some(part))
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| internal("exporting a group", &error))?
+            .map_err(|error| store_problem(group_id, &error))?
+            .ok_or_else(|| {
+                Problem::new(Code::Overloaded)
+                    .detail("what the group did last is still being carried over")
+                    .with("retry_after_ms", 1000)
+            })
+    }
+
+    /// Lets a group go on that was to be archived.
+    ///
+    /// # Errors
+    /// The controller's refusal, or [`Code::GroupNotFound`].
+    pub async fn thaw(&self, group_id: &GroupId, request: ThawRequest) -> Result<(), Problem> {
+        self.archive(group_id, |reply| Mail::Thaw { request, reply }).await
+    }
+
+    /// Wipes a group that is frozen at exactly what the request names, or is gone already.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] for a group that stands anywhere else.
+    pub async fn wipe(&self, group_id: &GroupId, request: WipeRequest) -> Result<(), Problem> {
+        self.archive(group_id, |reply| Mail::Wipe { request, reply }).await
+    }
+
+    /// Wipes a group whose epoch its directory has raised to `epoch`, or what there is of it while
+    /// it is being restored; nothing of a group that does not exist.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] for a group whose own epoch is not lower.
+    pub async fn delete(&self, group_id: &GroupId, epoch: u64) -> Result<(), Problem> {
+        self.archive(group_id, |reply| Mail::Delete { epoch, reply }).await
+    }
+
+    /// Begins to restore a group, or goes on with it.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] for a group that exists or that another import brings back,
+    /// [`Code::Unavailable`] while its former rows are taken out.
+    pub async fn begin_import(
+        &self,
+        group_id: &GroupId,
+        request: BeginImport,
+    ) -> Result<ImportProgress, Problem> {
+        self.wiped(group_id).await?;
+        let first = request.clone();
+        let begin = |request| {
+            self.archive(group_id, move |reply| {
+                Mail::Import(import::Mail::Begin { request, reply })
+            })
+        };
+        match begin(first).await {
+            // It has had to wipe what another import left.
+            Err(problem) if problem.code == Code::Unavailable => {
+                self.wiped(group_id).await?;
+                begin(request).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Takes events of a group that is being restored, as lines of its snapshot.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] with the figure `next_seq` when other events are next,
+    /// [`Code::SnapshotCorrupt`] when lines are no events that can follow, [`Code::Overloaded`].
+    pub async fn import(
+        &self,
+        group_id: &GroupId,
+        import_id: ImportId,
+        epoch: u64,
+        from: u64,
+        lines: Bytes,
+    ) -> Result<ImportProgress, Problem> {
+        let events = tokio::task::spawn_blocking(move || parse(&lines))
+            .await
+            .map_err(|error| internal("reading events", &error))?
+            .map_err(|detail| Problem::new(Code::SnapshotCorrupt).detail(detail))?;
+        self.wait_for_room().await?;
+        let to = Target { import_id, epoch };
+        self.archive(group_id, |reply| {
+            Mail::Import(import::Mail::Events { to, from, events, reply })
+        })
+        .await
+    }
+
+    /// Ends the restoration of a group: from here on it exists.
+    ///
+    /// # Errors
+    /// [`Code::IllegalTransition`] when events are missing, [`Code::SnapshotCorrupt`] when what came
+    /// is not what the import was to bring.
+    pub async fn finish_import(
+        &self,
+        group_id: &GroupId,
+        import_id: ImportId,
+        epoch: u64,
+        state: &Bytes,
+    ) -> Result<Head, Problem> {
+        let state = if state.is_empty() {
+            None
+        } else {
+            match Line::parse(state) {
+                Ok(Line::State(state)) => Some((state.seq, state.bytes)),
+                Ok(_) | Err(_) => {
+                    let detail = "the body is no line with a state";
+                    return Err(Problem::new(Code::SnapshotCorrupt).detail(detail));
+                }
+            }
+        };
+        let to = Target { import_id, epoch };
+        self.archive(group_id, |reply| Mail::Import(import::Mail::Finish { to, state, reply }))
+            .await
+    }
+
+    /// Waits until nothing is left of what a group was before.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when that takes too long.
+    pub(super) async fn wiped(&self, group_id: &GroupId) -> Result<(), Problem> {
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        if !store.is_being_wiped(key) {
+            return Ok(());
+        }
+        let wait = move || store.wait_until_wiped(key, WIPE_PATIENCE);
+        let done = tokio::task::spawn_blocking(wait)
+            .await
+            .map_err(|error| internal("waiting for a wipe", &error))?;
+        if done { Ok(()) } else { Err(being_wiped()) }
+    }
+
+    async fn wait_for_room(&self) -> Result<(), Problem> {
+        let until = tokio::time::Instant::now() + ROOM_PATIENCE;
+        loop {
+            let Err(no_room) = self.shared.store.has_room() else { return Ok(()) };
+            let retry_after_ms = no_room.retry_after_ms();
+            let pause = Duration::from_millis(retry_after_ms);
+            if tokio::time::Instant::now() + pause > until {
+                let code = match no_room {
+                    convene_storage::NoRoom::Overloaded(_) => Code::Overloaded,
+                    convene_storage::NoRoom::DiskFull { .. } => Code::StorageFull,
+                };
+                return Err(Problem::new(code).with("retry_after_ms", retry_after_ms));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn archive<T>(
+        &self,
+        group_id: &GroupId,
+        mail: impl FnOnce(oneshot::Sender<Result<T, Problem>>) -> Mail,
+    ) -> Result<T, Problem> {
+        self.ask(group_id, |reply| actor::Mail::Archive(mail(reply))).await?
+    }
+}
+
+/// The events in lines of a snapshot.
+fn parse(lines: &Bytes) -> Result<Vec<(Record, Event)>, String> {
+    let lines = split(lines).map_err(|error| error.to_string())?;
+    lines
+        .map(|line| {
+            // Shared bytes would keep the whole body for as long as one of its events.
+            let line = Bytes::copy_from_slice(&line);
+            let record = parse_event(&line).map_err(|error| error.to_string())?;
+            let event = record.decode().map_err(|error| error.to_string())?;
+            Ok((record, event))
+        })
+        .collect()
+}
