@@ -20,6 +20,7 @@ mod raise_epoch;
 mod reconcile;
 mod restore;
 mod revoke;
+mod rivals;
 mod routing_token;
 mod service;
 mod stores;
