@@ -1,6 +1,7 @@
 //! `convene bench`: figures of this machine beside the raw limits of the same machine, measured
 //! interleaved in one run.
 
+mod activations;
 mod client;
 mod fanout;
 mod groups;
@@ -34,6 +35,9 @@ pub struct BenchArgs {
     /// Clients of the figures about many connections
     #[arg(long, value_name = "COUNT", default_value_t = 2000)]
     clients: usize,
+    /// An empty PostgreSQL database, for the figures that are measured on both kinds
+    #[arg(long, value_name = "URL", env = "CONVENE_TEST_POSTGRES_URL", hide_env_values = true)]
+    postgres: Option<String>,
     /// The folder for the data of the measurement, on the disk to be measured
     #[arg(long, value_name = "DIR", default_value = "convene-bench")]
     dir: PathBuf,
@@ -107,6 +111,16 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         if wanted(name) {
             report(name, posts::measure(&args.dir, groups, in_flight, slice, SLICES)?);
         }
+    }
+    if wanted("activations_sqlite") {
+        let figure = activations::measure(&args.dir, None, slice, SLICES)?;
+        report("activations_sqlite", figure);
+    }
+    if let Some(url) = &args.postgres
+        && wanted("activations_postgres")
+    {
+        let figure = activations::measure(&args.dir, Some(url), slice, SLICES)?;
+        report("activations_postgres", figure);
     }
     if wanted("history_page_p99") {
         report("history_page_p99", history::measure(&args.dir, slice, SLICES)?);

@@ -30,6 +30,12 @@ pub struct DatabaseConfig {
 #[serde(transparent)]
 pub struct ConnectionString(String);
 
+impl From<String> for ConnectionString {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ConnectionString(…)")
