@@ -19,7 +19,7 @@ use convene_model::{
 };
 use convene_storage::objects::{Leftovers, S3Settings, Store, open_folder, open_s3};
 use convene_testing::{
-    s3_server::{ACCESS_KEY_ID, BUCKET, DOMAIN, S3Server, SECRET_ACCESS_KEY},
+    s3_server::{ACCESS_KEY_ID, BUCKET, S3Server, SECRET_ACCESS_KEY},
     stores::{FaultyStore, StoreFault},
 };
 use futures_util::TryStreamExt;
