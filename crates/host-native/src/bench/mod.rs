@@ -12,6 +12,7 @@ mod posts;
 mod raw_rows;
 mod reconnect_storm;
 mod server;
+mod snapshots;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -124,6 +125,13 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     }
     if wanted("history_page_p99") {
         report("history_page_p99", history::measure(&args.dir, slice, SLICES)?);
+    }
+    if wanted("snapshot_write") || wanted("snapshot_verify") {
+        for (name, figure) in snapshots::measure(&args.dir, slice, SLICES)? {
+            if wanted(name) {
+                report(name, figure);
+            }
+        }
     }
     for (name, sockets, in_flight) in
         [("fanout_100", 100, 1), ("fanout_500", 500, 1), ("fanout_500_burst", 500, 8)]

@@ -25,3 +25,23 @@ async fn figures_about_many_clients_are_measured_beside_their_limits() {
         assert_eq!(figures.as_object().unwrap().len(), 1, "{figures}");
     }
 }
+
+#[tokio::test]
+async fn snapshots_are_written_and_checked_beside_their_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("figures.json");
+    let done = Command::new(env!("CARGO_BIN_EXE_convene"))
+        .args(["bench", "--only", "snapshot_", "--slice", "0.1", "--dir"])
+        .arg(dir.path().join("bench"))
+        .arg("--json")
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let figures: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for name in ["snapshot_write", "snapshot_verify"] {
+        assert!(figures[name]["limit"].as_f64().unwrap() > 0.0, "{figures}");
+        assert!(figures[name]["value"].as_f64().unwrap() > 0.0, "{figures}");
+    }
+}
