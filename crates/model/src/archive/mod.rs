@@ -1,7 +1,7 @@
 //! What a snapshot of a group consists of, and the calls by which a group is frozen, exported,
 //! thawed, wiped and imported.
 //!
-//! Owns the lines ([`line`]), the manifest ([`manifest`]), the bodies of the controllers' calls
+//! Owns the lines ([`mod@line`]), the manifest ([`manifest`]), the bodies of the controllers' calls
 //! ([`calls`]) and where snapshots are kept. Never compresses, reads or writes: that is the crate
 //! `convene-archive`.
 
