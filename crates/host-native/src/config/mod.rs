@@ -275,7 +275,14 @@ const KEYS: &[&str] = &[
     "CONVENE_ORCHESTRATOR__KEY_FILE",
     "CONVENE_ORCHESTRATOR__JWKS",
     "CONVENE_ORCHESTRATOR__JWKS_URL",
+    "CONVENE_ORCHESTRATOR__AUTO_ARCHIVE_AFTER_SECS",
+    "CONVENE_ORCHESTRATOR__RECONCILE_EVERY_MS",
+    "CONVENE_ORCHESTRATOR__TASK_LEASE_MS",
+    "CONVENE_ORCHESTRATOR__LONGEST_ARCHIVE_SECS",
+    "CONVENE_ORCHESTRATOR__CALL_WAITS_MS",
+    "CONVENE_ORCHESTRATOR__KEEP_ENDED_DAYS",
     "CONVENE_CONTROLLERS__DISK_RESERVE_BYTES",
+    "CONVENE_CONTROLLERS__IDLE_AFTER_SECS",
     "CONVENE_CONTROLLERS__LISTEN",
     "CONVENE_CONTROLLERS__URL",
     "CONVENE_CONTROLLERS__KEY_FILE",
@@ -330,6 +337,28 @@ mod tests {
     #[test]
     fn the_example_names_every_default() {
         assert_eq!(load(EXAMPLE, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_of_the_example_is_a_variable_of_the_environment() {
+        let mut section = String::new();
+        for line in EXAMPLE.lines() {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.split(']').next().unwrap_or_default().to_owned();
+                continue;
+            }
+            let Some((key, _)) = line.split_once(" = ") else { continue };
+            let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            // Lists of tables have no variables.
+            if !is_key || section.starts_with('[') {
+                continue;
+            }
+            let path =
+                if section.is_empty() { key.to_owned() } else { format!("{section}__{key}") };
+            let variable = format!("CONVENE_{}", path.to_uppercase());
+            assert!(KEYS.contains(&variable.as_str()), "{variable}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod access;
+mod archive_lifecycle;
 mod archives;
 mod archiving;
 mod backup;

@@ -31,8 +31,9 @@ const AFTER_FAILURE: u32 = 24;
 /// A lease outlives so many periods of its reconciler.
 const PERIODS_PER_LEASE: u32 = 3;
 
-/// The shortest lease, longer than clocks of two Orchestrators differ.
-const SHORTEST_LEASE: Duration = Duration::from_secs(15);
+/// The shortest lease is such a part of a task's lease: what a process that died was leading is then
+/// led by another before its tasks are due.
+const LEASES_PER_TASK_LEASE: u32 = 4;
 
 /// What one round of scheduled work has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,7 +119,7 @@ pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
 /// Runs one reconciler again and again while this process leads it.
 async fn each(shared: &Arc<Shared>, reconciler: Reconciler) {
     let (name, every) = (reconciler.lease(), shared.times.reconcile_every);
-    let lease = (every * PERIODS_PER_LEASE).max(SHORTEST_LEASE);
+    let lease = (every * PERIODS_PER_LEASE).max(shared.times.task_lease / LEASES_PER_TASK_LEASE);
     loop {
         let leads = shared.directory.leads(name, &shared.runner.worker, shared.now(), lease).await;
         let pause = match leads {

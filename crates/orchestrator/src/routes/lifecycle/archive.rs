@@ -14,7 +14,7 @@ use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{Code, GroupId, Problem, infra::GroupStatus, tasks::ArchiveRequest};
 
-use super::{answer, check_reason};
+use super::{MAX_LOOKS, answer, check_reason};
 use crate::{
     auth::Caller,
     flows::{archive, follow_up},
@@ -45,22 +45,31 @@ async fn archive(
     reason: &str,
 ) -> Result<Answer, Problem> {
     check_reason(reason)?;
-    let mut found = shared.group_for_operator(caller, group_id).await?;
-    match found.record.group_status {
-        GroupStatus::Active | GroupStatus::Idle => {}
-        GroupStatus::Archiving
-        | GroupStatus::Archived
-        | GroupStatus::Restoring
-        | GroupStatus::Deleting => return Err(archive::not_active(&found)),
-        GroupStatus::Deleted => return Err(Code::GroupDeleted.into()),
+    for _ in 0..MAX_LOOKS {
+        let mut found = shared.group_for_operator(caller, group_id).await?;
+        match found.record.group_status {
+            GroupStatus::Active | GroupStatus::Idle => {}
+            GroupStatus::Archiving
+            | GroupStatus::Archived
+            | GroupStatus::Restoring
+            | GroupStatus::Deleting => return Err(archive::not_active(&found)),
+            GroupStatus::Deleted => return Err(Code::GroupDeleted.into()),
+        }
+        // The attempt before this one failed, and its controller may not know that yet.
+        if let Some(archive_id) = found.archive_id.clone() {
+            follow_up::tell_thawed(shared, &found, &archive_id).await?;
+            found = shared.group_for_operator(caller, group_id).await?;
+        }
+        match archive::begin(shared, &found, &caller.issuer, reason).await {
+            Ok(job) => {
+                let task_id = job.claim.task_id.clone();
+                Arc::clone(shared).run(job);
+                return answer(shared, &task_id).await;
+            }
+            // It fell asleep or woke meanwhile, which is no reason to refuse.
+            Err(problem) if problem.code == Code::Conflict => {}
+            Err(problem) => return Err(problem),
+        }
     }
-    // The attempt before this one failed, and its controller may not know that yet.
-    if let Some(archive_id) = found.archive_id.clone() {
-        follow_up::tell_thawed(shared, &found, &archive_id).await?;
-        found = shared.group_for_operator(caller, group_id).await?;
-    }
-    let job = archive::begin(shared, &found, &caller.issuer, reason).await?;
-    let task_id = job.claim.task_id.clone();
-    Arc::clone(shared).run(job);
-    answer(shared, &task_id).await
+    Err(Code::Conflict.into())
 }

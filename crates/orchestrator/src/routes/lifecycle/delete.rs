@@ -13,16 +13,13 @@ use axum::extract::State;
 use convene_hop::{ApiError, RawRequest};
 use convene_model::{Code, GroupId, Problem, TaskId};
 
-use super::answer;
+use super::{MAX_LOOKS, answer};
 use crate::{
     auth::Caller,
     flows::delete::{self, Begun},
     idempotency::{Answer, Scope},
     routes::{Orchestra, PathId},
 };
-
-/// How often the record is read again when another step was faster.
-const MAX_LOOKS: usize = 4;
 
 pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,

@@ -15,6 +15,9 @@ use crate::{Shared, idempotency::Answer};
 /// Characters of a reason at most.
 pub(crate) const MAX_REASON_CHARS: usize = 200;
 
+/// How often a record is read again when another step was faster.
+const MAX_LOOKS: usize = 4;
+
 /// That a reason is not too long.
 ///
 /// # Errors
