@@ -1,6 +1,6 @@
 //! Why an attempt failed: a stable code and one sentence that people can act on.
 
-use convene_model::agents::Outcome;
+use convene_model::agents::{Outcome, Usage};
 
 /// A failure on its way to the group. The detail never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +19,10 @@ impl Failure {
     }
 }
 
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        let Failure { code, detail, retry_after_ms } = failure;
-        Self::Failed { code: code.to_owned(), detail, retry_after_ms }
+impl Failure {
+    /// The end of a run that had used `usage` until then, where that is known.
+    pub(crate) fn outcome(self, usage: Option<Usage>) -> Outcome {
+        let Self { code, detail, retry_after_ms } = self;
+        Outcome::Failed { code: code.to_owned(), detail, retry_after_ms, usage }
     }
 }

@@ -82,7 +82,7 @@ fn finished(call: &Call, failure: Failure) -> InvokeEvent {
         code = failure.code,
         "an attempt failed"
     );
-    InvokeEvent::Finished(failure.into())
+    InvokeEvent::Finished(failure.outcome(None))
 }
 
 enum Next {

@@ -116,7 +116,12 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
                 let detail = "The agent's provider was deleted. Choose another in the settings.";
                 return Err(Problem::new(Code::NotFound).detail(detail).into());
             };
-            ResolvedModel::OpenaiCompatible { base_url, model: agent.model, api_key }
+            ResolvedModel::OpenaiCompatible {
+                base_url,
+                model: agent.model,
+                api_key,
+                options: Map::new(),
+            }
         }
     };
     Ok(ResolvedAgent {

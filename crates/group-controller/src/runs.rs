@@ -174,8 +174,8 @@ pub(crate) fn ended(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, end: RunE
             let detail = "The agent asked for a tool that it does not have.";
             finish(turn, run_id, End::failed(failure::PROVIDER_ERROR, detail), false);
         }
-        RunEnd::Said(Outcome::Failed { code, detail, retry_after_ms: _ }) => {
-            finish(turn, run_id, End::failed(code, detail), false);
+        RunEnd::Said(Outcome::Failed { code, detail, retry_after_ms: _, usage }) => {
+            finish(turn, run_id, End { usage, ..End::failed(code, detail) }, false);
         }
         RunEnd::Lost { code, detail } => lost(turn, &run, End::failed(code, detail)),
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{AgentId, CallId, GroupId, MessageId, RunId, UserId, event::Author};
 
@@ -114,6 +115,9 @@ pub enum Outcome {
         /// Whether trying the same again may help, and after how many milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+        /// What the run had used until then, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
     },
 }
 
@@ -151,17 +155,40 @@ pub mod failure {
     pub const TOO_MANY_TOOL_CALLS: &str = "too_many_tool_calls";
     /// Nobody decided in time about what the agent wanted to do.
     pub const APPROVAL_EXPIRED: &str = "approval_expired";
+    /// What an attempt left for the next one cannot be read.
+    pub const CONTINUATION_INVALID: &str = "continuation_invalid";
+    /// An MCP server does not answer as the protocol says.
+    pub const MCP_ERROR: &str = "mcp_error";
     /// The agent was taken out of the group before its run ended.
     pub const AGENT_REMOVED: &str = "agent_removed";
 }
 
-/// What a run used.
+/// What a run used, over all its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
-    /// Tokens read by the model.
+    /// Tokens read by the model, whether or not the provider had them in its cache.
     pub input_tokens: u64,
-    /// Tokens written by the model.
+    /// Tokens written by the model, its reasoning included.
     pub output_tokens: u64,
+    /// Bytes that its tools sent to services and received from them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub egress_bytes: u64,
+}
+
+impl Usage {
+    /// What both used together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            egress_bytes: self.egress_bytes.saturating_add(other.egress_bytes),
+        }
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `POST /internal/resolve` on the App: what an agent is. The request has an empty object as body,
@@ -204,6 +231,10 @@ pub enum ResolvedModel {
         /// The key, if the service wants one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         api_key: Option<ApiKey>,
+        /// Members of the body of every request, such as `temperature`; those that carry the
+        /// conversation, the model and the tools are not taken from here.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        options: Map<String, Value>,
     },
     /// Anthropic's Messages API.
     Anthropic {
@@ -213,6 +244,10 @@ pub enum ResolvedModel {
         model: String,
         /// The key.
         api_key: ApiKey,
+        /// Members of the body of every request, such as `temperature`; those that carry the
+        /// conversation, the model and the tools are not taken from here.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        options: Map<String, Value>,
     },
     /// Google's Gemini API.
     Gemini {
@@ -222,6 +257,10 @@ pub enum ResolvedModel {
         model: String,
         /// The key.
         api_key: ApiKey,
+        /// Members of the body of every request, such as `temperature`; those that carry the
+        /// conversation, the model and the tools are not taken from here.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        options: Map<String, Value>,
     },
 }
 

@@ -14,6 +14,7 @@ pub mod infra;
 pub mod keys;
 pub mod limits;
 pub mod mention;
+pub mod probe;
 pub mod problem;
 pub mod record;
 pub mod replay;

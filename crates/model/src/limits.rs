@@ -89,6 +89,18 @@ pub const MAX_SUMMARY_BYTES: usize = 2 * 1024;
 pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 /// Bytes of a continuation.
 pub const MAX_CONTINUATION_BYTES: usize = 96 * 1024;
+/// Bytes of the arguments of all calls of one round that are handed over.
+pub const MAX_ROUND_ARGUMENT_BYTES: usize = 32 * 1024;
+/// Bytes of a tool's JSON schema; a tool of an MCP server with a longer one is not offered.
+pub const MAX_TOOL_SCHEMA_BYTES: usize = 16 * 1024;
+/// Characters of a tool's description that a model is shown.
+pub const MAX_TOOL_DESCRIPTION_CHARS: usize = 1024;
+/// Tools that are read of one MCP server.
+pub const MAX_MCP_TOOLS: usize = 256;
+/// Tools that a model is offered at a time; later ones are left out.
+pub const MAX_OFFERED_TOOLS: usize = 128;
+/// Models of a provider that are listed.
+pub const MAX_LISTED_MODELS: usize = 500;
 /// How long a call of a tool may take at most, whatever its configuration says.
 pub const MAX_TOOL_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 /// How long a permission can be given.

@@ -56,7 +56,7 @@ pub(crate) fn reply(
             let why = "This kind of model provider is not offered.";
             Box::pin(stream::once(ready(Err(Failure::new(failure::PROVIDER_ERROR, why)))))
         }
-        ResolvedModel::OpenaiCompatible { base_url, model, api_key } => {
+        ResolvedModel::OpenaiCompatible { base_url, model, api_key, options: _ } => {
             openai::OpenAiCompatible::new(config, base_url, model, api_key.clone())
                 .reply(conversation)
         }

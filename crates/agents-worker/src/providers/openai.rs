@@ -120,6 +120,7 @@ impl Provider for OpenAiCompatible {
             let usage = used.is_reported().then(|| Usage {
                 input_tokens: used.input_tokens.unwrap_or_default(),
                 output_tokens: used.output_tokens.unwrap_or_default(),
+                egress_bytes: 0,
             });
             let cut_short = response.finish_reason().as_ref().and_then(cut_short);
             yield Ok(Chunk::End(End { usage, cut_short }));

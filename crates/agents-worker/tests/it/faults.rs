@@ -214,6 +214,7 @@ async fn an_address_or_a_key_that_makes_no_request() {
         base_url: server.base_url(),
         model: "m".into(),
         api_key: Some(convene_model::agents::ApiKey::new("two\nlines".into())),
+        options: serde_json::Map::new(),
     });
     assert_eq!(world.say("hi").await.failure().0, failure::PROVIDER_ERROR);
     assert!(server.requests().is_empty());

@@ -20,7 +20,7 @@ async fn a_reply_is_streamed_with_its_usage() {
     let world = World::new(openai(&server.base_url(), "m"));
     let reply = world.say("@Aria hi").await;
     assert_eq!(reply.text(), "Grüße an alle 🙂!");
-    assert_eq!(reply.usage(), Some(Usage { input_tokens: 10, output_tokens: 4 }));
+    assert_eq!(reply.usage(), Some(Usage { input_tokens: 10, output_tokens: 4, egress_bytes: 0 }));
 }
 
 #[tokio::test]
@@ -79,6 +79,7 @@ async fn a_provider_without_a_key_is_sent_none() {
         base_url: format!("{}/", server.base_url()),
         model: "m".into(),
         api_key: None,
+        options: serde_json::Map::new(),
     });
     world.say("hi").await.usage();
     assert_eq!(server.requests()[0].header("authorization"), None);

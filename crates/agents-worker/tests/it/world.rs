@@ -210,7 +210,7 @@ impl Reply {
     /// Code, detail and retry time of the failure.
     pub(crate) fn failure(&self) -> (String, String, Option<u64>) {
         match self.outcome() {
-            Outcome::Failed { code, detail, retry_after_ms } => (code, detail, retry_after_ms),
+            Outcome::Failed { code, detail, retry_after_ms, .. } => (code, detail, retry_after_ms),
             completed @ (Outcome::Completed { .. } | Outcome::ToolRequested { .. }) => {
                 panic!("{completed:?}")
             }
@@ -364,6 +364,7 @@ pub(crate) fn openai(base_url: &str, model: &str) -> ResolvedModel {
         base_url: base_url.to_owned(),
         model: model.to_owned(),
         api_key: Some(ApiKey::new(KEY.to_owned())),
+        options: serde_json::Map::new(),
     }
 }
 

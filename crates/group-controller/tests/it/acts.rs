@@ -394,6 +394,7 @@ impl World {
                         code: "provider_error".into(),
                         detail: "Broken.".into(),
                         retry_after_ms: None,
+                        usage: None,
                     }),
                     _ => crate::harness::completed(),
                 };
