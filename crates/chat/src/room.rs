@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use convene_model::{
     AgentId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp, UserId,
     event::{Author, Decision, Event, EventKind, GroupAgent, RunStatus},
-    frame::{ClientFrame, GroupState},
+    frame::{ClientFrame, GroupState, RunPhase},
     history::{HistoryPage, Message, Reactions},
     limits::TYPING_TTL,
 };
@@ -27,6 +27,10 @@ pub(crate) struct Run {
     pub(crate) attempt: u32,
     /// The text so far.
     pub(crate) text: String,
+    /// Whether the text stays when another attempt begins: one before it handed calls over.
+    kept: bool,
+    /// Whether it waits for an approval.
+    pub(crate) waits: bool,
 }
 
 /// A command that the group has not acknowledged.
@@ -97,6 +101,20 @@ struct Delta {
     attempt: u32,
     offset: u64,
     text: String,
+}
+
+impl Run {
+    fn new(run_id: RunId, agent_id: AgentId, attempt: u32) -> Self {
+        Self { run_id, agent_id, attempt, text: String::new(), kept: false, waits: false }
+    }
+
+    fn begin(&mut self, attempt: u32) {
+        self.attempt = attempt;
+        self.waits = false;
+        if !self.kept {
+            self.text.clear();
+        }
+    }
 }
 
 impl Room {
@@ -357,6 +375,8 @@ impl Room {
                     agent_id: run.agent_id,
                     attempt: run.attempt,
                     text: text.unwrap_or_default(),
+                    kept: known.is_some_and(|f| f.kept),
+                    waits: run.phase == RunPhase::Waiting,
                 }
             })
             .collect();
@@ -414,8 +434,7 @@ impl Room {
         let Delta { run_id, attempt, offset, text } = delta;
         let Some(run) = self.runs.iter_mut().find(|run| run.run_id == run_id) else { return };
         if run.attempt != attempt {
-            run.attempt = attempt;
-            run.text.clear();
+            run.begin(attempt);
         }
         let Ok(offset) = usize::try_from(offset) else { return };
         // What is repeated after an attach replaces what was there; a gap cannot be filled here,
@@ -524,8 +543,7 @@ impl Room {
             EventKind::TriggerDecided(decided) => {
                 for candidate in decided.candidates {
                     if let Decision::Accepted { run_id, .. } = candidate.decision {
-                        let agent_id = candidate.agent_id;
-                        self.runs.push(Run { run_id, agent_id, attempt: 0, text: String::new() });
+                        self.runs.push(Run::new(run_id, candidate.agent_id, 0));
                     }
                 }
                 Vec::new()
@@ -533,18 +551,28 @@ impl Room {
             EventKind::RunStarted(started) => {
                 let run = self.runs.iter_mut().find(|run| run.run_id == started.run_id);
                 match run {
-                    Some(run) => {
-                        run.attempt = started.attempt;
-                        run.text.clear();
+                    Some(run) => run.begin(started.attempt),
+                    None => {
+                        self.runs.push(Run::new(started.run_id, started.agent_id, started.attempt))
                     }
-                    None => self.runs.push(Run {
-                        run_id: started.run_id,
-                        agent_id: started.agent_id,
-                        attempt: started.attempt,
-                        text: String::new(),
-                    }),
                 }
                 Vec::new()
+            }
+            EventKind::ToolsRequested(requested) => {
+                if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == requested.run_id) {
+                    run.text = requested.said;
+                    run.kept = true;
+                }
+                Vec::new()
+            }
+            EventKind::ApprovalRequested(requested) => {
+                if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == requested.run_id) {
+                    run.waits = true;
+                }
+                let name = self.name(&Author::Agent(requested.agent_id));
+                let (tool, arguments) =
+                    (text::line(&requested.tool), text::line(&requested.arguments));
+                vec![Effect::Say(format!("{name} asks for permission: {tool} {arguments}"))]
             }
             EventKind::RunFinished(finished) => {
                 self.runs.retain(|run| run.run_id != finished.run_id);
@@ -582,10 +610,8 @@ impl Room {
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::RunStreaming { .. }
-            | EventKind::ToolsRequested(_)
             | EventKind::ToolStarted(_)
             | EventKind::ToolFinished(_)
-            | EventKind::ApprovalRequested(_)
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => Vec::new(),

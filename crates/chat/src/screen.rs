@@ -460,6 +460,7 @@ impl Session {
         for run in &open.room.runs {
             let name = open.room.name(&Author::Agent(run.agent_id.clone()));
             match (run.attempt, run.text.is_empty()) {
+                _ if run.waits => waiting.push(format!("{name} waits for an approval")),
                 (0, _) => waiting.push(format!("{name} is queued")),
                 (_, true) => writing.push(format!("{name} is thinking")),
                 (_, false) => writing.push(format!("{name} is writing")),

@@ -428,12 +428,14 @@ impl Turn<'_> {
                 Phase::Thinking { .. } => RunPhase::Thinking,
                 Phase::Writing { .. } => RunPhase::Writing,
             },
+            tools: Vec::new(),
         });
         GroupState {
             version: state.config.version,
             agents: state.config.agents.clone(),
             paused: state.config.paused,
             runs: runs.collect(),
+            approvals: Vec::new(),
             pins: state.pins.clone(),
             present: self.live.presence.listed().cloned().collect(),
             present_count: self.live.presence.count(),

@@ -47,6 +47,7 @@ pub(crate) fn decide(
         message_id: posted.message_id.clone(),
         message_seq,
         candidates,
+        by: None,
     })
 }
 
@@ -72,7 +73,8 @@ fn wake_reason(
         (None, true, _) => Some(WakeReason::Mention),
         (Some(_), true, _) => Some(WakeReason::Discussion),
         (None, false, _) if answered == Some(&agent.agent_id) => Some(WakeReason::Reply),
-        (None, false, TriggerPolicy::Auto) => Some(WakeReason::Auto),
+        (None, false, TriggerPolicy::Auto | TriggerPolicy::Discussion) => Some(WakeReason::Auto),
+        (Some(_), false, TriggerPolicy::Discussion) => Some(WakeReason::Discussion),
         (None, false, TriggerPolicy::Off | TriggerPolicy::Mention) | (Some(_), false, _) => None,
     }
 }

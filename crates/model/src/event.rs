@@ -235,6 +235,14 @@ pub struct GroupConfig {
     /// What becomes of a text that an edit replaced.
     #[serde(default)]
     pub revisions: RevisionPolicy,
+    /// How far agents may answer each other after a person, at most `MAX_ROUNDS_SETTING`;
+    /// `MAX_ROUNDS` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rounds: Option<u32>,
+    /// How long an agent that ran is woken by nothing but a person's mention, in seconds, within
+    /// `COOLDOWN_SETTING_SECS`; `AGENT_COOLDOWN` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown_secs: Option<u64>,
 }
 
 /// What becomes of a text that an edit replaced. A deletion erases every text of its message under
@@ -271,6 +279,13 @@ pub enum TriggerPolicy {
     Mention,
     /// Each message of a person.
     Auto,
+    /// Each message of a person or of another agent, within the bounds of a discussion.
+    Discussion,
+}
+
+impl TriggerPolicy {
+    /// All of them, from the quietest to the most eager.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Mention, Self::Auto, Self::Discussion];
 }
 
 /// A message.
@@ -377,7 +392,8 @@ pub struct Reaction {
     pub emoji: String,
 }
 
-/// Which agents a message wakes; committed with the message.
+/// Which agents a message wakes; committed with the message. A person who lets an agent continue or
+/// retry leaves another one of the same message, with that agent alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerDecided {
     /// The message.
@@ -386,6 +402,9 @@ pub struct TriggerDecided {
     pub message_seq: u64,
     /// Each agent that came into question.
     pub candidates: Vec<Candidate>,
+    /// Who let an agent continue or retry, where that was decided and not the message itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
 }
 
 /// An agent that came into question, and what was decided.
@@ -426,7 +445,7 @@ pub enum WakeReason {
     Reply,
     /// It answers each message of a person.
     Auto,
-    /// Another agent mentioned it.
+    /// Another agent mentioned it, or it takes part in discussions.
     Discussion,
     /// A person let it go on where a bound had stopped it.
     Continue,
@@ -450,6 +469,8 @@ pub enum SuppressReason {
     Paused,
     /// Too many runs wait already.
     QueueFull,
+    /// A run of it waits already, and will be shown this message too.
+    AlreadyQueued,
 }
 
 /// An attempt of a run begins.

@@ -8,8 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp, UserId,
-    event::{Author, GroupAgent},
+    AgentId, ApprovalId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp,
+    UserId,
+    event::{ApprovalDecision, ApprovalRequested, Author, GroupAgent},
+    tools::ToolView,
     trace::TraceParent,
 };
 
@@ -72,6 +74,31 @@ pub enum ClientFrame {
         /// Repeated by the answer.
         r#ref: Ref,
         /// Which run.
+        run_id: RunId,
+    },
+    /// Decides about a call that an agent wants to make. One's own decision again is success.
+    Approve {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which approval.
+        approval_id: ApprovalId,
+        /// What is decided.
+        decision: ApprovalDecision,
+    },
+    /// Lets an agent answer a message where a bound had stopped it. A repeat is success.
+    Continue {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Which agent.
+        agent_id: AgentId,
+    },
+    /// Runs an agent again whose run failed, was cut off or stopped. A repeat is success.
+    Retry {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// The run that ended.
         run_id: RunId,
     },
     /// Replaces the text of one's own message. The text that already stands is success.
@@ -179,6 +206,37 @@ pub enum UpstreamFrame {
         /// Which run.
         run_id: RunId,
     },
+    /// Decides about a call that an agent wants to make. One's own decision again is success.
+    Approve {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which approval.
+        approval_id: ApprovalId,
+        /// What is decided.
+        decision: ApprovalDecision,
+    },
+    /// Lets an agent answer a message where a bound had stopped it. A repeat is success.
+    Continue {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Which agent.
+        agent_id: AgentId,
+    },
+    /// Runs an agent again whose run failed, was cut off or stopped. A repeat is success.
+    Retry {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// The run that ended.
+        run_id: RunId,
+    },
     /// Replaces the text of the user's own message. The text that already stands is success.
     Edit {
         /// Which connection.
@@ -239,6 +297,9 @@ impl UpstreamFrame {
             | Self::Detach { conn, r#ref }
             | Self::Post { conn, r#ref, .. }
             | Self::Cancel { conn, r#ref, .. }
+            | Self::Approve { conn, r#ref, .. }
+            | Self::Continue { conn, r#ref, .. }
+            | Self::Retry { conn, r#ref, .. }
             | Self::Edit { conn, r#ref, .. }
             | Self::Delete { conn, r#ref, .. }
             | Self::React { conn, r#ref, .. }
@@ -249,8 +310,10 @@ impl UpstreamFrame {
 }
 
 /// The types of frames that a group understands.
-pub const FRAME_TYPES: &[&str] =
-    &["attach", "detach", "post", "cancel", "edit", "delete", "react", "pin", "read", "typing"];
+pub const FRAME_TYPES: &[&str] = &[
+    "attach", "detach", "post", "cancel", "approve", "continue", "retry", "edit", "delete",
+    "react", "pin", "read", "typing",
+];
 
 /// What can be said of a frame that is not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -405,6 +468,9 @@ pub struct GroupState {
     pub paused: bool,
     /// The runs that have not ended, in the order of their triggers.
     pub runs: Vec<RunView>,
+    /// The approvals that nobody has decided, in the order in which they were asked for.
+    #[serde(default)]
+    pub approvals: Vec<ApprovalView>,
     /// The pinned messages, in the order in which they were pinned.
     #[serde(default)]
     pub pins: Vec<PinView>,
@@ -442,6 +508,19 @@ pub struct RunView {
     pub attempt: u32,
     /// What it is doing.
     pub phase: RunPhase,
+    /// The last calls of tools, at most `MAX_TOOLS_LISTED`, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolView>,
+}
+
+/// An approval that nobody has decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalView {
+    /// What is asked.
+    #[serde(flatten)]
+    pub requested: ApprovalRequested,
+    /// Who has agreed so far, where several have to.
+    pub votes: Vec<UserId>,
 }
 
 /// What a run that has not ended is doing.
@@ -454,6 +533,8 @@ pub enum RunPhase {
     Thinking,
     /// Writing its reply.
     Writing,
+    /// Waiting for an approval. No agent works on it meanwhile.
+    Waiting,
 }
 
 impl GroupFrame {

@@ -12,8 +12,8 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Bytes of an HTTP request's body, unless a route says less.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Bytes of a request to the Agents Worker: a whole context, each byte of which JSON may have to
-/// escape as six.
-pub const MAX_INVOKE_BYTES: usize = 512 * 1024;
+/// escape as six, and a continuation.
+pub const MAX_INVOKE_BYTES: usize = 1024 * 1024;
 /// Bytes of a reaction's emoji (UTF-8): one emoji, with its modifiers.
 pub const MAX_EMOJI_BYTES: usize = 64;
 /// Different emojis on one message.
@@ -75,6 +75,14 @@ pub const MAX_REPLY_BYTES: usize = 64 * 1024;
 pub const MAX_ROUNDS: u32 = 2;
 /// How long an agent that ran in a group is not woken there by anything but a human's mention.
 pub const AGENT_COOLDOWN: Duration = Duration::from_secs(15);
+/// How far a group's own setting may let agents answer each other.
+pub const MAX_ROUNDS_SETTING: u32 = 8;
+/// What a group's own setting of the cooldown may be, in seconds.
+pub const COOLDOWN_SETTING_SECS: std::ops::RangeInclusive<u64> = 1..=3600;
+/// Runs that agents may wake along one chain of messages, until a person lets it go on.
+pub const MAX_CHAIN_RUNS: u32 = 64;
+/// Messages older than those that a model is shown that are kept for runs which may be retried.
+pub const MAX_RETRYABLE: usize = 8;
 /// How long a run may take in all before it ends as failed with `timeout`.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Rounds of tool calls in one run; a model that asks for more ends it as failed.
@@ -103,6 +111,14 @@ pub const MAX_OFFERED_TOOLS: usize = 128;
 pub const MAX_LISTED_MODELS: usize = 500;
 /// How long a call of a tool may take at most, whatever its configuration says.
 pub const MAX_TOOL_TIMEOUT: Duration = Duration::from_secs(2 * 60);
+/// Calls of one run that `attached` lists; older ones are left out.
+pub const MAX_TOOLS_LISTED: usize = 32;
+/// Bytes of a call's arguments and of its summary there.
+pub const MAX_TOOL_EXCERPT_BYTES: usize = 512;
+/// Approvals that a group remembers as decided or expired.
+pub const MAX_CLOSED_APPROVALS: usize = 64;
+/// How long a run may take at least once it was permitted what it waited for.
+pub const TIME_AFTER_APPROVAL: Duration = Duration::from_secs(150);
 /// How long a permission can be given.
 pub const APPROVAL_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Messages that a model is shown at most.

@@ -61,6 +61,8 @@ codes! {
     StaleEpoch = "stale_epoch", 403, "The token belongs to a former epoch of the group.";
     /// A token issued before its user was removed.
     AccessRevoked = "access_revoked", 403, "Access to the group was withdrawn.";
+    /// The decision is for somebody else to make.
+    NotPermitted = "not_permitted", 403, "This is for somebody else to decide.";
     /// The organization is blocked.
     OrgBlocked = "org_blocked", 403, "The organization is blocked.";
     /// A browser request without its CSRF proof, or from another origin.
@@ -75,6 +77,8 @@ codes! {
     MessageNotFound = "message_not_found", 404, "There is no such message.";
     /// No such run, or it has ended.
     RunNotFound = "run_not_found", 404, "There is no such run in progress.";
+    /// No such approval.
+    ApprovalNotFound = "approval_not_found", 404, "There is no such approval.";
     /// The method is not offered here.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not offered here.";
     /// The same idempotency key is in use at this moment.
@@ -93,10 +97,20 @@ codes! {
     MessageIdReused = "message_id_reused", 409, "The message id belongs to another message.";
     /// The name or address is taken.
     AlreadyExists = "already_exists", 409, "This already exists.";
+    /// Somebody else has decided about the approval, or otherwise.
+    ApprovalDecided = "approval_decided", 409, "This has been decided already.";
+    /// No bound stops the agent at the message, or the message is too old.
+    NotContinuable = "not_continuable", 409, "There is nothing here that could go on.";
+    /// The run goes on, was completed, or is too old.
+    NotRetryable = "not_retryable", 409, "This run cannot be made again.";
+    /// All agents of the group are paused.
+    AgentsPaused = "agents_paused", 409, "The agents of the group are paused.";
     /// The connection has not attached yet.
     NotAttached = "not_attached", 409, "Attach to the group first.";
     /// A group or an invitation that is gone for good.
     Gone = "gone", 410, "This is no longer available.";
+    /// Nobody decided about the approval in time, or its run ended first.
+    ApprovalExpired = "approval_expired", 410, "This can be decided no longer.";
     /// The group was deleted.
     GroupDeleted = "group_deleted", 410, "The group was deleted.";
     /// The replay asked for is too long; read history instead.

@@ -311,6 +311,8 @@ mod tests {
             agents: Vec::new(),
             paused: true,
             revisions: RevisionPolicy::Discard,
+            max_rounds: Some(3),
+            cooldown_secs: Some(20),
         };
         let event = Event { seq: 2, kind: EventKind::GroupConfigured(config), ..posted(2, "") };
         assert_eq!(Record::encode(&event).decode().unwrap(), event);

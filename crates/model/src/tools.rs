@@ -1,5 +1,6 @@
 //! Tools of agents: what an agent may use, what a call of one is, and who may permit it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -350,6 +351,23 @@ pub struct ToolFinished {
     pub summary: String,
 }
 
+/// A call as a client is shown it, beside events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolView {
+    /// Which call.
+    pub call_id: CallId,
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments as JSON, cut to `MAX_TOOL_EXCERPT_BYTES`.
+    pub arguments: String,
+    /// How it ended; absent while it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ToolStatus>,
+    /// What came of it, cut to `MAX_TOOL_EXCERPT_BYTES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+}
+
 /// An agent asks for permission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRequested {
@@ -413,7 +431,7 @@ pub struct ApprovalExpired {
 }
 
 /// What somebody decides about a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalDecision {
     /// It may be made, once.

@@ -11,7 +11,7 @@ import { room } from "./room.js";
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
 
 /** @type {Record<Trigger, string>} */
-const ANSWERS = { mention: "when mentioned", auto: "every message", off: "never" };
+const ANSWERS = { mention: "when mentioned", auto: "every message", discussion: "people and agents", off: "never" };
 
 class GroupSettings extends HTMLElement {
   dialog = h("dialog", { class: "dialog", "aria-labelledby": "group-settings-title" });

@@ -5,7 +5,7 @@ import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
 /** @type {Record<Trigger, string>} */
-const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message" };
+const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message", discussion: "takes part in discussions" };
 
 class Panel extends HTMLElement {
   connectedCallback() {

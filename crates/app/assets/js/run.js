@@ -3,13 +3,14 @@
 import { h } from "./dom.js";
 import { room } from "./room.js";
 
-/** @typedef {"queued" | "thinking" | "writing" | "done" | "failed" | "stopped" | "interrupted"} RunState */
+/** @typedef {"queued" | "thinking" | "writing" | "waiting" | "done" | "failed" | "stopped" | "interrupted"} RunState */
 
 /** @type {Record<RunState, string>} */
 const WORDS = {
   queued: "queued",
   thinking: "thinking…",
   writing: "writing…",
+  waiting: "waiting for approval",
   done: "done",
   failed: "failed",
   stopped: "stopped",
@@ -28,7 +29,7 @@ export class Run extends HTMLElement {
     // A button that goes away must not take the focus with it.
     if (this.contains(document.activeElement)) this.closest("article")?.focus({ preventScroll: true });
     this.replaceChildren(h("span", { class: "run-text" }, sentence ?? WORDS[state]));
-    if (state === "queued" || state === "thinking" || state === "writing") {
+    if (state === "queued" || state === "thinking" || state === "writing" || state === "waiting") {
       this.append(h("button", { class: "stop", type: "button", onclick: (/** @type {Event} */ event) => this.stop(runId, event) }, "Stop"));
     }
   }

@@ -11,6 +11,8 @@ export class Stream {
   bytes = 0;
   /** Text that came and waits for the next frame. */
   #waiting = "";
+  /** Whether what was said stays when another attempt begins. */
+  #kept = false;
 
   /**
    * @param {string} runId
@@ -38,6 +40,7 @@ export class Stream {
   begin(attempt) {
     if (attempt <= this.attempt) return;
     this.attempt = attempt;
+    if (this.#kept) return;
     this.bytes = 0;
     this.#waiting = "";
     this.text.clear();
@@ -59,6 +62,19 @@ export class Stream {
     this.#waiting += known ? new TextDecoder().decode(bytes.subarray(known)) : delta.text;
     this.bytes = delta.offset + bytes.length;
     return true;
+  }
+
+  /**
+   * An attempt handed calls of tools over: the next one goes on where it stopped.
+   * @param {string} said the text so far
+   */
+  keep(said) {
+    this.#kept = true;
+    const bytes = utf8.encode(said);
+    if (bytes.length > this.bytes) {
+      this.#waiting += new TextDecoder().decode(bytes.subarray(this.bytes));
+      this.bytes = bytes.length;
+    }
   }
 
   /** Shows what was taken. */

@@ -406,6 +406,19 @@ class Timeline extends HTMLElement {
         return;
       case "run.finished":
         return this.finished(event);
+      case "tool.requested":
+        this.runs.get(event.run_id)?.stream?.keep(event.said);
+        return;
+      case "approval.requested":
+        this.runs.get(event.run_id)?.stream?.state.set("waiting", event.run_id);
+        return;
+      case "approval.resolved":
+        this.runs.get(event.run_id)?.stream?.state.set("queued", event.run_id);
+        return;
+      case "tool.started":
+      case "tool.finished":
+      case "approval.voted":
+      case "approval.expired":
       case "message.pinned":
       case "message.unpinned":
       case "group.configured":

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {{kind: "user" | "agent", id: string}} Author
- * @typedef {"off" | "mention" | "auto"} Trigger
+ * @typedef {"off" | "mention" | "auto" | "discussion"} Trigger
  * @typedef {{agent_id: string, name: string, trigger: Trigger}} Agent
  * @typedef {{user_id: string, name: string}} Person
  * @typedef {{user_id: string, name: string, email: string, role: string}} Member
@@ -49,7 +49,15 @@
  * @typedef {{messages: Message[], runs: FinishedRun[], answered?: Excerpt[], more_before: boolean, more_after?: boolean,
  *   head: number, history: string}} Page
  *
- * @typedef {{run_id: string, agent_id: string, trigger: string, attempt: number, phase: "queued" | "thinking" | "writing"}} RunView
+ * @typedef {"ok" | "failed" | "timeout" | "denied" | "unknown"} ToolStatus
+ * @typedef {{call_id: string, tool: string, arguments: string, status?: ToolStatus, summary?: string}} ToolView `status` is absent while the call runs
+ * @typedef {{run_id: string, agent_id: string, trigger: string, attempt: number, phase: "queued" | "thinking" | "writing" | "waiting",
+ *   tools?: ToolView[]}} RunView
+ *
+ * @typedef {{kind: "initiator"} | {kind: "role", role: string} | {kind: "n_of_m", n: number, users: string[]}} Approvers
+ * @typedef {{approval_id: string, run_id: string, agent_id: string, call_id: string, tool: string, arguments: string, hash: string,
+ *   who: Approvers, initiator?: string, expires_at: number}} Approval
+ * @typedef {Approval & {votes: string[]}} OpenApproval
  *
  * @typedef {{agent_id: string, outcome: "accepted", reason: string, run_id: string}
  *   | {agent_id: string, outcome: "suppressed", reason: string}} Candidate
@@ -61,17 +69,26 @@
  * @typedef {EventBase & {kind: "message.pinned" | "message.unpinned", message_id: string, message_seq: number, author: Author}} Pinned
  * @typedef {EventBase & {kind: "reaction.added" | "reaction.removed", message_id: string, author: Author, emoji: string}} Reacted
  * @typedef {Edited | Deleted | Reacted} Change
- * @typedef {EventBase & {kind: "trigger.decided", message_id: string, candidates: Candidate[]}} Decided
+ * @typedef {EventBase & {kind: "trigger.decided", message_id: string, candidates: Candidate[], by?: string}} Decided
  * @typedef {EventBase & {kind: "run.started", run_id: string, attempt: number, agent_id: string, trigger: string}} RunStarted
  * @typedef {EventBase & {kind: "run.streaming", run_id: string, attempt: number}} RunStreaming
  * @typedef {EventBase & FinishedRun & {kind: "run.finished"}} RunFinished
+ * @typedef {EventBase & {kind: "tool.requested", run_id: string, attempt: number, said: string,
+ *   calls: {call_id: string, tool: string, arguments: string, hash: string, approvers?: Approvers}[]}} ToolsRequested
+ * @typedef {EventBase & {kind: "tool.started", run_id: string, attempt: number, call_id: string, tool: string, arguments: string}} ToolStarted
+ * @typedef {EventBase & {kind: "tool.finished", run_id: string, attempt: number, call_id: string, status: ToolStatus, summary: string}} ToolFinished
+ * @typedef {EventBase & Approval & {kind: "approval.requested"}} ApprovalRequested
+ * @typedef {EventBase & {kind: "approval.voted", approval_id: string, run_id: string, user_id: string, missing: number}} ApprovalVoted
+ * @typedef {EventBase & {kind: "approval.resolved", approval_id: string, run_id: string, decision: "approve" | "deny", user_id: string}} ApprovalResolved
+ * @typedef {EventBase & {kind: "approval.expired", approval_id: string, run_id: string}} ApprovalExpired
  * @typedef {EventBase & {kind: "group.configured", version: number, agents: Agent[], paused?: boolean}} Configured
  * @typedef {EventBase & {kind: "group.activated" | "group.epoch_raised" | "group.adopted" | "group.frozen" | "group.thawed" | "group.restored" | "access.revoked"}} Other
- * @typedef {Posted | Change | Pinned | Decided | RunStarted | RunStreaming | RunFinished | Configured | Other} GroupEvent
+ * @typedef {Posted | Change | Pinned | Decided | RunStarted | RunStreaming | RunFinished | ToolsRequested | ToolStarted | ToolFinished
+ *   | ApprovalRequested | ApprovalVoted | ApprovalResolved | ApprovalExpired | Configured | Other} GroupEvent
  *
  * @typedef {{type: "delta", run_id: string, attempt: number, offset: number, text: string}} Delta
  * @typedef {{type: "attached", ref: string, seq: number, epoch: number, history: string,
- *   state: {version: number, agents: Agent[], paused: boolean, runs: RunView[], pins: Pin[], present: string[], present_count: number}}} Attached
+ *   state: {version: number, agents: Agent[], paused: boolean, runs: RunView[], approvals: OpenApproval[], pins: Pin[], present: string[], present_count: number}}} Attached
  * @typedef {{type: "ok", ref: string, seq?: number, message_id?: string}} Ok
  * @typedef {{type: "error", ref?: string, code: string, detail?: string, retry_after_ms?: number, start?: number}} Refused
  * @typedef {{type: "reset", ref: string, seq: number, history: string}} Reset

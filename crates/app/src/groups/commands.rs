@@ -1,5 +1,5 @@
-//! `POST /api/groups/{group_id}/messages` and what is done to a message: each call is a command to
-//! the group's controller, which decides whether the caller may.
+//! `POST /api/groups/{group_id}/messages`, what is done to a message, to a run and to an approval:
+//! each call is a command to the group's controller, which decides whether the caller may.
 
 use axum::{
     Json,
@@ -8,7 +8,8 @@ use axum::{
 };
 use convene_hop::ApiJson;
 use convene_model::{
-    Code, GroupId, MessageId, ParticipantId, Problem,
+    AgentId, ApprovalId, Code, GroupId, MessageId, ParticipantId, Problem, RunId,
+    event::ApprovalDecision,
     limits::{MAX_EMOJI_BYTES, MAX_MENTIONS, MAX_TEXT_BYTES},
 };
 use http::StatusCode;
@@ -127,6 +128,52 @@ pub(super) async fn unpin(
     Ids((group, message_id)): Ids<(GroupId, MessageId)>,
 ) -> Answer<Json<Carried>> {
     command(&state, &caller, &group, GroupCommand::Pin { message_id, on: false }).await
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Decide {
+    decision: ApprovalDecision,
+}
+
+pub(super) async fn approve(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, approval_id)): Ids<(GroupId, ApprovalId)>,
+    ApiJson(Decide { decision }): ApiJson<Decide>,
+) -> Answer<Json<Carried>> {
+    command(&state, &caller, &group, GroupCommand::Approve { approval_id, decision }).await
+}
+
+pub(super) async fn cancel_run(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, run_id)): Ids<(GroupId, RunId)>,
+) -> Answer<Json<Carried>> {
+    command(&state, &caller, &group, GroupCommand::Cancel { run_id }).await
+}
+
+pub(super) async fn retry_run(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, run_id)): Ids<(GroupId, RunId)>,
+) -> Answer<Json<Carried>> {
+    command(&state, &caller, &group, GroupCommand::Retry { run_id }).await
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LetContinue {
+    agent_id: AgentId,
+}
+
+pub(super) async fn let_continue(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, message_id)): Ids<(GroupId, MessageId)>,
+    ApiJson(LetContinue { agent_id }): ApiJson<LetContinue>,
+) -> Answer<Json<Carried>> {
+    command(&state, &caller, &group, GroupCommand::Continue { message_id, agent_id }).await
 }
 
 async fn command(

@@ -61,6 +61,7 @@ impl WorkspaceGroups {
             agents,
             paused: first.get("paused")?,
             revisions: rows::revisions(first, "revisions")?,
+            ..GroupConfig::default()
         };
         Ok(Some(GroupDescription { org_id, config }))
     }

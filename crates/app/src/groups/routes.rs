@@ -36,9 +36,64 @@ const ROOM: &[Code] = &[
 const WRITE: &[Code] =
     &[Code::MessageNotFound, Code::MessageIdReused, Code::ValidationFailed, Code::StorageFull];
 
+/// What operations on the work of agents may answer besides.
+const WORK: &[Code] = &[Code::AgentsPaused, Code::StorageFull];
+
 /// The API of groups.
 pub(crate) fn api() -> Api<AppState> {
-    Api::new().merge(groups()).merge(people()).merge(conversation())
+    Api::new().merge(groups()).merge(people()).merge(conversation()).merge(work())
+}
+
+/// What people do to the work of agents.
+fn work() -> Api<AppState> {
+    let write = |operation: Operation| operation.answers::<Carried>(200).problems(ROOM);
+    Api::new()
+        .on(
+            write(Operation::post(
+                "/api/groups/{group_id}/approvals/{approval_id}",
+                "decideApproval",
+                "Permit a call of an agent, or refuse it.",
+            ))
+            .body::<commands::Decide>()
+            .problems(&[
+                Code::NotPermitted,
+                Code::ApprovalNotFound,
+                Code::ApprovalDecided,
+                Code::ApprovalExpired,
+                Code::StorageFull,
+            ]),
+            commands::approve,
+        )
+        .on(
+            write(Operation::post(
+                "/api/groups/{group_id}/runs/{run_id}/cancel",
+                "cancelRun",
+                "Stop a run.",
+            ))
+            .problems(&[Code::RunNotFound]),
+            commands::cancel_run,
+        )
+        .on(
+            write(Operation::post(
+                "/api/groups/{group_id}/runs/{run_id}/retry",
+                "retryRun",
+                "Make a run again that failed, was cut off or stopped.",
+            ))
+            .problems(&[Code::RunNotFound, Code::NotRetryable])
+            .problems(WORK),
+            commands::retry_run,
+        )
+        .on(
+            write(Operation::post(
+                "/api/groups/{group_id}/messages/{message_id}/continue",
+                "letContinue",
+                "Let an agent answer a message where a bound had stopped it.",
+            ))
+            .body::<commands::LetContinue>()
+            .problems(&[Code::NotContinuable])
+            .problems(WORK),
+            commands::let_continue,
+        )
 }
 
 fn groups() -> Api<AppState> {

@@ -1,6 +1,8 @@
 //! What a user asks of a group without a socket, and the answer.
 
-use convene_model::{MessageId, ParticipantId};
+use convene_model::{
+    AgentId, ApprovalId, MessageId, ParticipantId, RunId, event::ApprovalDecision,
+};
 
 /// A command over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +37,44 @@ pub enum GroupCommand {
         /// Whether it should be pinned.
         on: bool,
     },
+    /// Stops a run.
+    Cancel {
+        /// Which run.
+        run_id: RunId,
+    },
+    /// Makes a run again that failed, was cut off or stopped.
+    Retry {
+        /// Which run.
+        run_id: RunId,
+    },
+    /// Decides about a call that an agent wants to make.
+    Approve {
+        /// Which approval.
+        approval_id: ApprovalId,
+        /// What is decided.
+        decision: ApprovalDecision,
+    },
+    /// Lets an agent answer a message where a bound had stopped it.
+    Continue {
+        /// Which message.
+        message_id: MessageId,
+        /// Which agent.
+        agent_id: AgentId,
+    },
 }
 
 impl GroupCommand {
-    /// The message that it is about.
+    /// The message that it is about, if it is about one.
     #[must_use]
-    pub fn message_id(&self) -> &MessageId {
+    pub fn message_id(&self) -> Option<&MessageId> {
         match self {
             Self::Post(PostRequest { message_id, .. })
             | Self::Edit { message_id, .. }
             | Self::Delete { message_id }
             | Self::React { message_id, .. }
-            | Self::Pin { message_id, .. } => message_id,
+            | Self::Pin { message_id, .. }
+            | Self::Continue { message_id, .. } => Some(message_id),
+            Self::Cancel { .. } | Self::Retry { .. } | Self::Approve { .. } => None,
         }
     }
 }
@@ -70,6 +98,7 @@ pub struct Carried {
     /// The number of its event; absent where everything stood as it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// The message that it was about.
-    pub message_id: MessageId,
+    /// The message that it was about, if it was about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<MessageId>,
 }

@@ -304,6 +304,7 @@ impl Group<'_> {
             TriggerPolicy::Off => "off",
             TriggerPolicy::Mention => "answers when mentioned",
             TriggerPolicy::Auto => "answers every message",
+            TriggerPolicy::Discussion => "takes part in discussions",
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn role(row: &Row, column: &str) -> Result<Role, DbError> {
 /// A column with a trigger policy.
 pub(crate) fn trigger(row: &Row, column: &str) -> Result<TriggerPolicy, DbError> {
     let name = row.get::<String>(column)?;
-    [TriggerPolicy::Off, TriggerPolicy::Mention, TriggerPolicy::Auto]
+    TriggerPolicy::ALL
         .into_iter()
         .find(|policy| trigger_name(*policy) == name)
         .ok_or_else(|| DbError::decode(column, format!("{name:?} is no trigger policy")))
@@ -45,6 +45,7 @@ pub(crate) const fn trigger_name(policy: TriggerPolicy) -> &'static str {
         TriggerPolicy::Off => "off",
         TriggerPolicy::Mention => "mention",
         TriggerPolicy::Auto => "auto",
+        TriggerPolicy::Discussion => "discussion",
     }
 }
 

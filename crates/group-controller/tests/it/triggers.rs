@@ -6,7 +6,7 @@ use convene_group_controller::Input;
 use convene_model::{
     event::{
         SuppressReason::{self, Cooldown, MaxRounds, Paused, Policy},
-        TriggerPolicy::{self, Auto, Mention, Off},
+        TriggerPolicy::{self, Auto, Discussion, Mention, Off},
         WakeReason,
     },
     limits::{AGENT_COOLDOWN, MAX_ROUNDS},
@@ -40,9 +40,11 @@ fn expected(case: Case) -> Option<Verdict> {
     let reason = match (case.by, case.mentioned, case.policy) {
         (By::Human | By::Answering, true, _) => WakeReason::Mention,
         (By::Answering, false, _) => WakeReason::Reply,
-        (By::Human, false, Auto) => WakeReason::Auto,
-        (By::Agent(_), true, _) => WakeReason::Discussion,
-        (By::Human, false, Off | Mention) | (By::Agent(_), false, _) => return None,
+        (By::Human, false, Auto | Discussion) => WakeReason::Auto,
+        (By::Agent(_), true, _) | (By::Agent(_), false, Discussion) => WakeReason::Discussion,
+        (By::Human, false, Off | Mention) | (By::Agent(_), false, Off | Mention | Auto) => {
+            return None;
+        }
     };
     let not = |reason: SuppressReason| Some(Not(reason));
     if case.policy == Off {
@@ -109,7 +111,7 @@ fn decided(case: Case) -> Option<Verdict> {
 #[test]
 fn every_case_is_decided_as_the_rules_say() {
     let mut cases = 0;
-    for policy in [Off, Mention, Auto] {
+    for policy in TriggerPolicy::ALL {
         for by in [By::Human, By::Answering, By::Agent(1), By::Agent(2)] {
             for (mentioned, paused, cooling) in (0..8).map(|n| (n & 1 > 0, n & 2 > 0, n & 4 > 0)) {
                 let case = Case { policy, mentioned, by, paused, cooling };
@@ -118,7 +120,7 @@ fn every_case_is_decided_as_the_rules_say() {
             }
         }
     }
-    assert_eq!(cases, 96);
+    assert_eq!(cases, 128);
 }
 
 #[test]

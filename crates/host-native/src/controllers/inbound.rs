@@ -132,6 +132,13 @@ pub(super) fn read(bytes: &Bytes) -> Read {
         Ok(UpstreamFrame::Cancel { conn, r#ref, run_id }) => {
             Inbound::Cancel { conn, r#ref, run_id }
         }
+        Ok(UpstreamFrame::Approve { conn, r#ref, .. }) => {
+            refused(Code::ApprovalNotFound, conn, r#ref)
+        }
+        Ok(UpstreamFrame::Continue { conn, r#ref, .. }) => {
+            refused(Code::NotContinuable, conn, r#ref)
+        }
+        Ok(UpstreamFrame::Retry { conn, r#ref, .. }) => refused(Code::NotRetryable, conn, r#ref),
         Ok(UpstreamFrame::Edit { conn, r#ref, message_id, text }) => {
             Inbound::About { conn, r#ref, message_id, command: Command::Edit { text } }
         }
@@ -147,4 +154,8 @@ pub(super) fn read(bytes: &Bytes) -> Read {
         Ok(UpstreamFrame::Typing { conn }) => Inbound::Typing { conn },
         Err(bad) => Inbound::Bad(bad),
     })
+}
+
+fn refused(code: Code, conn: ConnId, r#ref: Ref) -> Inbound {
+    Inbound::Bad(BadFrame { code, detail: String::new(), conn: Some(conn), r#ref: Some(r#ref) })
 }

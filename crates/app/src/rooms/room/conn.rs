@@ -211,6 +211,9 @@ impl Room {
             ClientFrame::Post { r#ref, .. } => Queued::Command(r#ref, self.traced(raw)),
             ClientFrame::Detach { r#ref }
             | ClientFrame::Cancel { r#ref, .. }
+            | ClientFrame::Approve { r#ref, .. }
+            | ClientFrame::Continue { r#ref, .. }
+            | ClientFrame::Retry { r#ref, .. }
             | ClientFrame::Edit { r#ref, .. }
             | ClientFrame::Delete { r#ref, .. }
             | ClientFrame::React { r#ref, .. }

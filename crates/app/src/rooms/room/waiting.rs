@@ -125,7 +125,7 @@ impl Room {
         let Some(waiting) = self.waiting.get_mut(conn) else { return };
         match frame {
             GroupFrame::Ok { r#ref, seq, message_id } if r#ref == command_ref() => {
-                let message_id = message_id.unwrap_or_else(|| waiting.command.message_id().clone());
+                let message_id = message_id.or_else(|| waiting.command.message_id().cloned());
                 self.detach_up(conn);
                 self.answer(conn, Ok(Carried { seq, message_id }));
             }
@@ -248,6 +248,14 @@ fn frame_of(
             UpstreamFrame::React { conn, r#ref, message_id, emoji, on }
         }
         GroupCommand::Pin { message_id, on } => UpstreamFrame::Pin { conn, r#ref, message_id, on },
+        GroupCommand::Cancel { run_id } => UpstreamFrame::Cancel { conn, r#ref, run_id },
+        GroupCommand::Retry { run_id } => UpstreamFrame::Retry { conn, r#ref, run_id },
+        GroupCommand::Approve { approval_id, decision } => {
+            UpstreamFrame::Approve { conn, r#ref, approval_id, decision }
+        }
+        GroupCommand::Continue { message_id, agent_id } => {
+            UpstreamFrame::Continue { conn, r#ref, message_id, agent_id }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use convene_model::{
     Code, MessageId, UserId,
+    event::ApprovalDecision,
     frame::{DetachReason, GroupFrame},
     history::SearchRequest,
     limits::TYPING_PAUSE,
@@ -13,8 +14,12 @@ use serde_json::json;
 use super::world::{World, group_id};
 use crate::rooms::{GroupCommand, WithHtml};
 
-fn message(id: &str) -> MessageId {
-    MessageId::new(id).unwrap()
+fn message(text: &str) -> MessageId {
+    id(text)
+}
+
+fn id<T: TryFrom<String, Error: std::fmt::Debug>>(text: &str) -> T {
+    T::try_from(text.to_owned()).unwrap()
 }
 
 #[tokio::test]
@@ -28,6 +33,9 @@ async fn edits_deletions_reactions_and_pins_pass_to_the_group_and_their_answers_
         json!({"type": "edit", "message_id": "m1", "text": "y"}),
         json!({"type": "react", "message_id": "m1", "emoji": "👍", "on": true}),
         json!({"type": "pin", "message_id": "m1", "on": true}),
+        json!({"type": "approve", "approval_id": "ap1", "decision": "approve"}),
+        json!({"type": "continue", "message_id": "m1", "agent_id": "a1"}),
+        json!({"type": "retry", "run_id": "r1-0"}),
         json!({"type": "delete", "message_id": "m1"}),
     ];
     for (number, frame) in frames.iter().enumerate() {
@@ -65,9 +73,27 @@ async fn the_same_commands_go_over_http_without_a_socket() {
         ),
     ] {
         let carried = world.command("u1", command).await.unwrap();
-        assert_eq!((carried.seq, carried.message_id), (None, message("m1")));
+        assert_eq!((carried.seq, carried.message_id), (None, Some(message("m1"))));
         assert_eq!(world.group.heard().last(), Some(&frame));
     }
+    for (command, frame) in [
+        (
+            GroupCommand::Approve { approval_id: id("ap1"), decision: ApprovalDecision::Deny },
+            json!({"type": "approve", "approval_id": "ap1", "decision": "deny"}),
+        ),
+        (GroupCommand::Retry { run_id: id("r1-0") }, json!({"type": "retry", "run_id": "r1-0"})),
+        (
+            GroupCommand::Continue { message_id: message("m1"), agent_id: id("a1") },
+            json!({"type": "continue", "message_id": "m1", "agent_id": "a1"}),
+        ),
+    ] {
+        let about = command.message_id().cloned();
+        let carried = world.command("u1", command).await.unwrap();
+        assert_eq!((carried.seq, carried.message_id), (None, about));
+        assert_eq!(world.group.heard().last(), Some(&frame));
+    }
+    let stop = GroupCommand::Cancel { run_id: id("r1-0") };
+    assert_eq!(world.command("u1", stop).await.unwrap_err().code, Code::RunNotFound);
     let gone = GroupCommand::Delete { message_id: message("none") };
     let refused = world.command("u1", gone.clone()).await.unwrap_err();
     assert_eq!(refused.code, Code::MessageNotFound);

@@ -317,7 +317,18 @@ impl FakeGroup {
             UpstreamFrame::Cancel { conn, r#ref, .. } => {
                 self.inner.lock().refuse(upstream, &conn, r#ref, Code::RunNotFound);
             }
-            UpstreamFrame::Edit { conn, r#ref, message_id, .. }
+            UpstreamFrame::Approve { conn, r#ref, .. }
+            | UpstreamFrame::Retry { conn, r#ref, .. } => {
+                let mut inner = self.inner.lock();
+                if !inner.conns.contains_key(&(upstream, conn.clone())) {
+                    return inner.refuse(upstream, &conn, r#ref, Code::NotAttached);
+                }
+                inner.heard.push(heard);
+                let ok = GroupFrame::Ok { r#ref, seq: None, message_id: None };
+                inner.send(upstream, &ok.encode_for(&conn));
+            }
+            UpstreamFrame::Continue { conn, r#ref, message_id, .. }
+            | UpstreamFrame::Edit { conn, r#ref, message_id, .. }
             | UpstreamFrame::Delete { conn, r#ref, message_id }
             | UpstreamFrame::React { conn, r#ref, message_id, .. }
             | UpstreamFrame::Pin { conn, r#ref, message_id, .. } => {
@@ -374,6 +385,7 @@ impl Inner {
             trigger: MessageId::new("m").unwrap(),
             attempt: 1,
             phase: RunPhase::Writing,
+            tools: Vec::new(),
         });
         let state = GroupState { runs: runs.collect(), ..GroupState::default() };
         let attached =

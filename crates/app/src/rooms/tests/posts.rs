@@ -11,7 +11,7 @@ use crate::rooms::{NO_HISTORY, WithHtml, tuning::Tuning};
 async fn a_post_without_a_socket_activates_the_group_and_is_answered_when_durable() {
     let world = World::new().await;
     let accepted = world.post("u1", "m1", "hello").await.unwrap();
-    assert_eq!((accepted.seq, accepted.message_id.as_str()), (Some(1), "m1"));
+    assert_eq!((accepted.seq, accepted.message_id.clone()), (Some(1), Some("m1".parse().unwrap())));
     let again = world.post("u1", "m1", "hello").await.unwrap();
     assert_eq!(again, accepted, "a repeat is the same post");
     assert_eq!(world.group.head(), 1);

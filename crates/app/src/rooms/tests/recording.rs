@@ -33,6 +33,7 @@ fn trigger(run: &str) -> EventKind {
     EventKind::TriggerDecided(TriggerDecided {
         message_id: MessageId::new("m1").unwrap(),
         message_seq: 1,
+        by: None,
         candidates: vec![Candidate {
             agent_id: AgentId::new("a1").unwrap(),
             decision: Decision::Accepted {
