@@ -149,6 +149,30 @@ impl OrchestratorClient {
         .await
     }
 
+    /// Why agents answered a message, as the bytes of its JSON:
+    /// `GET /groups/{id}/messages/{message_id}/why`.
+    ///
+    /// # Errors
+    /// The Orchestrator's problem, [`Code::MessageNotFound`] among them.
+    pub async fn why(
+        &self,
+        group: &GroupId,
+        org: &OrgId,
+        routing_token: &str,
+        message: &MessageId,
+    ) -> Result<Bytes, Problem> {
+        self.call(Call {
+            method: Method::GET,
+            path: &format!("/groups/{group}/messages/{message}/why"),
+            query: "",
+            org,
+            headers: vec![(ROUTING_TOKEN, routing_token.to_owned())],
+            body: Bytes::new(),
+            limit: MAX_HISTORY_BYTES,
+        })
+        .await
+    }
+
     /// A page of what a search finds as the bytes of its JSON: `POST /groups/{id}/search`.
     ///
     /// # Errors

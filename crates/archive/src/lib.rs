@@ -20,6 +20,7 @@ mod page;
 mod reader;
 mod upload;
 mod verify;
+mod why;
 mod writer;
 
 pub use catalog::{Listed, list, purge};
@@ -29,4 +30,5 @@ pub use manifest::read_manifest;
 pub use page::page;
 pub use reader::{events, lines, state};
 pub use verify::verify;
+pub use why::why;
 pub use writer::{SnapshotWriter, WriteOptions};

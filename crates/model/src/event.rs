@@ -436,7 +436,7 @@ pub enum Decision {
 }
 
 /// Why an agent was woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WakeReason {
     /// A person mentioned it.
@@ -454,7 +454,7 @@ pub enum WakeReason {
 }
 
 /// Why an agent was not woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuppressReason {
     /// It ran in this group a moment ago.

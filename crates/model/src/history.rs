@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    HistoryId, MessageId, Timestamp,
-    event::{Author, Posted, RunFinished},
+    ApprovalId, CallId, HistoryId, MessageId, Timestamp, UserId,
+    event::{Author, Event, EventKind, Posted, RunFinished},
     limits::{DEFAULT_PAGE, MAX_PAGE},
+    tools::{ApprovalDecision, ToolStatus},
 };
 
 /// Which page of history is asked for; `before` and `after` are exclusive.
@@ -167,6 +168,165 @@ pub struct FinishedRun {
     /// How it ended.
     #[serde(flatten)]
     pub finished: RunFinished,
+    /// The calls of tools that it made or wanted to make, in the order in which they came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolCall>,
+    /// What it asked permission for, and what became of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<PastApproval>,
+}
+
+impl FinishedRun {
+    /// A run without calls of tools.
+    #[must_use]
+    pub const fn new(seq: u64, at: Timestamp, finished: RunFinished) -> Self {
+        Self { seq, at, finished, tools: Vec::new(), approvals: Vec::new() }
+    }
+}
+
+/// A call of a tool, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolCall {
+    /// The call, unique within the run.
+    pub call_id: CallId,
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments as JSON, cut to `MAX_ARGUMENT_BYTES`.
+    pub arguments: String,
+    /// How it ended; absent when it was begun and its end is not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ToolStatus>,
+    /// What came of it or why it failed, cut to `MAX_SUMMARY_BYTES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+}
+
+/// A permission that an agent asked for, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PastApproval {
+    /// The approval.
+    pub approval_id: ApprovalId,
+    /// The call that it was asked for.
+    pub call_id: CallId,
+    /// The tool's name.
+    pub tool: String,
+    /// What became of it.
+    pub outcome: ApprovalOutcome,
+    /// Who permitted it, or who refused, in the order in which they did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<UserId>,
+    /// When that was decided; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// What became of a permission that an agent asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalOutcome {
+    /// Nobody has decided yet.
+    Open,
+    /// It was given.
+    Approved,
+    /// It was refused.
+    Denied,
+    /// Nobody decided in time, or the run ended first.
+    Expired,
+}
+
+/// What a run did with tools, gathered from its events in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ToolLog {
+    /// The calls.
+    pub tools: Vec<ToolCall>,
+    /// The approvals.
+    pub approvals: Vec<PastApproval>,
+}
+
+impl ToolLog {
+    /// Takes the next event of the run in; one that tells of neither changes nothing.
+    pub fn take(&mut self, event: Event) {
+        let at = event.at;
+        match event.kind {
+            EventKind::ToolsRequested(requested) => {
+                for call in requested.calls {
+                    self.call(call.call_id, call.tool, call.arguments);
+                }
+            }
+            EventKind::ToolStarted(started) => {
+                self.call(started.call_id, started.tool, started.arguments);
+            }
+            EventKind::ToolFinished(finished) => {
+                let call = self.tools.iter_mut().find(|call| call.call_id == finished.call_id);
+                if let Some(call) = call {
+                    call.status = Some(finished.status);
+                    call.summary = Some(finished.summary);
+                }
+            }
+            EventKind::ApprovalRequested(asked) => self.approvals.push(PastApproval {
+                approval_id: asked.approval_id,
+                call_id: asked.call_id,
+                tool: asked.tool,
+                outcome: ApprovalOutcome::Open,
+                by: Vec::new(),
+                at: None,
+            }),
+            EventKind::ApprovalVoted(voted) => {
+                if let Some(approval) = self.approval(&voted.approval_id) {
+                    approval.by.push(voted.user_id);
+                }
+            }
+            EventKind::ApprovalResolved(resolved) => {
+                let Some(approval) = self.approval(&resolved.approval_id) else { return };
+                approval.at = Some(at);
+                match resolved.decision {
+                    ApprovalDecision::Approve => approval.outcome = ApprovalOutcome::Approved,
+                    // Who had agreed before does not refuse.
+                    ApprovalDecision::Deny => {
+                        approval.outcome = ApprovalOutcome::Denied;
+                        approval.by.clear();
+                    }
+                }
+                approval.by.push(resolved.user_id);
+            }
+            EventKind::ApprovalExpired(expired) => {
+                if let Some(approval) = self.approval(&expired.approval_id) {
+                    approval.outcome = ApprovalOutcome::Expired;
+                    approval.at = Some(at);
+                }
+            }
+            EventKind::GroupActivated(_)
+            | EventKind::GroupAdopted(_)
+            | EventKind::GroupConfigured(_)
+            | EventKind::EpochRaised { .. }
+            | EventKind::GroupFrozen { .. }
+            | EventKind::GroupThawed(_)
+            | EventKind::GroupRestored(_)
+            | EventKind::AccessRevoked { .. }
+            | EventKind::MessagePosted(_)
+            | EventKind::MessageEdited(_)
+            | EventKind::MessageDeleted(_)
+            | EventKind::MessagePinned(_)
+            | EventKind::MessageUnpinned(_)
+            | EventKind::ReactionAdded(_)
+            | EventKind::ReactionRemoved(_)
+            | EventKind::TriggerDecided(_)
+            | EventKind::RunStarted(_)
+            | EventKind::RunStreaming { .. }
+            | EventKind::RunFinished(_) => {}
+        }
+    }
+
+    /// A call that is recorded twice, as wanted and as begun, is one.
+    fn call(&mut self, call_id: CallId, tool: String, arguments: String) {
+        if !self.tools.iter().any(|call| call.call_id == call_id) {
+            self.tools.push(ToolCall { call_id, tool, arguments, status: None, summary: None });
+        }
+    }
+
+    fn approval(&mut self, approval_id: &ApprovalId) -> Option<&mut PastApproval> {
+        self.approvals.iter_mut().find(|approval| approval.approval_id == *approval_id)
+    }
 }
 
 /// A page of history: current forms ordered by the number of the posting event.

@@ -25,6 +25,7 @@ pub mod time;
 pub mod token;
 pub mod tools;
 pub mod trace;
+pub mod why;
 
 pub use ids::{
     AgentId, ApprovalId, ArchiveId, CallId, ConnId, GroupId, GroupKey, HistoryId, ImportId,

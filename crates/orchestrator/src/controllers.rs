@@ -126,6 +126,19 @@ impl Controllers {
         self.pass(user, self.user_request(user, Method::GET, &what, Bytes::new())).await
     }
 
+    /// Asks why agents answered a message; the body of the answer is passed on as it comes.
+    ///
+    /// # Errors
+    /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
+    pub(crate) async fn why(
+        &self,
+        user: UserRequest<'_>,
+        message_id: &MessageId,
+    ) -> Result<Response, Problem> {
+        let what = format!("messages/{message_id}/why");
+        self.pass(user, self.user_request(user, Method::GET, &what, Bytes::new())).await
+    }
+
     /// Asks for what a search finds; both bodies are passed on as they come.
     ///
     /// # Errors

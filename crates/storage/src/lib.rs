@@ -31,7 +31,7 @@ pub use store::{
     error::{CommitFailed, NoRoom, Overloaded, StoreError},
     options::{self, StoreOptions},
     types::{
-        Batch, ExportPart, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot, StoreStats,
-        StoredMessage, StoredReaction,
+        Batch, Explained, ExportPart, FoundMessage, LoadedGroup, PageParts, PostIndex, Snapshot,
+        StoreStats, StoredMessage, StoredReaction,
     },
 };

@@ -11,6 +11,7 @@ use convene_model::{
 
 use crate::{
     control::Control,
+    rooms::agent_events::{self, Told},
     store::types::{Batch, PostIndex, Snapshot},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct Pending {
     pub(crate) reactions: Vec<ReactionChange>,
     /// What becomes of former texts, from each of these events on.
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
+    /// Which of the records tell of decisions and runs.
+    pub(crate) told: Vec<Told>,
     /// What happens to the group as a whole; there are no records then.
     pub(crate) control: Option<Control>,
     /// Whether the group is whole from here on, which came from a snapshot.
@@ -71,6 +74,7 @@ pub(crate) struct Derived {
     pub(crate) changes: Vec<Change>,
     pub(crate) reactions: Vec<ReactionChange>,
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
+    pub(crate) told: Vec<Told>,
     pub(crate) completes: bool,
 }
 
@@ -108,6 +112,7 @@ impl Pending {
             changes: derived.changes,
             reactions: derived.reactions,
             policies: derived.policies,
+            told: derived.told,
             control: None,
             completes: derived.completes,
             chain: batch.chain,
@@ -157,6 +162,7 @@ const RECORD_COST: u64 = 64;
 pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
     let mut derived = Derived::default();
     for record in records {
+        derived.told.extend(agent_events::told(record)?);
         let says_something = matches!(
             kind(&record.body),
             b"message.edited"

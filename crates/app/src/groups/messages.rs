@@ -1,4 +1,4 @@
-//! `/api/groups/{group_id}/messages`, `…/search` and `/ws`: reading a group's conversation.
+//! `/api/groups/{group_id}/messages`, `…/why`, `…/search` and `/ws`: reading a group's conversation.
 
 use axum::{
     Json,
@@ -11,6 +11,7 @@ use convene_model::{
     event::Author,
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
     limits::{MAX_HITS, MAX_PAGE, MAX_QUERY_CHARS},
+    why::Why,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,6 +95,25 @@ pub(super) async fn detail(
     let group = store::enter(&state, &group, &caller).await?;
     let detail = state.rooms.message(group.id().clone(), caller.id().clone(), message).await?;
     Ok(Json(rendered(detail, query.render)))
+}
+
+/// Why agents answered a message; those that are no longer in the group are named as the workspace
+/// knows them.
+pub(super) async fn why(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((group, message)): Ids<(GroupId, MessageId)>,
+) -> Answer<Json<Why>> {
+    let group = store::enter(&state, &group, &caller).await?;
+    let mut why = state.rooms.why(group.id().clone(), caller.id().clone(), message).await?;
+    for agent in why.agents.iter_mut().filter(|agent| agent.name == agent.agent_id.as_str()) {
+        const SQL: &str = "SELECT name FROM agents WHERE agent_id = $1 AND org_id = $2";
+        let statement = Statement::new(SQL, params![agent.agent_id.as_str(), group.org().as_str()]);
+        if let Some(row) = state.db.query(statement).await?.first() {
+            agent.name = row.get("name")?;
+        }
+    }
+    Ok(Json(why))
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@ use convene_hop::api::{Api, Operation};
 use convene_model::{
     Code,
     history::{HistoryPage, MessageDetail, SearchPage},
+    why::Why,
 };
 
 use super::{
@@ -209,6 +210,17 @@ fn conversation() -> Api<AppState> {
                 .problems(ROOM)
                 .problems(&[Code::MessageNotFound]),
             messages::detail,
+        )
+        .on(
+            Operation::get(
+                "/api/groups/{group_id}/messages/{message_id}/why",
+                "explainMessage",
+                "Why agents answered a message, or did not.",
+            )
+            .answers::<Why>(200)
+            .problems(ROOM)
+            .problems(&[Code::MessageNotFound]),
+            messages::why,
         )
         .on(
             write(Operation::patch(MESSAGE, "editMessage", "Another text for a message."))

@@ -42,6 +42,7 @@ use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId,
     event::GroupConfig,
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
+    why::Why,
 };
 use tokio::sync::oneshot;
 
@@ -265,6 +266,20 @@ impl Rooms {
         message: MessageId,
     ) -> Result<RawMessageDetail, Problem> {
         self.0.message(&group, &user, message).await
+    }
+
+    /// Why agents answered a message, or did not.
+    ///
+    /// # Errors
+    /// [`Code::MessageNotFound`]; [`Code::Forbidden`] for a user without access; the Orchestrator's
+    /// problem.
+    pub async fn why(
+        &self,
+        group: GroupId,
+        user: UserId,
+        message: MessageId,
+    ) -> Result<Why, Problem> {
+        self.0.why(&group, &user, message).await
     }
 
     /// What a search in a group finds. A group that was never activated has nothing to find.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use convene_model::{
     Code, GroupId, HistoryId, MessageId, Problem, UserId,
     history::{HistoryQuery, Message, RawHistoryPage, SearchRequest},
+    why::Why,
 };
 use serde::de::DeserializeOwned;
 
@@ -20,6 +21,7 @@ const MAX_SEQ: u64 = 1 << 53;
 enum Reading {
     History(HistoryQuery),
     Message(MessageId),
+    Why(MessageId),
     Search(SearchRequest),
 }
 
@@ -44,6 +46,21 @@ impl Shared {
         message: MessageId,
     ) -> Result<RawMessageDetail, Problem> {
         match self.read_as(group, user, &Reading::Message(message)).await {
+            // A group that was never activated has no messages.
+            Err(problem) if problem.code == Code::GroupNotFound => {
+                Err(Code::MessageNotFound.into())
+            }
+            answer => parse(group, &answer?),
+        }
+    }
+
+    pub(super) async fn why(
+        &self,
+        group: &GroupId,
+        user: &UserId,
+        message: MessageId,
+    ) -> Result<Why, Problem> {
+        match self.read_as(group, user, &Reading::Why(message)).await {
             // A group that was never activated has no messages.
             Err(problem) if problem.code == Code::GroupNotFound => {
                 Err(Code::MessageNotFound.into())
@@ -110,6 +127,7 @@ impl Shared {
         match reading {
             Reading::History(query) => client.history(group, &org, &token, query).await,
             Reading::Message(message) => client.message(group, &org, &token, message).await,
+            Reading::Why(message) => client.why(group, &org, &token, message).await,
             Reading::Search(request) => client.search(group, &org, &token, request).await,
         }
     }

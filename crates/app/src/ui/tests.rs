@@ -86,7 +86,7 @@ fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>)
         detail: detail.map(str::to_owned),
         usage: None,
     };
-    FinishedRun { seq, at: Timestamp::from_millis(AT), finished }
+    FinishedRun::new(seq, Timestamp::from_millis(AT), finished)
 }
 
 fn page(messages: Vec<MessageView>, runs: Vec<FinishedRun>) -> PageView {

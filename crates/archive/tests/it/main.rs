@@ -4,4 +4,5 @@
 mod damage;
 mod pages;
 mod sample;
+mod why;
 mod writing;

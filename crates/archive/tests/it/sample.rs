@@ -104,6 +104,19 @@ impl Sample {
             Line::Run(line) => line.seq,
             _ => 0,
         });
+        Self::frozen(messages, events, count)
+    }
+
+    /// A group of which only the events matter.
+    pub(crate) fn of_events(kinds: Vec<EventKind>) -> Self {
+        let events = kinds
+            .into_iter()
+            .zip(1..)
+            .map(|(kind, seq)| Record::encode(&Event { seq, at: at_of(seq), kind }));
+        Self::frozen(Vec::new(), events.collect(), 0)
+    }
+
+    fn frozen(messages: Vec<Line>, events: Vec<Record>, count: u64) -> Self {
         let chain = events.iter().fold(CHAIN_START, |chain, record| record.chain(&chain));
         let last_seq = events.len() as u64;
         let state = (last_seq > 0)
@@ -194,11 +207,11 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn at_of(seq: u64) -> Timestamp {
+pub(crate) fn at_of(seq: u64) -> Timestamp {
     Timestamp::from_millis(1_732_100_000_000 + seq)
 }
 
-fn message(seq: u64, text: &str, answers: Option<&Excerpt>) -> Message {
+pub(crate) fn message(seq: u64, text: &str, answers: Option<&Excerpt>) -> Message {
     let message_id = MessageId::new(format!("m{seq}")).unwrap();
     Message {
         seq,
@@ -242,5 +255,5 @@ fn run(seq: u64) -> FinishedRun {
         detail: None,
         usage: None,
     };
-    FinishedRun { seq, at: at_of(seq), finished }
+    FinishedRun::new(seq, at_of(seq), finished)
 }

@@ -20,7 +20,7 @@ use convene_hop::{GroupLink, trace::Span};
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
     claims::{Access, service},
-    event::{EventKind, RevisionPolicy},
+    event::{EventKind, GroupAgent, RevisionPolicy},
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
     limits::MAX_UPSTREAMS_PER_GROUP,
@@ -64,6 +64,10 @@ pub(super) enum Mail {
     Head {
         access: Option<Access>,
         reply: oneshot::Sender<Result<Head, Problem>>,
+    },
+    /// Like `Head`, with the agents of the group.
+    Agents {
+        reply: oneshot::Sender<Result<(Head, Vec<GroupAgent>), Problem>>,
     },
     Open {
         upstream: UpstreamId,
@@ -330,6 +334,13 @@ impl Actor {
             Mail::Head { access, reply } => {
                 let result = self.admit(access.as_ref()).and_then(|()| self.head());
                 self.batch.outputs.push(Output::Head { result, reply });
+            }
+            Mail::Agents { reply } => {
+                let agents = self.existing().map(|state| state.config().agents.clone());
+                let result = self.head().and_then(|head| Ok((head, agents?)));
+                // Whoever asked may have given up.
+                let answer = move || drop(reply.send(result));
+                self.batch.outputs.push(Output::Reply(Box::new(answer)));
             }
             Mail::Open { upstream, link, figures, reply } => {
                 let refused = match self.existing() {

@@ -1,11 +1,14 @@
-//! What is read of a group beside its history: one message in detail, and what a search finds.
+//! What is read of a group beside its history: one message in detail, why agents answered it, and what
+//! a search finds.
 
 use convene_model::{
     Code, GroupId, MessageId, Problem,
     history::{MessageDetail, SearchPage, SearchRequest},
+    why::Why,
 };
+use convene_storage::Explained;
 
-use super::{Controllers, internal, store_problem};
+use super::{Controllers, actor::Mail, internal, store_problem};
 
 impl Controllers {
     /// One message and its former texts, up to what is committed now.
@@ -26,6 +29,26 @@ impl Controllers {
             .map_err(|error| internal("reading a message", &error))?
             .map_err(|error| store_problem(group_id, &error))?
             .ok_or_else(|| Code::MessageNotFound.into())
+    }
+
+    /// Why agents answered a message or did not, up to what is committed now.
+    ///
+    /// # Errors
+    /// [`Code::GroupNotFound`], [`Code::MessageNotFound`], or [`Code::GroupQuarantined`] when stored
+    /// rows fail their checks.
+    pub async fn why(&self, group_id: &GroupId, message_id: MessageId) -> Result<Why, Problem> {
+        let (head, agents) = self.ask(group_id, |reply| Mail::Agents { reply }).await??;
+        let (store, key) = (self.shared.store.clone(), group_id.key());
+        let read = move || store.why(key, &message_id, head.seq);
+        let explained = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| internal("explaining a message", &error))?
+            .map_err(|error| store_problem(group_id, &error))?;
+        let Some(Explained { mut why, author }) = explained else {
+            return Err(Code::MessageNotFound.into());
+        };
+        why.name(agents.iter().map(|agent| (&agent.agent_id, &*agent.name)), author.as_ref());
+        Ok(why)
     }
 
     /// What a search finds among the messages that are committed now.

@@ -18,6 +18,7 @@ use convene_model::{
     infra::{InitRequest, Initialized, RevokeRequest},
     limits::MAX_PAGE,
     token,
+    why::Why,
 };
 use http::StatusCode;
 
@@ -30,6 +31,7 @@ pub(super) fn router(controllers: Controllers) -> Router {
         .route("/groups/{id}/revoke", post(revoke))
         .route("/groups/{id}/history", get(history))
         .route("/groups/{id}/messages/{message_id}", get(message))
+        .route("/groups/{id}/messages/{message_id}/why", get(why))
         .route("/groups/{id}/search", post(search))
         .route("/groups/{id}/ws", get(connect))
         .merge(archive::routes())
@@ -101,6 +103,16 @@ async fn message(
     let group_id = authorize_user(&controllers, &id, &request).await?;
     let message_id = MessageId::new(message_id).map_err(|_| Code::MessageNotFound)?;
     Ok(Json(controllers.message(&group_id, message_id).await?))
+}
+
+async fn why(
+    State(controllers): State<Controllers>,
+    Path((id, message_id)): Path<(String, String)>,
+    request: RawRequest,
+) -> Result<Json<Why>, ApiError> {
+    let group_id = authorize_user(&controllers, &id, &request).await?;
+    let message_id = MessageId::new(message_id).map_err(|_| Code::MessageNotFound)?;
+    Ok(Json(controllers.why(&group_id, message_id).await?))
 }
 
 async fn search(

@@ -36,6 +36,7 @@ mod story_reading;
 mod story_stage;
 mod traces;
 mod users;
+mod why;
 
 use std::path::Path;
 

@@ -79,10 +79,7 @@ fn lines() -> Vec<(Line, LineKind)> {
         (state(b"{\"a\":\n1}"), LineKind::State(7)),
         (state(b" {} "), LineKind::State(7)),
         (Line::Message(message), LineKind::Message(7)),
-        (
-            Line::Run(RunLine { seq: 9, run: FinishedRun { seq: 9, at, finished } }),
-            LineKind::Run(9),
-        ),
+        (Line::Run(RunLine { seq: 9, run: FinishedRun::new(9, at, finished) }), LineKind::Run(9)),
         (Line::Event(record("hi")), LineKind::Event(7)),
         (Line::Event(record("secret").erase()), LineKind::Erased(7)),
         (Line::Trailer(trailer), LineKind::Trailer),

@@ -12,6 +12,7 @@ use convene_model::{
     },
     keys::Jwks,
     tasks::{ArchiveRequest, Archived, Task},
+    why::Why,
 };
 
 use super::{Orchestra, groups, lifecycle, org_block, org_limits, routing_tokens, service, tasks};
@@ -260,6 +261,20 @@ fn of_users() -> Api<Orchestra> {
             .problems(CONTROLLER)
             .problems(&[Code::MessageNotFound]),
             groups::message::handle,
+        )
+        .on(
+            Operation::get(
+                "/groups/{id}/messages/{message_id}/why",
+                "explainMessage",
+                "Why agents answered a message, or did not.",
+            )
+            .access(Access::CallerAndUser)
+            .answers::<Why>(200)
+            .problems(GROUP)
+            .problems(CONTROLLER)
+            .problems(ARCHIVES)
+            .problems(&[Code::MessageNotFound]),
+            groups::why::handle,
         )
         .on(
             Operation::post("/groups/{id}/search", "searchGroup", "Search the group's messages.")

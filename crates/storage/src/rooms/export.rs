@@ -72,6 +72,7 @@ pub(crate) fn messages(
             true
         })?;
         let Some(last) = last else { return Ok(part.whole()) };
+        view.with_tools(&mut runs)?;
         let mut lines = Vec::with_capacity(messages.len() + runs.len());
         for message in view.in_full(messages)? {
             let answers = view.answered_by(&message)?;

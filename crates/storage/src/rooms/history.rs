@@ -52,6 +52,7 @@ pub(crate) fn page(
         let begin = found.messages.first().map_or(before.max(after), |(record, _)| record.seq);
         found.runs.retain(|run| run.seq > begin);
     }
+    view.with_tools(&mut found.runs)?;
     let messages = view.in_full(found.messages)?;
     Ok(PageParts {
         answered: view.answered(&messages)?,
@@ -258,7 +259,7 @@ impl View<'_> {
 pub(crate) fn run_of(event: Event) -> Result<FinishedRun, Event> {
     let Event { seq, at, kind } = event;
     if let EventKind::RunFinished(finished) = kind {
-        Ok(FinishedRun { seq, at, finished })
+        Ok(FinishedRun::new(seq, at, finished))
     } else {
         Err(Event { seq, at, kind })
     }

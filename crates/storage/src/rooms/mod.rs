@@ -4,6 +4,7 @@
 //! is lost here in a crash comes back from the journal; nothing here is ever waited for by an
 //! acknowledgement.
 
+pub(crate) mod agent_events;
 pub(crate) mod chunks;
 pub(crate) mod detail;
 pub(crate) mod export;
@@ -20,5 +21,6 @@ pub(crate) mod reactions;
 pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod view;
+pub(crate) mod why;
 pub(crate) mod wipe;
 pub(crate) mod write;

@@ -7,14 +7,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     journal::{files::JournalId, recovery::Head},
-    rooms::{quarantine::Quarantine, wipe},
+    rooms::{agent_events, quarantine::Quarantine, wipe},
     search::index,
     sqlite::{Durability, open_writer},
     store::error::StoreError,
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.
@@ -122,7 +122,7 @@ pub(crate) fn open(
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match format {
         FORMAT => {}
-        0..=2 => {
+        0..=3 => {
             let transaction = connection.transaction()?;
             if format == 0 {
                 transaction.execute_batch(SCHEMA)?;
@@ -140,7 +140,11 @@ pub(crate) fn open(
                 transaction.execute_batch(SINCE_1)?;
                 transaction.execute_batch(index::SCHEMA)?;
             }
-            transaction.execute_batch(wipe::SCHEMA)?;
+            if format <= 2 {
+                transaction.execute_batch(wipe::SCHEMA)?;
+            }
+            transaction.execute_batch(agent_events::SCHEMA)?;
+            agent_events::fill(&transaction)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.commit()?;
         }

@@ -37,10 +37,11 @@ pub(crate) const SCHEMA: &str = "
     ) WITHOUT ROWID;";
 
 /// The other tables with rows of a group, each with the column beside its key that tells them apart.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("message_ids", "message_id"),
     ("message_changes", "(message_seq, seq)"),
     ("reactions", "(message_seq, emoji, author)"),
+    ("agent_events", "(subject, seq)"),
     ("quarantined_rows", "id"),
 ];
 

@@ -15,6 +15,7 @@ use crate::{
     journal::recovery::Head,
     pending::{Change, Committed, Pending, is_message},
     rooms::{
+        agent_events,
         chunks::{self, Chunk, ChunkBuilder, ChunkError},
         quarantine::Quarantine,
         reactions, schema, wipe,
@@ -161,6 +162,9 @@ fn carry_over(
     }
     chunk.insert(connection, &key)?;
     insert_ids(connection, key, group)?;
+    for told in group.iter().flat_map(|committed| &committed.pending.told) {
+        agent_events::insert(connection, &key, told)?;
+    }
     let policy = apply_changes(connection, key, group, index)?;
     for change in group.iter().flat_map(|committed| &committed.pending.reactions) {
         reactions::apply(connection, &key, change)?;

@@ -45,7 +45,7 @@ use crate::{
         projector::{IndexState, Projector, ProjectorCounters, SinceCheckpoint},
         quarantine::Quarantine,
         reader::Reader,
-        schema, view, wipe, write,
+        schema, view, why, wipe, write,
     },
     search,
 };
@@ -53,7 +53,8 @@ use crate::{
 use error::{CommitFailed, NoRoom, Overloaded, StoreError};
 use options::{DISK_RETRY_MS, LAG_RETRY_MS, MAX_LEARNING_GROUPS, StoreOptions};
 use types::{
-    Batch, FoundMessage, LoadedGroup, PageParts, StoreStats, StoredMessage, StoredReaction,
+    Batch, Explained, FoundMessage, LoadedGroup, PageParts, StoreStats, StoredMessage,
+    StoredReaction,
 };
 
 /// The file with the tables that are read.
@@ -429,6 +430,20 @@ impl GroupStore {
         upto: u64,
     ) -> Result<Option<MessageDetail>, StoreError> {
         detail::detail(&self.inner.reader, &group, message_id, upto)
+    }
+
+    /// What was decided about a message and what came of it, as if nothing after the event `upto` had
+    /// happened. Blocks.
+    ///
+    /// # Errors
+    /// As [`StoreError`] has it.
+    pub fn why(
+        &self,
+        group: GroupKey,
+        message_id: &MessageId,
+        upto: u64,
+    ) -> Result<Option<Explained>, StoreError> {
+        why::why(&self.inner.reader, &group, message_id, upto)
     }
 
     /// Messages that answer a query, newest first, those merely submitted included, as if no message

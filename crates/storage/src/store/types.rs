@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use convene_model::{
-    GroupId, GroupKey, MessageId, Timestamp,
+    AgentId, GroupId, GroupKey, MessageId, Timestamp,
     event::Author,
     history::{Excerpt, FinishedRun, Message},
     record::{Chain, Record},
+    why::Why,
 };
 
 /// What one or several steps of a group leave behind; kept whole or not at all.
@@ -118,6 +119,15 @@ pub struct PageParts {
     pub more_before: bool,
     /// Whether there are messages after the page.
     pub more_after: bool,
+}
+
+/// Why agents answered a message, without what only the controller knows (the group's agents).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explained {
+    /// What was decided, and what came of it.
+    pub why: Why,
+    /// The agent that wrote the message, if one did.
+    pub author: Option<AgentId>,
 }
 
 /// Figures for metrics and for the bench; the counters begin at 0 when the store is opened.

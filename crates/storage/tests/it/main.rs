@@ -12,6 +12,7 @@ mod processes;
 mod reads;
 mod search;
 mod support;
+mod why;
 
 /// What `support` needs, by one name here and in the unit tests.
 mod api {

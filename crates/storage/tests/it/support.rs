@@ -137,7 +137,7 @@ impl Group {
             .filter(|event| event.seq > begin && event.seq < end)
             .filter_map(|event| match &event.kind {
                 EventKind::RunFinished(finished) => {
-                    Some(FinishedRun { seq: event.seq, at: event.at, finished: finished.clone() })
+                    Some(FinishedRun::new(event.seq, event.at, finished.clone()))
                 }
                 _ => None,
             })

@@ -18,6 +18,7 @@ use convene_archive::{ArchiveError, page};
 use convene_hop::{ApiError, RawRequest};
 use convene_model::{
     Code, GroupId, Problem,
+    archive::Manifest,
     history::{HistoryPage, HistoryQuery},
     infra::GroupStatus,
     limits::MAX_PAGE,
@@ -79,16 +80,30 @@ async fn archived(
     found: &OwnedRecord,
     query: HistoryQuery,
 ) -> Result<HistoryPage, Problem> {
-    let failed = |error: ArchiveError| {
-        tracing::warn!(group_id = %found.record.group_id, %error, "a snapshot cannot be read");
-        error.problem()
-    };
+    let manifest = manifest_of(shared, found).await?;
+    let read = page(Arc::clone(&shared.archives), &manifest, query).await;
+    read.map_err(|error| unreadable(found, &error))
+}
+
+/// The manifest of an archived group's snapshot.
+///
+/// # Errors
+/// [`Code::SnapshotCorrupt`], [`Code::ArchiveStoreUnavailable`].
+pub(super) async fn manifest_of(
+    shared: &Shared,
+    found: &OwnedRecord,
+) -> Result<Arc<Manifest>, Problem> {
     let archive_id = found.archive_id.as_ref().ok_or(Code::Internal)?;
     let row = shared.directory.archive(archive_id).await.map_err(problem::of_directory)?;
     let row = row.ok_or(Code::SnapshotCorrupt)?;
     let (store, keys) = (&shared.archives, shared.auth.own_keys());
     let group_id = &found.record.group_id;
     let manifest = shared.manifests.of(store.as_ref(), keys, group_id, &row.snapshot_id).await;
-    let manifest = manifest.map_err(failed)?;
-    page(Arc::clone(store), &manifest, query).await.map_err(failed)
+    manifest.map_err(|error| unreadable(found, &error))
+}
+
+/// What an app is told of a snapshot that cannot be read; the cause is in the log.
+pub(super) fn unreadable(found: &OwnedRecord, error: &ArchiveError) -> Problem {
+    tracing::warn!(group_id = %found.record.group_id, %error, "a snapshot cannot be read");
+    error.problem()
 }

@@ -12,6 +12,7 @@ pub(crate) mod raise_epoch;
 pub(crate) mod read;
 pub(crate) mod revoke;
 pub(crate) mod search;
+pub(crate) mod why;
 
 use convene_hop::RawRequest;
 use convene_model::{
