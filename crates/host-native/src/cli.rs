@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench,
-    commands::{archive, backup, chat, healthcheck, journal, keys, openapi, secrets, users},
+    commands::{
+        archive, backup, chat, groups, healthcheck, infra::InfraError, journal, keys, openapi,
+        orgs, secrets, users,
+    },
     config,
     config::{Config, Overrides, Role},
     serve,
@@ -39,6 +42,16 @@ enum Command {
     Users {
         #[command(subcommand)]
         command: users::UsersCommand,
+    },
+    /// Groups of all organizations, for operators, beside a running Orchestrator.
+    Groups {
+        #[command(subcommand)]
+        command: groups::GroupsCommand,
+    },
+    /// Organizations: limits and blocks, for operators, beside a running Orchestrator.
+    Orgs {
+        #[command(subcommand)]
+        command: orgs::OrgsCommand,
     },
     /// The keys behind stored secrets.
     Secrets {
@@ -150,6 +163,8 @@ pub fn run() -> ExitCode {
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Users { command }) => users::run(command),
+        Some(Command::Groups { command }) => groups::run(command),
+        Some(Command::Orgs { command }) => orgs::run(command),
         Some(Command::Secrets { command }) => secrets::run(command),
         Some(Command::Archive { command }) => archive::run(command),
         Some(Command::Backup(args)) => backup::run(args),
@@ -162,7 +177,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("convene: {error}");
-            ExitCode::FAILURE
+            let infra = error.downcast_ref::<InfraError>().map(InfraError::exit_code);
+            infra.map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

@@ -19,6 +19,7 @@ mod log;
 mod master_keys;
 mod metrics;
 mod open_files;
+mod operator;
 mod resolver;
 pub mod serve;
 mod services;

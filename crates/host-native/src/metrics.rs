@@ -37,7 +37,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::controllers::{Controllers, MAILBOX, MAX_WAKING};
+use crate::{
+    controllers::{Controllers, MAILBOX, MAX_WAKING},
+    log,
+};
 
 /// The format of the answer.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +55,7 @@ pub(crate) struct Metrics(Arc<Sources>);
 struct Sources {
     controllers: OnceLock<(Controllers, GroupStore)>,
     app: OnceLock<App>,
+    log: OnceLock<Arc<log::Queue>>,
     doors: Mutex<Vec<Arc<Door>>>,
 }
 
@@ -82,6 +86,11 @@ impl Metrics {
     /// The figures of this App are served from now on.
     pub(crate) fn has_app(&self, app: &App) {
         let _ = self.0.app.set(app.clone());
+    }
+
+    /// The figures of these lines are served from now on.
+    pub(crate) fn has_log(&self, queue: &Arc<log::Queue>) {
+        let _ = self.0.log.set(Arc::clone(queue));
     }
 
     /// The same router, whose requests are counted under a door's name.
@@ -161,6 +170,10 @@ impl Metrics {
             let most = Some(MAX_HASHES_WAITING as u64);
             let refused = Some(figures.refused_password_hashes);
             add("password_hashes", figures.password_hashes as u64, most, refused);
+        }
+        if let Some(figures) = self.0.log.get().map(|queue| queue.figures()) {
+            let most = Some(log::MAX_LINES as u64);
+            add("log_lines", figures.waiting, most, Some(figures.dropped));
         }
         queues
     }
@@ -287,7 +300,15 @@ impl Collector for Metrics {
         self.encode_queues(&mut encoder)?;
         self.encode_doors(&mut encoder)?;
         self.encode_controllers(&mut encoder)?;
-        self.encode_app(&mut encoder)
+        self.encode_app(&mut encoder)?;
+        match self.0.log.get().map(|queue| queue.figures()) {
+            Some(figures) => encoder.counter(
+                "convene_log_lines_shipped",
+                "Lines that the store of logs has",
+                figures.shipped,
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,19 +1,19 @@
 //! A process of Convene, with all services or with one: what it starts, and its orderly end.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use convene_app::App;
 use convene_db::{Db, Statement};
 use convene_hop::{
-    Hop,
+    Hop, LIFECYCLE,
     trace::{of_hops, of_people},
 };
 use convene_model::claims::service;
 use convene_storage::GroupStore;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
@@ -24,9 +24,11 @@ use crate::{
     controllers::Controllers,
     doors::{Readiness, bind, door, spawn_server},
     lock::DataDirLock,
-    log, open_files,
+    log::{self, Queue, Shipper},
+    open_files, operator,
     resolver::AppResolver,
     services::Host,
+    stores,
     telemetry::Telemetry,
 };
 
@@ -35,6 +37,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The name of the door for people among the figures; other doors have their service's name.
 const PUBLIC: &str = "public";
+/// That of the operator's door.
+const OPERATORS: &str = "operators";
 
 /// The exit code after a commit whose outcome is unknown: a supervisor starts the process again,
 /// and clients resend.
@@ -45,24 +49,38 @@ pub const EXIT_OUTCOME_UNKNOWN: i32 = 70;
 /// # Errors
 /// What keeps the process from starting, in words for the person at the terminal.
 pub async fn serve(config: Config) -> Result<(), CliError> {
-    log::start(&config.log);
+    let queue = log::start(&config.log, config.logs.ships());
     open_files::raise_limit();
     // A second installation happens only where a process embeds the host; the first holds.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let service = config.role.map(|role| format!("'s {}", role.name())).unwrap_or_default();
-    let node = Node::start(config).await?;
+    let data_dir = config.data_dir.clone();
+    let node = Node::start_logged(config, queue).await?;
+    let mut stop = StopSignal::listen()?;
     println!("Convene{service} is ready at {}", node.url());
-    stop_signal().await?;
-    tracing::info!("stopping");
+    stop.wait().await;
+    tracing::info!(target: LIFECYCLE, data_dir = %data_dir.display(), "stopping");
     node.stop().await;
     Ok(())
 }
 
-async fn stop_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+/// What asks the process to stop in order; from its making on, also before it is waited for.
+struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -74,6 +92,7 @@ pub struct Node {
     app: Option<App>,
     controllers: Option<(Controllers, GroupStore)>,
     telemetry: Telemetry,
+    shipper: Option<Shipper>,
     _lock: DataDirLock,
 }
 
@@ -93,10 +112,16 @@ impl Node {
     /// # Errors
     /// What keeps them from starting.
     pub async fn start(config: Config) -> Result<Self, CliError> {
+        Self::start_logged(config, None).await
+    }
+
+    /// Like [`Self::start`], and ships what waits in the queue of the process's log.
+    async fn start_logged(config: Config, queue: Option<Arc<Queue>>) -> Result<Self, CliError> {
         let lock = DataDirLock::acquire(&config.data_dir, config.role)?;
         // Before any service is opened: each asks once whether there is a recorder.
         let telemetry = Telemetry::start(&config.telemetry, config.role)?;
         let host = Host::new(config, clock::system());
+        let shipper = queue.map(|queue| host.ship(queue)).transpose()?;
         let Started { url, servers, app, controllers } = match host.config.role {
             None => host.start_all().await?,
             Some(Role::App) => host.start_app().await?,
@@ -112,8 +137,9 @@ impl Node {
             servers.push(spawn_server(listener, router, host.stopping.clone()));
         }
         let role = host.config.role.map_or("all", Role::name);
-        tracing::info!(url, role, data_dir = %host.config.data_dir.display(), "ready");
-        Ok(Self { host, url, servers, app, controllers, telemetry, _lock: lock })
+        let (version, data_dir) = (env!("CARGO_PKG_VERSION"), host.config.data_dir.display());
+        tracing::info!(target: LIFECYCLE, url, role, version, %data_dir, "ready");
+        Ok(Self { host, url, servers, app, controllers, telemetry, shipper, _lock: lock })
     }
 
     /// The URL by which people reach the App, or others the service.
@@ -145,10 +171,21 @@ impl Node {
             self.host.links.close().await;
         }
         self.telemetry.stop().await;
+        if let Some(shipper) = self.shipper {
+            shipper.stop().await;
+        }
     }
 }
 
 impl Host {
+    /// Ships the lines of the log into their store.
+    fn ship(&self, queue: Arc<Queue>) -> Result<Shipper, CliError> {
+        let (store, prefix) = stores::logs(&self.config)?;
+        self.metrics.has_log(&queue);
+        let (every, keep) = (self.config.logs.every(), self.config.logs.keep());
+        Ok(Shipper::start(queue, log::Target { store, prefix, every, keep }))
+    }
+
     async fn start_all(&self) -> Result<Started, CliError> {
         let store = self.open_store().await?;
         let resolver = AppResolver::default();
@@ -168,6 +205,7 @@ impl Host {
             "/readyz",
         );
         let (url, mut servers) = self.open_public_door(&app, readiness).await?;
+        servers.push(self.open_operators_door(&infra)?);
         if let Some(address) = self.config.orchestrator.listen {
             let listener = bind(address).await?;
             tracing::info!(address = %listener.local_addr()?, "serving the infra API");
@@ -200,7 +238,8 @@ impl Host {
         let readiness = Readiness::default()
             .needs_hop("controllers", controllers, "/healthz")
             .needs_keys(&self.key_ring());
-        let servers = vec![self.serve_infra(listener, router, readiness)?];
+        let operators = self.open_operators_door(&router)?;
+        let servers = vec![operators, self.serve_infra(listener, router, readiness)?];
         Ok(Started { url, servers, ..Started::default() })
     }
 
@@ -275,6 +314,13 @@ impl Host {
         let directory = Hop::in_process(router.clone());
         let readiness = readiness.needs_hop("database", directory, "/readyz");
         self.open_door(listener, Role::Orchestrator, router, readiness)
+    }
+
+    /// The door for the operator at the machine.
+    fn open_operators_door(&self, infra: &Router) -> Result<JoinHandle<()>, CliError> {
+        let router =
+            self.door(OPERATORS, Role::Orchestrator, infra.clone(), Readiness::default())?;
+        Ok(operator::spawn_door(&self.config.data_dir, router, self.stopping.clone()))
     }
 
     /// A door for other services; with a token it answers `/metrics` too.

@@ -10,7 +10,7 @@ use convene_agents_worker::{self as agents_worker, Limits};
 use convene_app::App;
 use convene_db::Db;
 use convene_hop::{Clock, Hop, Links, Signer};
-use convene_model::{keys::TrustedKeys, signing_keys::SigningKeys};
+use convene_model::{claims::service, keys::TrustedKeys, signing_keys::SigningKeys};
 use convene_orchestrator::{Orchestrator, TrustedApp};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use crate::{
     keys::{ring::KeyFiles, watch::OwnKeys},
     master_keys::MasterKeyFiles,
     metrics::Metrics,
+    operator,
     resolver::AppResolver,
     serve::EXIT_OUTCOME_UNKNOWN,
     stores::{self, Opener},
@@ -70,6 +71,14 @@ impl Host {
         let keys = own.keys();
         tokio::spawn(own.follow(Arc::clone(&self.clock), self.stopping.clone()));
         all.insert(role.name(), keys.clone());
+        Ok(keys)
+    }
+
+    /// The keys of the operator at this machine.
+    fn operator_keys(&self) -> Result<SigningKeys, CliError> {
+        let own = OwnKeys::open(operator::key_files(&self.config), (self.clock)())?;
+        let keys = own.keys();
+        tokio::spawn(own.follow(Arc::clone(&self.clock), self.stopping.clone()));
         Ok(keys)
     }
 
@@ -180,6 +189,8 @@ impl Host {
         let config = &self.config.orchestrator;
         let app_keys = self.trusted(Role::App)?;
         let mut apps = vec![TrustedApp { issuer: Role::App.name().to_owned(), operator: true }];
+        self.operator_keys()?.keep(&app_keys)?;
+        apps.push(TrustedApp { issuer: service::OPERATOR.to_owned(), operator: true });
         for app in &config.apps {
             if let Some(jwks) = app.inline_keys()? {
                 app_keys.replace(&app.issuer, &jwks)?;

@@ -49,6 +49,15 @@ pub(crate) fn archives(config: &Config, opener: Opener) -> Result<Store, StoreEr
     open(config, &config.archives, "archives", opener)
 }
 
+/// The store of `[logs]`, and what the names in it begin with.
+pub(crate) fn logs(config: &Config) -> Result<(Store, &'static str), StoreError> {
+    let prefix = match config.logs.store {
+        StoreKind::Folder => "",
+        StoreKind::S3 => "logs/",
+    };
+    Ok((open(config, &config.logs, "logs", Opener::Service)?, prefix))
+}
+
 fn open(
     config: &Config,
     store: &StoreConfig,

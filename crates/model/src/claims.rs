@@ -17,6 +17,8 @@ pub mod service {
     pub const CONTROLLERS: &str = "controllers";
     /// The Agents Worker.
     pub const AGENTS: &str = "agents";
+    /// No service: the operator at the machine, whose calls are those of an app.
+    pub const OPERATOR: &str = "operator";
 }
 
 /// A type of token.

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod infra;
 pub mod keys;
 pub mod limits;
+pub mod listing;
 pub mod mention;
 pub mod probe;
 pub mod problem;

@@ -3,23 +3,57 @@
 //! Works on the key files, whether processes serve with them or not: running ones notice within
 //! seconds and change over together at the time that the files name. Never touches the master key.
 
-use std::time::Duration;
+use std::{
+    fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration,
+};
 
-use clap::{Args, Subcommand};
-use convene_model::Timestamp;
+use clap::{Args, Subcommand, ValueEnum};
+use convene_model::{Timestamp, claims::service, keys::SigningKey};
 use indicatif::HumanDuration;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{CliError, DataArgs},
     clock,
     config::{Config, Role},
     keys::ring::{KeyEntry, KeyFiles, KeyState},
+    operator,
     services::key_files,
 };
 
 /// Seconds for which a new key is published before it signs, when none are given.
 const DEFAULT_AFTER_SECS: u64 = 30;
+
+/// Whose keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Owner {
+    /// The App's.
+    App,
+    /// The Orchestrator's.
+    Orchestrator,
+    /// The controllers'.
+    Controllers,
+    /// The Agents Worker's.
+    Agents,
+    /// The operator's at this machine, of `convene groups` and `convene orgs`.
+    Operator,
+}
+
+impl Owner {
+    /// The services.
+    const SERVICES: [Self; 4] = [Self::App, Self::Orchestrator, Self::Controllers, Self::Agents];
+
+    fn files(self, config: &Config) -> KeyFiles {
+        match self {
+            Self::App => key_files(config, Role::App),
+            Self::Orchestrator => key_files(config, Role::Orchestrator),
+            Self::Controllers => key_files(config, Role::Controllers),
+            Self::Agents => key_files(config, Role::Agents),
+            Self::Operator => operator::key_files(config),
+        }
+    }
+}
 
 /// What can be done to signing keys.
 #[derive(Debug, Subcommand)]
@@ -30,13 +64,22 @@ pub(crate) enum KeysCommand {
     Rotate(Rotate),
     /// Refuse all tokens of former keys, and remove their secrets.
     Retire(Retire),
+    /// Make a key of an app or operator elsewhere, and print what `[[orchestrator.apps]]` needs of it.
+    New(New),
+}
+
+/// `convene keys new`.
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// The file to make, readable by its owner only
+    file: PathBuf,
 }
 
 /// `convene keys list`.
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Which services [default: all that have keys here]
-    service: Vec<Role>,
+    /// Whose [default: those of all services that have keys here]
+    service: Vec<Owner>,
     #[command(flatten)]
     data: DataArgs,
     /// Print one JSON object a line
@@ -50,8 +93,8 @@ pub(crate) struct List {
 /// `convene keys rotate`.
 #[derive(Debug, Args)]
 pub(crate) struct Rotate {
-    /// Which services [default: all that have keys here]
-    service: Vec<Role>,
+    /// Whose [default: those of all services that have keys here]
+    service: Vec<Owner>,
     #[command(flatten)]
     data: DataArgs,
     /// How long the new key is published before it signs, at least 10
@@ -66,7 +109,7 @@ pub(crate) struct Rotate {
 #[derive(Debug, Args)]
 pub(crate) struct Retire {
     /// Whose key
-    service: Role,
+    service: Owner,
     /// Which one [default: all that no longer sign]
     kid: Option<String>,
     #[command(flatten)]
@@ -85,6 +128,7 @@ pub(crate) fn run(command: KeysCommand) -> Result<(), CliError> {
         KeysCommand::List(args) => list(args),
         KeysCommand::Rotate(args) => rotate(args),
         KeysCommand::Retire(args) => retire(args),
+        KeysCommand::New(args) => new(&args),
     }
 }
 
@@ -133,6 +177,20 @@ fn rotate(args: Rotate) -> Result<(), CliError> {
     Ok(())
 }
 
+fn new(args: &New) -> Result<(), CliError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut())?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.file);
+    let mut file =
+        file.map_err(|error| format!("{} cannot be made: {error}", args.file.display()))?;
+    file.write_all(seed.as_ref())?;
+    file.sync_all()?;
+    // The public half does not depend on the name under which it will be known.
+    let key = SigningKey::from_seed(service::OPERATOR, &seed);
+    println!("{}", serde_json::to_string(&key.jwks())?);
+    Ok(())
+}
+
 fn retire(args: Retire) -> Result<(), CliError> {
     let services = services(&args.data.load()?, &[args.service])?;
     let mut none = true;
@@ -153,16 +211,17 @@ fn retire(args: Retire) -> Result<(), CliError> {
 }
 
 /// The key files of the named services, or of all that have some.
-fn services(config: &Config, named: &[Role]) -> Result<Vec<KeyFiles>, CliError> {
-    let roles = if named.is_empty() { &Role::ALL[..] } else { named };
+fn services(config: &Config, named: &[Owner]) -> Result<Vec<KeyFiles>, CliError> {
+    let owners = if named.is_empty() { &Owner::SERVICES[..] } else { named };
     let mut found = Vec::new();
-    for role in roles {
-        let files = key_files(config, *role);
+    for owner in owners {
+        let files = owner.files(config);
         if files.exist() {
             found.push(files);
         } else if !named.is_empty() {
             let dir = config.data_dir.display();
-            return Err(format!("{} has no key in {dir}; see --data-dir", role.name()).into());
+            let whose = files.service();
+            return Err(format!("{whose} has no key in {dir}; see --data-dir").into());
         }
     }
     if found.is_empty() {

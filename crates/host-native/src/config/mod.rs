@@ -231,6 +231,14 @@ impl Config {
                 "only archives have snapshots",
             ));
         }
+        let of_logs = [
+            ("archives.ship", self.archives.ship.is_some()),
+            ("archives.every_secs", self.archives.every_secs.is_some()),
+            ("archives.keep_days", self.archives.keep_days.is_some()),
+        ];
+        if let Some((key, _)) = of_logs.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(ConfigError::invalid(key, "only logs are shipped by time"));
+        }
         self.check_role()
     }
 }
@@ -320,6 +328,9 @@ const KEYS: &[&str] = &[
     "CONVENE_LOGS__SECRET_ACCESS_KEY_FILE",
     "CONVENE_LOGS__VIRTUAL_HOSTED_STYLE",
     "CONVENE_LOGS__ALLOW_HTTP",
+    "CONVENE_LOGS__SHIP",
+    "CONVENE_LOGS__EVERY_SECS",
+    "CONVENE_LOGS__KEEP_DAYS",
 ];
 
 #[cfg(test)]
@@ -433,6 +444,7 @@ mod tests {
             ("[archives]\nbucket = \"b\"", "archives.bucket"),
             ("[logs]\nstore = \"s3\"", "logs.bucket"),
             ("[logs]\nmax_snapshot_bytes = 2000000", "logs.max_snapshot_bytes"),
+            ("[archives]\nkeep_days = 3", "archives.keep_days"),
             ("[archives]\nmax_snapshot_bytes = 1", "archives.max_snapshot_bytes"),
         ] {
             let error = load(toml, &[]).unwrap_err();

@@ -158,7 +158,13 @@ impl OrchestratorConfig {
             return Err(ConfigError::invalid("orchestrator.max_active_groups", "it is 0"));
         }
         self.check_times()?;
-        let ours = [service::APP, service::ORCHESTRATOR, service::CONTROLLERS, service::AGENTS];
+        let ours = [
+            service::APP,
+            service::ORCHESTRATOR,
+            service::CONTROLLERS,
+            service::AGENTS,
+            service::OPERATOR,
+        ];
         for (index, app) in self.apps.iter().enumerate() {
             let invalid = |problem: &str| {
                 Err(ConfigError::invalid(
@@ -167,7 +173,7 @@ impl OrchestratorConfig {
                 ))
             };
             if app.issuer.is_empty() || ours.contains(&app.issuer.as_str()) {
-                return invalid("the issuer is empty or one of our own services");
+                return invalid("the issuer is empty, one of our own services or \"operator\"");
             }
             if self.apps[..index].iter().any(|other| other.issuer == app.issuer) {
                 return invalid("the issuer is listed twice");

@@ -1,6 +1,6 @@
 //! `[archives]` and `[logs]`: object stores, each a folder or a bucket.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
@@ -12,6 +12,12 @@ use super::ConfigError;
 const DEFAULT_MAX_SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// The smallest limit that can be set.
 const MIN_MAX_SNAPSHOT_BYTES: u64 = 1024 * 1024;
+/// How old a line becomes before it is shipped when nothing is said, and what can be set.
+const DEFAULT_EVERY_SECS: u64 = 30;
+const EVERY_SECS: std::ops::RangeInclusive<u64> = 1..=3600;
+/// How long logs are kept when nothing is said, and at most.
+const DEFAULT_KEEP_DAYS: u64 = 30;
+const MAX_KEEP_DAYS: u64 = 3650;
 /// The region where nothing is said.
 const DEFAULT_REGION: &str = "us-east-1";
 
@@ -43,6 +49,12 @@ pub struct StoreConfig {
     pub allow_http: bool,
     /// For archives: bytes of uncompressed lines that a snapshot may have.
     pub max_snapshot_bytes: Option<u64>,
+    /// For logs: whether they are shipped.
+    pub ship: Option<bool>,
+    /// For logs: how old a line becomes before it is shipped, in seconds.
+    pub every_secs: Option<u64>,
+    /// For logs: how many days they are kept; 0 is for ever.
+    pub keep_days: Option<u64>,
 }
 
 /// What an object store is.
@@ -88,6 +100,25 @@ impl StoreConfig {
         self.max_snapshot_bytes.unwrap_or(DEFAULT_MAX_SNAPSHOT_BYTES)
     }
 
+    /// Whether logs are shipped.
+    #[must_use]
+    pub fn ships(&self) -> bool {
+        self.ship.unwrap_or(true)
+    }
+
+    /// How old a line of a log becomes before it is shipped.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        Duration::from_secs(self.every_secs.unwrap_or(DEFAULT_EVERY_SECS))
+    }
+
+    /// How long logs are kept; `None` is for ever.
+    #[must_use]
+    pub fn keep(&self) -> Option<Duration> {
+        let days = self.keep_days.unwrap_or(DEFAULT_KEEP_DAYS);
+        (days > 0).then(|| Duration::from_secs(days * 24 * 60 * 60))
+    }
+
     /// The bucket's region.
     #[must_use]
     pub fn region(&self) -> &str {
@@ -130,6 +161,12 @@ impl StoreConfig {
             |name: &str, problem: &str| ConfigError::invalid(format!("{section}.{name}"), problem);
         if self.max_snapshot_bytes.is_some_and(|bytes| bytes < MIN_MAX_SNAPSHOT_BYTES) {
             return Err(invalid("max_snapshot_bytes", "it is less than 1048576"));
+        }
+        if self.every_secs.is_some_and(|secs| !EVERY_SECS.contains(&secs)) {
+            return Err(invalid("every_secs", "it must be 1 to 3600"));
+        }
+        if self.keep_days.is_some_and(|days| days > MAX_KEEP_DAYS) {
+            return Err(invalid("keep_days", "it is at most 3650"));
         }
         match self.store {
             StoreKind::Folder => {
@@ -272,6 +309,27 @@ mod tests {
         assert_eq!(config.secret("archives").unwrap().expose(), "hush-hush");
         assert!(!format!("{config:?} {:?}", config.secret("archives")).contains("hush"));
         assert!(!format!("{:?}", bucket()).contains("hush"));
+    }
+
+    #[test]
+    fn logs_are_shipped_and_kept_for_a_while_unless_something_else_is_said() {
+        let said = |every_secs, keep_days| StoreConfig { every_secs, keep_days, ..bucket() };
+        let default = said(None, None);
+        assert!(default.ships() && !StoreConfig { ship: Some(false), ..bucket() }.ships());
+        assert_eq!(default.every(), Duration::from_secs(30));
+        assert_eq!(default.keep(), Some(Duration::from_secs(30 * 24 * 60 * 60)));
+        assert_eq!(said(None, Some(0)).keep(), None);
+        for (config, key) in [
+            (said(Some(0), None), "logs.every_secs"),
+            (said(Some(3601), None), "logs.every_secs"),
+            (said(None, Some(3651)), "logs.keep_days"),
+        ] {
+            let error = config.check("logs").unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+        for config in [said(Some(1), Some(3650)), said(Some(3600), Some(1))] {
+            assert!(config.check("logs").is_ok());
+        }
     }
 
     #[test]

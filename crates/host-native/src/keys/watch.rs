@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use convene_hop::Clock;
+use convene_hop::{Clock, LIFECYCLE};
 use convene_model::{Timestamp, signing_keys::SigningKeys};
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +99,7 @@ impl OwnKeys {
         self.keys
             .replace(key, published, retired)
             .map_err(|error| RotationError::Refused(format!("{service}: {error}")))?;
-        tracing::info!(service, signing = kid, published = count, "signing keys changed");
+        tracing::info!(target: LIFECYCLE, service, signing = kid, published = count, "signing keys changed");
         Ok(())
     }
 }

@@ -81,6 +81,7 @@ async fn every_queue_has_its_depth_its_bound_and_its_refusals_and_the_guide_name
         "fullest_room",
         "event_streams",
         "password_hashes",
+        "log_lines",
     ] {
         let figure = |name: &str| after[&format!("convene_queue_{name}{{queue=\"{queue}\"}}")];
         assert!(figure("capacity") >= 128.0, "{queue}");

@@ -7,6 +7,7 @@
 
 pub(crate) mod archives;
 mod blocks;
+pub(crate) mod listing;
 mod scheduled;
 mod schema;
 pub(crate) mod steps;
@@ -104,7 +105,11 @@ impl Directory {
             }
             let (statements, owner_index, record_index, count_index) = self.first_placement(place);
             match self.db.batch(statements).await {
-                Ok(_) => return Ok(Placement::Placed(first_placed(place))),
+                Ok(_) => {
+                    let placed = first_placed(place);
+                    steps::tell("inactive", &placed, activation(place));
+                    return Ok(Placement::Placed(placed));
+                }
                 Err(DbError::Unmet { index }) if index == owner_index => {
                     return Ok(Placement::Foreign);
                 }

@@ -6,7 +6,9 @@
 //! is told [`StepError::Changed`] and reads again.
 
 use convene_db::{DbError, Statement, params};
+use convene_hop::LIFECYCLE;
 use convene_model::{ArchiveId, Code, Problem, TaskId, Timestamp, infra::GroupStatus};
+use tracing::Level;
 use uuid::Uuid;
 
 use super::{Directory, OwnedRecord};
@@ -87,7 +89,10 @@ impl Directory {
         statements.push(event(found.record.group_status.as_str(), &after, change));
         statements.extend(beside);
         match self.db.batch(statements).await {
-            Ok(_) => Ok(after),
+            Ok(_) => {
+                tell(found.record.group_status.as_str(), &after, change);
+                Ok(after)
+            }
             Err(DbError::Unmet { index: 0 }) => Err(StepError::Changed),
             Err(DbError::Unmet { index }) if Some(index) == place_index => {
                 let (limit, active) = self.count(&found.record.org_id).await?;
@@ -175,6 +180,35 @@ fn compare_and_set(found: &OwnedRecord, after: &OwnedRecord) -> Statement {
         ],
     )
     .expect_rows()
+}
+
+/// Says in the log that a group's life has gone a step on.
+pub(super) fn tell(from: &str, after: &OwnedRecord, change: Change<'_>) {
+    let record = &after.record;
+    let task_id = change.task_id.map(TaskId::as_str);
+    macro_rules! line {
+        ($level:expr) => {
+            tracing::event!(
+                target: LIFECYCLE, $level,
+                group_id = %record.group_id, org_id = %record.org_id, from,
+                to = record.group_status.as_str(), epoch = record.epoch, actor = change.actor,
+                reason = change.reason, task_id, "group"
+            )
+        };
+    }
+    match change.step {
+        // Groups fall asleep and wake all the time.
+        Step::Wake | Step::FallAsleep => line!(Level::DEBUG),
+        Step::Activate
+        | Step::BeginArchive
+        | Step::Mark
+        | Step::Thaw
+        | Step::BeginRestore
+        | Step::FinishRestore
+        | Step::AbandonRestore
+        | Step::BeginDelete
+        | Step::FinishDelete => line!(Level::INFO),
+    }
 }
 
 /// The event of a step; `from` is the name of the state that it led from.

@@ -7,6 +7,7 @@ mod groups;
 mod lifecycle;
 mod org_block;
 mod org_limits;
+mod orgs;
 mod routing_tokens;
 mod service;
 pub(crate) mod table;
@@ -16,13 +17,22 @@ use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, Path, Query},
 };
 use convene_hop::{method_not_allowed, not_found};
-use convene_model::{Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord};
-use http::request::Parts;
+use convene_model::{
+    Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord, limits::MAX_PAGE, listing,
+};
+use http::{Uri, request::Parts};
+use serde::de::DeserializeOwned;
 
-use crate::{Shared, auth::Caller, directory::OwnedRecord, idempotency::Scope, problem};
+use crate::{
+    Shared,
+    auth::Caller,
+    directory::{OwnedRecord, listing::Sight},
+    idempotency::Scope,
+    problem,
+};
 
 /// What handlers are given.
 pub(crate) type Orchestra = Arc<Shared>;
@@ -73,9 +83,43 @@ async fn path_member<T: FromStr, S: Send + Sync>(
     path.ok().and_then(|Path(members)| members.get(name)?.parse().ok())
 }
 
+/// A query, read after the token's check; unknown members are refused where the type says so.
+///
+/// # Errors
+/// [`Code::InvalidRequest`].
+pub(crate) fn query<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Problem> {
+    let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
+    let uri: Uri = format!("/?{}", raw.unwrap_or_default())
+        .parse()
+        .map_err(|_| invalid("the query is no query".into()))?;
+    match Query::<T>::try_from_uri(&uri) {
+        Ok(Query(query)) => Ok(query),
+        Err(rejection) => Err(invalid(rejection.body_text())),
+    }
+}
+
+/// How many entries a page has that was asked for with this limit.
+///
+/// # Errors
+/// [`Code::InvalidRequest`].
+pub(crate) fn page(limit: Option<usize>) -> Result<usize, Problem> {
+    listing::page_size(limit).map_err(|limit| {
+        let detail = format!("limit is {limit}, but must be 1 to {MAX_PAGE}");
+        Problem::new(Code::InvalidRequest).detail(detail)
+    })
+}
+
 impl<T> PathId<T> {
     fn found(self) -> Result<T, Problem> {
         self.0.ok_or_else(|| Code::GroupNotFound.into())
+    }
+}
+
+impl Caller {
+    /// What this caller sees in lists.
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        let issuer = (!self.operator).then_some(self.issuer.as_str());
+        Sight { issuer, org_id: self.org_id.as_ref() }
     }
 }
 
@@ -129,14 +173,15 @@ impl Shared {
         Ok(found)
     }
 
-    /// That a caller may know of an organization: its own, or one that nobody owns yet.
+    /// That a caller may know of an organization: its own, or one that nobody owns yet; an operator
+    /// may know of all.
     ///
     /// # Errors
     /// [`Code::GroupNotFound`] when another issuer owns it; [`Code::Forbidden`] when the token is
     /// for another organization.
     async fn check_org_for(&self, caller: &Caller, org_id: &OrgId) -> Result<(), Problem> {
         let owner = self.directory.owner(org_id).await.map_err(problem::of_directory)?;
-        if owner.is_some_and(|owner| owner != caller.issuer) {
+        if !caller.operator && owner.is_some_and(|owner| owner != caller.issuer) {
             return Err(Code::GroupNotFound.into());
         }
         caller.check_org(org_id)

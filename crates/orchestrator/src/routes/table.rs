@@ -11,11 +11,14 @@ use convene_model::{
         RaiseEpochRequest, RevokeRequest, RoutingRecord, RoutingToken, RoutingTokenRequest,
     },
     keys::Jwks,
+    listing::{GroupsPage, GroupsQuery, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
     tasks::{ArchiveRequest, Archived, Task},
     why::Why,
 };
 
-use super::{Orchestra, groups, lifecycle, org_block, org_limits, routing_tokens, service, tasks};
+use super::{
+    Orchestra, groups, lifecycle, org_block, org_limits, orgs, routing_tokens, service, tasks,
+};
 
 /// What operations on a group may answer.
 const GROUP: &[Code] =
@@ -61,6 +64,17 @@ fn of_groups() -> Api<Orchestra> {
                     Code::HistoryModeUnsupported,
                 ]),
             groups::activate::handle,
+        )
+        .on(
+            Operation::get(
+                "/infra/groups",
+                "listGroups",
+                "A page of groups; of all for operators.",
+            )
+            .query::<GroupsQuery>()
+            .answers::<GroupsPage>(200)
+            .problems(&[Code::Forbidden]),
+            groups::list::handle,
         )
         .on(
             Operation::get("/infra/groups/{id}", "readGroup", "The group's routing record.")
@@ -174,6 +188,16 @@ fn of_lives() -> Api<Orchestra> {
         )
         .on(
             Operation::get(
+                "/infra/tasks",
+                "listTasks",
+                "A page of tasks, the newest first; of all groups for operators.",
+            )
+            .query::<TasksQuery>()
+            .answers::<TasksPage>(200),
+            tasks::list::handle,
+        )
+        .on(
+            Operation::get(
                 "/infra/tasks/{id}",
                 "readTask",
                 "How work that outlives its call stands.",
@@ -188,6 +212,16 @@ fn of_orgs() -> Api<Orchestra> {
     const LIMITS: &str = "/infra/orgs/{id}/limits";
     const BLOCK: &str = "/infra/orgs/{id}/block";
     Api::new()
+        .on(
+            Operation::get(
+                "/infra/orgs",
+                "listOrgs",
+                "A page of organizations; of all for operators.",
+            )
+            .query::<OrgsQuery>()
+            .answers::<OrgsPage>(200),
+            orgs::list::handle,
+        )
         .on(
             Operation::get(LIMITS, "readLimits", "An organization's limits.")
                 .answers::<OrgLimits>(200)

@@ -41,7 +41,7 @@ async fn without_operator_scope_no_limit_is_set_not_even_on_ones_own_organizatio
 }
 
 #[tokio::test]
-async fn an_operator_does_not_reach_into_another_issuers_organization() {
+async fn an_operator_sets_the_limits_of_every_organization_and_takes_none() {
     let world = World::new().await;
     world
         .ask("POST", "/infra/groups")
@@ -50,10 +50,14 @@ async fn an_operator_does_not_reach_into_another_issuers_organization() {
         .send()
         .await
         .expect_status(200);
-    let before = world.standing().await;
-    world.set_limit("o1", 7).await.expect_problem(404, "group_not_found");
-    world.ask("GET", "/infra/orgs/o1/limits").send().await.expect_problem(404, "group_not_found");
-    assert_eq!(world.standing().await, before);
+    world.set_limit("o1", 1).await.expect_status(200);
+    let read = world.ask("GET", "/infra/orgs/o1/limits").send().await.expect_status(200);
+    assert_eq!(read.body["max_active_groups"], 1);
+    // The organization is still the portal's, under the new limit.
+    world.activate("g2", "o1").await.expect_problem(404, "group_not_found");
+    let second = world.ask("POST", "/infra/groups").by(&world.portal);
+    let second = second.json(&json!({ "group_id": "g2", "org_id": "o1" })).send().await;
+    second.expect_problem(429, "active_group_limit_exceeded");
 }
 
 #[tokio::test]

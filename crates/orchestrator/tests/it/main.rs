@@ -14,6 +14,7 @@ mod groups;
 mod idempotency;
 mod lifecycle;
 mod limits;
+mod listing;
 mod passing;
 mod place;
 mod raise_epoch;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Query, RawQuery, State},
+    extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
 use convene_archive::{ArchiveError, page};
@@ -23,7 +23,6 @@ use convene_model::{
     infra::GroupStatus,
     limits::MAX_PAGE,
 };
-use http::Uri;
 
 use super::Admission;
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
     controllers::UserRequest,
     directory::OwnedRecord,
     problem,
-    routes::{Orchestra, PathId},
+    routes::{self, Orchestra, PathId},
 };
 
 pub(crate) async fn handle(
@@ -61,11 +60,7 @@ pub(crate) async fn handle(
 /// The query as the controllers read it.
 fn parse(query: Option<&str>) -> Result<HistoryQuery, Problem> {
     let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
-    let uri: Uri = format!("/?{}", query.unwrap_or_default())
-        .parse()
-        .map_err(|_| invalid("the query is no query".into()))?;
-    let Query(query) = Query::<HistoryQuery>::try_from_uri(&uri)
-        .map_err(|rejection| invalid(rejection.body_text()))?;
+    let query: HistoryQuery = routes::query(query)?;
     if let Err(limit) = query.page_size() {
         return Err(invalid(format!("limit is {limit}, but must be 1 to {MAX_PAGE}")));
     }

@@ -7,6 +7,7 @@ pub(crate) mod activate;
 pub(crate) mod configure;
 pub(crate) mod connect;
 pub(crate) mod history;
+pub(crate) mod list;
 pub(crate) mod message;
 pub(crate) mod raise_epoch;
 pub(crate) mod read;

@@ -11,7 +11,7 @@
 //! the group has had), 409 `illegal_transition` `{group_status}` while it is archived, restored or deleted, 502 `group_controller_unavailable`.
 
 use axum::extract::State;
-use convene_hop::{ApiError, RawRequest, json};
+use convene_hop::{ApiError, LIFECYCLE, RawRequest, json};
 use convene_model::{
     Code, GroupId, Problem,
     infra::{GroupStatus, RaiseEpochRequest, RoutingRecord},
@@ -74,7 +74,8 @@ async fn raise(
     }
     if raised {
         let (epoch, reason) = (record.epoch, &body.reason);
-        tracing::warn!(%group_id, epoch, reason, issuer = caller.issuer, "epoch raised");
+        let issuer = &caller.issuer;
+        tracing::warn!(target: LIFECYCLE, %group_id, epoch, reason, issuer, "epoch raised");
     }
     Ok(record)
 }

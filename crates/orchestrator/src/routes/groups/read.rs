@@ -1,4 +1,4 @@
-//! `GET /infra/groups/{id}`: a group's routing record.
+//! `GET /infra/groups/{id}`: a group's routing record, for the app whose it is and for operators.
 //!
 //! Errors: 403 `forbidden`, 404 `group_not_found`.
 
@@ -14,5 +14,5 @@ pub(crate) async fn handle(
     request: RawRequest,
 ) -> Result<Json<RoutingRecord>, ApiError> {
     let caller = orchestra.auth.app(&request)?;
-    Ok(Json(orchestra.group_for(&caller, &group_id.found()?).await?))
+    Ok(Json(orchestra.group_for_operator(&caller, &group_id.found()?).await?.record))
 }

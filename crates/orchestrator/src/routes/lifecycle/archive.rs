@@ -1,20 +1,21 @@
 //! `POST /infra/groups/{id}/archive`: writes the group's snapshot and takes the group out of service.
 //!
 //! For the app whose group it is, and for operators. The call waits for the task to end and answers
-//! with the snapshot; when that takes too long it answers 202 with the task, which goes on.
+//! with the snapshot; when that takes too long, or the caller prefers not to wait (`Prefer:
+//! respond-async`), it answers 202 with the task, which goes on.
 //!
 //! Errors: 403 `forbidden`, 404 `group_not_found`, 409 `group_not_active` `{group_status, task_id?}`,
 //! 413 `snapshot_too_large` `{limit_bytes}`, 422 `validation_failed`, 502
 //! `group_controller_unavailable`, 503 `archive_store_unavailable`. After 413, 502 and 503 the group
 //! is live again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{Code, GroupId, Problem, infra::GroupStatus, tasks::ArchiveRequest};
 
-use super::{MAX_LOOKS, answer, check_reason};
+use super::{MAX_LOOKS, answer, check_reason, patience};
 use crate::{
     auth::Caller,
     flows::{archive, follow_up},
@@ -31,9 +32,10 @@ pub(crate) async fn handle(
     let group_id = group_id.found()?;
     let ArchiveRequest { reason } = json(&request.body)?;
     let scope = Scope::from(&caller);
+    let patience = patience(&request, orchestra.times.call_waits);
     let work = {
         let orchestra = Orchestra::clone(&orchestra);
-        async move { archive(&orchestra, &caller, &group_id, &reason).await }
+        async move { archive(&orchestra, &caller, &group_id, &reason, patience).await }
     };
     orchestra.idempotency.once(scope, &request, work).await
 }
@@ -43,6 +45,7 @@ async fn archive(
     caller: &Caller,
     group_id: &GroupId,
     reason: &str,
+    patience: Duration,
 ) -> Result<Answer, Problem> {
     check_reason(reason)?;
     for _ in 0..MAX_LOOKS {
@@ -64,7 +67,7 @@ async fn archive(
             Ok(job) => {
                 let task_id = job.claim.task_id.clone();
                 Arc::clone(shared).run(job);
-                return answer(shared, &task_id).await;
+                return answer(shared, &task_id, patience).await;
             }
             // It fell asleep or woke meanwhile, which is no reason to refuse.
             Err(problem) if problem.code == Code::Conflict => {}

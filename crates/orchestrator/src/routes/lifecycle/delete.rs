@@ -13,7 +13,7 @@ use axum::extract::State;
 use convene_hop::{ApiError, RawRequest};
 use convene_model::{Code, GroupId, Problem, TaskId};
 
-use super::{MAX_LOOKS, answer};
+use super::{MAX_LOOKS, answer, patience};
 use crate::{
     auth::Caller,
     flows::delete::{self, Begun},
@@ -29,11 +29,12 @@ pub(crate) async fn handle(
     let caller = orchestra.auth.app(&request)?;
     let group_id = group_id.found()?;
     let scope = Scope::from(&caller);
+    let patience = patience(&request, orchestra.times.call_waits);
     let work = {
         let orchestra = Orchestra::clone(&orchestra);
         async move {
             let task_id = delete(&orchestra, &caller, &group_id).await?;
-            answer(&orchestra, &task_id).await
+            answer(&orchestra, &task_id, patience).await
         }
     };
     orchestra.idempotency.once(scope, &request, work).await

@@ -8,7 +8,7 @@
 //! Errors: 403 `forbidden`, 404 `group_not_found`, 422 `validation_failed`.
 
 use axum::extract::State;
-use convene_hop::{ApiError, RawRequest, json};
+use convene_hop::{ApiError, LIFECYCLE, RawRequest, json};
 use convene_model::{Code, OrgId, Problem, infra::BlockRequest};
 
 use crate::{
@@ -54,7 +54,8 @@ async fn set(
     } else {
         directory.unblock(org_id).await.map_err(problem::of_directory)?;
     }
-    tracing::warn!(%org_id, blocked, reason, issuer = caller.issuer, "block set");
+    let issuer = &caller.issuer;
+    tracing::warn!(target: LIFECYCLE, %org_id, blocked, reason, issuer, "block set");
     Answer::json(&directory.org_block(org_id).await.map_err(problem::of_directory)?)
 }
 

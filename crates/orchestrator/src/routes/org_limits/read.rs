@@ -1,4 +1,5 @@
-//! `GET /infra/orgs/{id}/limits`: an organization's limits; the default where none was set.
+//! `GET /infra/orgs/{id}/limits`: an organization's limits; the default where none was set. For the
+//! app whose it is and for operators.
 //!
 //! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's).
 

@@ -3,10 +3,10 @@
 //! Setting a limit for an organization that nobody owns yet does not make it the caller's. Groups
 //! beyond a lowered limit stay active; no further one is placed until there is room again.
 //!
-//! Errors: 403 `forbidden`, 404 `group_not_found` (another issuer's), 422 `validation_failed`.
+//! Errors: 403 `forbidden`, 404 `group_not_found`, 422 `validation_failed`.
 
 use axum::extract::State;
-use convene_hop::{ApiError, RawRequest, json};
+use convene_hop::{ApiError, LIFECYCLE, RawRequest, json};
 use convene_model::{Code, OrgId, Problem, infra::OrgLimits};
 
 use crate::{
@@ -50,7 +50,8 @@ pub(crate) async fn handle(
                 .set_limits(&org_id, &limits)
                 .await
                 .map_err(problem::of_directory)?;
-            tracing::info!(%org_id, ?limits, "limits set");
+            let issuer = caller.issuer;
+            tracing::info!(target: LIFECYCLE, %org_id, ?limits, issuer, "limits set");
             orchestra.reconcile_soon();
             Answer::json(&limits)
         }

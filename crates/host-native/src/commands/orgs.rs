@@ -1,0 +1,177 @@
+//! `convene orgs`: organizations as the Orchestrator knows them, for operators: limits and blocks.
+
+use clap::{Args, Subcommand};
+use convene_model::OrgId;
+use serde_json::{Map, Value, json};
+
+use super::infra::{InfraArgs, ago, block_on, text};
+use crate::cli::CliError;
+
+/// What can be done with organizations.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrgsCommand {
+    /// List organizations that ever had a group, a limit or a block, in the order of their ids.
+    List(ListArgs),
+    /// Show an organization's limits, or set some of them.
+    Limits(LimitsArgs),
+    /// Block an organization: its tokens are void at once, its connections closed within seconds.
+    Block(BlockArgs),
+    /// Lift an organization's block.
+    Unblock(OneArgs),
+}
+
+/// `convene orgs list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only those that are blocked
+    #[arg(long)]
+    blocked: bool,
+    /// How many at most [default: all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
+/// `convene orgs limits`.
+#[derive(Debug, Args)]
+pub(crate) struct LimitsArgs {
+    /// The organization
+    org: OrgId,
+    /// Sets one, and leaves the others; `NAME=default` gives it back to the configuration
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, Value)>,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
+/// `convene orgs block`.
+#[derive(Debug, Args)]
+pub(crate) struct BlockArgs {
+    /// The organization
+    org: OrgId,
+    /// Why, for the operators
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
+/// `convene orgs unblock`.
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// The organization
+    org: OrgId,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
+/// `NAME=VALUE`; a value is JSON, so that numbers are numbers, or `default`.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;
+    if value == "default" {
+        return Ok((name.to_owned(), Value::Null));
+    }
+    let value: Value =
+        serde_json::from_str(value).map_err(|_| format!("{value:?} is no number"))?;
+    Ok((name.to_owned(), value))
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: OrgsCommand) -> Result<(), CliError> {
+    block_on(async {
+        match command {
+            OrgsCommand::List(args) => list(args).await,
+            OrgsCommand::Limits(args) => limits(args).await,
+            OrgsCommand::Block(args) => block(args.org, args.infra, true, &args.reason).await,
+            OrgsCommand::Unblock(args) => block(args.org, args.infra, false, "").await,
+        }
+    })
+}
+
+async fn list(args: ListArgs) -> Result<(), CliError> {
+    let json = args.infra.json;
+    let filters = [("blocked", args.blocked.then(|| "true".to_owned()))];
+    let most = args.limit.unwrap_or(usize::MAX);
+    let orgs = args.infra.open()?.all("/infra/orgs", &filters, "orgs", most).await?;
+    for org in &orgs {
+        if json {
+            println!("{org}");
+            continue;
+        }
+        let issuer = org["issuer"].as_str().unwrap_or("-");
+        let (active, limit) = (&org["active_groups"], &org["max_active_groups"]);
+        let mut words =
+            format!("{}\t{issuer}\t{active} of {limit} groups in service", text(org, "org_id"));
+        if !org["blocked_at"].is_null() {
+            let (since, why) = (ago(org, "blocked_at"), text(org, "block_reason"));
+            words.push_str(&format!("\tblocked {since}: {why}"));
+        }
+        println!("{words}");
+    }
+    if orgs.is_empty() && !json {
+        eprintln!("There is no such organization.");
+    }
+    Ok(())
+}
+
+async fn limits(args: LimitsArgs) -> Result<(), CliError> {
+    let LimitsArgs { org, set, infra } = args;
+    let json = infra.json;
+    let infra = infra.open()?;
+    let target = format!("/infra/orgs/{org}/limits");
+    let mut limits = infra.get(&target).await?;
+    if !set.is_empty() {
+        let members = limits.as_object_mut().ok_or("the limits are no object")?;
+        change(members, set);
+        limits = infra.put(&target, &limits).await?;
+    }
+    if json {
+        println!("{limits}");
+    } else {
+        for (name, value) in limits.as_object().into_iter().flatten() {
+            println!("{name}\t{value}");
+        }
+    }
+    Ok(())
+}
+
+/// Puts settings among the limits; whether they are known the Orchestrator says.
+fn change(limits: &mut Map<String, Value>, set: Vec<(String, Value)>) {
+    for (name, value) in set {
+        if value.is_null() {
+            limits.remove(&name);
+        } else {
+            limits.insert(name, value);
+        }
+    }
+}
+
+async fn block(org: OrgId, infra: InfraArgs, blocked: bool, reason: &str) -> Result<(), CliError> {
+    let json = infra.json;
+    let body = json!({"blocked": blocked, "reason": reason});
+    let answer = infra.open()?.put(&format!("/infra/orgs/{org}/block"), &body).await?;
+    if json {
+        println!("{answer}");
+    } else if blocked {
+        println!("{org} is blocked. Its tokens are void; what is open is closed within seconds.");
+    } else {
+        println!("{org} is not blocked.");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_a_number_or_gives_the_limit_back() {
+        assert_eq!(setting("max_active_groups=5"), Ok(("max_active_groups".into(), json!(5))));
+        assert_eq!(setting("a=default"), Ok(("a".into(), Value::Null)));
+        assert!(setting("a").is_err() && setting("a=many").is_err());
+        let mut limits = Map::from_iter([("a".to_owned(), json!(1)), ("b".to_owned(), json!(2))]);
+        change(&mut limits, vec![("a".into(), Value::Null), ("c".into(), json!(3))]);
+        assert_eq!(Value::Object(limits), json!({"b": 2, "c": 3}));
+    }
+}

@@ -1,0 +1,3 @@
+//! Organizations, as far as the Orchestrator knows them.
+
+pub(crate) mod list;
