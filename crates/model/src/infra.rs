@@ -213,8 +213,9 @@ pub struct Initialized {
     pub history: HistoryId,
 }
 
-/// `GET /infra/orgs/{id}/limits` and `PUT`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// `GET /infra/orgs/{id}/limits` and `PUT`, which sets all of them. What is not said is not limited,
+/// but for `auto_archive_after_secs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrgLimits {
     /// How many groups of the organization may be in service at a time: all but those that are
@@ -224,6 +225,28 @@ pub struct OrgLimits {
     /// Orchestrator's own setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_archive_after_secs: Option<u64>,
+    /// Tokens that agents may use in a month of the calendar (UTC). Without room for what a run may
+    /// use at most, the run does not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_tokens: Option<u64>,
+    /// Bytes that may leave for clients in a month of the calendar (UTC), over all groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_egress_bytes: Option<u64>,
+    /// Bytes that may leave for clients of one group in a day (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_daily_egress_bytes: Option<u64>,
+    /// Messages that one user may post in a minute, over all groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_posts_per_minute: Option<u32>,
+    /// Messages that may be posted in a minute, over all groups and users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_posts_per_minute: Option<u32>,
+    /// Connections that one user may attach in a minute, over all groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_attaches_per_minute: Option<u32>,
+    /// Groups that may be activated in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations_per_minute: Option<u32>,
 }
 
 /// `PUT /infra/orgs/{id}/block`.

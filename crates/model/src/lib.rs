@@ -17,6 +17,7 @@ pub mod listing;
 pub mod mention;
 pub mod probe;
 pub mod problem;
+pub mod rate;
 pub mod record;
 pub mod replay;
 pub mod role;
@@ -26,6 +27,7 @@ pub mod time;
 pub mod token;
 pub mod tools;
 pub mod trace;
+pub mod usage;
 pub mod why;
 
 pub use ids::{

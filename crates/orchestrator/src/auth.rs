@@ -38,18 +38,22 @@ pub(crate) struct Caller {
     pub(crate) org_id: Option<OrgId>,
 }
 
+/// A controller whose token holds for the request that brought it.
+#[derive(Debug, Clone)]
+pub(crate) struct Controller {
+    /// The `iss` of its token.
+    pub(crate) issuer: String,
+    /// Which group, under which epoch.
+    pub(crate) claims: ControllerClaims,
+}
+
 /// Who may report a group's lifecycle.
 #[derive(Debug, Clone)]
 pub(crate) enum Reporter {
     /// An app.
     App(Caller),
     /// A group's controller.
-    Controller {
-        /// The `iss` of its token.
-        issuer: String,
-        /// Which group, under which epoch.
-        claims: ControllerClaims,
-    },
+    Controller(Controller),
 }
 
 impl Auth {
@@ -96,6 +100,14 @@ impl Auth {
             Err(TokenError::WrongType) => {}
             Err(error) => return Err(error),
         }
+        self.controller(request).map(Reporter::Controller)
+    }
+
+    /// The controller that made this request.
+    ///
+    /// # Errors
+    /// [`TokenError`], all of them 401.
+    pub(crate) fn controller(&self, request: &RawRequest) -> Result<Controller, TokenError> {
         let token = token::authorize::<ControllerClaims>(
             &self.controller_keys,
             service::ORCHESTRATOR,
@@ -103,7 +115,7 @@ impl Auth {
             (self.clock)(),
             Some(&self.replay),
         )?;
-        Ok(Reporter::Controller { issuer: token.registered.iss, claims: token.claims })
+        Ok(Controller { issuer: token.registered.iss, claims: token.claims })
     }
 
     /// The user for whom the request is made, by the routing token that it carries.

@@ -236,26 +236,40 @@ const fn is_stored(status: u16) -> bool {
     !matches!(status, 401 | 429 | 500..)
 }
 
+/// The key of a call that has to have one.
+///
+/// # Errors
+/// [`Code::InvalidRequest`] when there is none, or a malformed one.
+pub(crate) fn mandatory_key(request: &RawRequest) -> Result<String, Problem> {
+    if !request.headers.contains_key(HEADER) {
+        return Err(Problem::new(Code::InvalidRequest).detail("an Idempotency-Key is required"));
+    }
+    read_key(request)
+}
+
+fn read_key(request: &RawRequest) -> Result<String, Problem> {
+    let key = request.header(HEADER).filter(|key| {
+        (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+    });
+    key.map(str::to_owned).ok_or_else(|| {
+        Problem::new(Code::InvalidRequest).detail(format!(
+            "an Idempotency-Key is given once and has 1 to {MAX_KEY_CHARS} visible ASCII characters"
+        ))
+    })
+}
+
 impl Key {
     fn of(scope: Scope, request: &RawRequest) -> Result<Option<Self>, Problem> {
         if !request.headers.contains_key(HEADER) {
             return Ok(None);
         }
-        let key = request.header(HEADER).filter(|key| {
-            (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
-        });
-        let key = key.ok_or_else(|| {
-            Problem::new(Code::InvalidRequest).detail(format!(
-                "an Idempotency-Key is given once and has 1 to {MAX_KEY_CHARS} visible ASCII \
-                 characters"
-            ))
-        })?;
+        let key = read_key(request)?;
         let org_id = scope.org_id.as_ref().map_or("", OrgId::as_str);
         Ok(Some(Self {
             issuer: scope.issuer,
             method: request.method.as_str().to_owned(),
             path: request.path.clone(),
-            key: key.to_owned(),
+            key,
             request_hash: format!("{}.{org_id}", body_hash(&request.body)),
             claim: Uuid::new_v4().simple().to_string(),
         }))

@@ -11,7 +11,8 @@ How apps bring groups to life and let their users reach them. Each call brings a
 (`app+jwt`, EdDSA, at most 60 s, used once) that is bound to method, path and body; the app's issuer \
 and public keys are configured. examples/outside_app.py makes such tokens. What concerns one user also \
 brings that user's routing token. Archive, restore and delete wait for their end; with the header \
-`Prefer: respond-async` (or `wait=SECONDS`) they answer 202 with their task at once.";
+`Prefer: respond-async` (or `wait=SECONDS`) they answer 202 with their task at once. The calls of \
+controllers bring a `controller+jwt` instead.";
 
 /// The document.
 #[must_use]

@@ -7,16 +7,19 @@
 
 pub(crate) mod archives;
 mod blocks;
+pub(crate) mod budget;
+mod limits;
 pub(crate) mod listing;
 mod scheduled;
 mod schema;
 pub(crate) mod steps;
 pub(crate) mod tasks;
+pub(crate) mod usage;
 
 use convene_db::{Db, DbError, Row, Statement, params};
 use convene_model::{
     ArchiveId, GroupId, OrgId, TaskId, Timestamp, UserId,
-    infra::{GroupStatus, HistoryMode, OrgLimits, RoutingRecord},
+    infra::{GroupStatus, HistoryMode, RoutingRecord},
 };
 
 pub use schema::MIGRATIONS;
@@ -34,7 +37,7 @@ const MAX_LOOKS: usize = 4;
 /// What a record is read from.
 const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
     r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer,
-    c.blocked_at";
+    c.blocked_at, c.monthly_tokens";
 
 /// Where that is.
 const RECORD_TABLES: &str = "routing_records r JOIN org_owners o ON o.org_id = r.org_id
@@ -57,6 +60,8 @@ pub(crate) struct OwnedRecord {
     pub(crate) task_id: Option<TaskId>,
     /// Whether its organization is blocked.
     pub(crate) blocked: bool,
+    /// Its organization's budget of tokens in a month, where there is one.
+    pub(crate) monthly_tokens: Option<u64>,
 }
 
 /// A group that is to be active.
@@ -174,6 +179,7 @@ impl Directory {
                 params![org_id, self.default_max_active],
             )
             .expect_rows(),
+            usage::note_peak(place.org_id, place.now),
             steps::event("inactive", &first_placed(place), activation(place)),
         ];
         (statements, 1, 2, 4)
@@ -373,43 +379,6 @@ impl Directory {
         Ok((limit, row.get("active")?))
     }
 
-    /// An organization's limits; the default where none was set.
-    pub(crate) async fn limits(&self, org_id: &OrgId) -> Result<OrgLimits, DbError> {
-        let rows = self
-            .db
-            .query(Statement::new(
-                "SELECT max_active, auto_archive_ms FROM org_counts WHERE org_id = $1",
-                params![org_id.as_str()],
-            ))
-            .await?;
-        let (mut max_active_groups, mut auto_archive_after_secs) = (self.default_max_active, None);
-        if let Some(row) = rows.first() {
-            max_active_groups = row.get::<Option<u64>>("max_active")?.unwrap_or(max_active_groups);
-            let millis = row.get::<Option<u64>>("auto_archive_ms")?;
-            auto_archive_after_secs = millis.map(|millis| millis / 1000);
-        }
-        Ok(OrgLimits { max_active_groups, auto_archive_after_secs })
-    }
-
-    /// Sets an organization's limits. Groups beyond a lowered limit stay; no further one is placed.
-    pub(crate) async fn set_limits(
-        &self,
-        org_id: &OrgId,
-        limits: &OrgLimits,
-    ) -> Result<(), DbError> {
-        let auto_archive_ms = limits.auto_archive_after_secs.map(|secs| secs.saturating_mul(1000));
-        self.db
-            .execute(Statement::new(
-                "INSERT INTO org_counts (org_id, active, max_active, auto_archive_ms)
-                 VALUES ($1, 0, $2, $3)
-                 ON CONFLICT (org_id) DO UPDATE SET max_active = excluded.max_active,
-                     auto_archive_ms = excluded.auto_archive_ms",
-                params![org_id.as_str(), limits.max_active_groups, auto_archive_ms],
-            ))
-            .await?;
-        Ok(())
-    }
-
     /// Writes statements in one transaction; what is guarded among them and not met says that the
     /// caller's task is somebody else's, and then nothing is written and nothing is wrong.
     pub(crate) async fn write(&self, statements: Vec<Statement>) -> Result<(), DbError> {
@@ -446,6 +415,7 @@ fn first_placed(place: Place<'_>) -> OwnedRecord {
         archive_id: None,
         task_id: None,
         blocked: false,
+        monthly_tokens: None,
     }
 }
 
@@ -505,6 +475,7 @@ impl TryFrom<&Row> for OwnedRecord {
             record,
             issuer: text("issuer")?,
             blocked: row.get::<Option<u64>>("blocked_at")?.is_some(),
+            monthly_tokens: row.get("monthly_tokens")?,
             archive_id: archive_id
                 .map(|id| ArchiveId::new(&id).map_err(|_| impossible("archive_id", &id)))
                 .transpose()?,
@@ -549,6 +520,7 @@ mod tests {
             "task_id",
             "issuer",
             "blocked_at",
+            "monthly_tokens",
         ];
         let values = vec![
             Value::from("g1"),
@@ -563,6 +535,7 @@ mod tests {
             Value::Null,
             Value::Null,
             Value::from("app"),
+            Value::Null,
             Value::Null,
         ];
         Row::new(columns.map(str::to_owned).into(), values)

@@ -8,6 +8,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "leases", sql: LEASES_TABLE },
     Migration { version: 3, name: "lifecycle", sql: LIFECYCLE },
     Migration { version: 4, name: "blocks", sql: BLOCKS },
+    Migration { version: 5, name: "usage", sql: USAGE },
 ];
 
 const DIRECTORY: &str = "
@@ -140,4 +141,100 @@ ALTER TABLE org_counts ADD COLUMN blocked_at BIGINT;
 ALTER TABLE org_counts ADD COLUMN block_reason TEXT;
 ALTER TABLE routing_records ADD COLUMN tell BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX routing_records_by_tell ON routing_records (tell, group_id);
+";
+
+/// What groups use, and what it is held against. Months are numbers like 202611, days are counted from
+/// 1970-01-01, both in UTC.
+///
+/// - `org_counts`: the limits, NULL where there is none.
+/// - `org_months`: `used_tokens` and `reserved_tokens` are the budget's and change at once; the sums
+///   of reports follow in batches. `peak_active` changes with the count.
+/// - `reservations.state`: `held`; `expired` once it was settled at its full amount; `settled` once
+///   the run has said what it used.
+/// - `usage_reports`: what controllers have said, under the key that they said it with. A report
+///   whose `batch` is NULL is in no sum yet.
+/// - `routing_records.egress_until`: until then the group is closed for its egress.
+/// - `abuse_flags`: who went beyond a rate, an empty `user_id` for an organization.
+const USAGE: &str = "
+ALTER TABLE org_counts ADD COLUMN monthly_tokens BIGINT;
+ALTER TABLE org_counts ADD COLUMN monthly_egress_bytes BIGINT;
+ALTER TABLE org_counts ADD COLUMN group_daily_egress_bytes BIGINT;
+ALTER TABLE org_counts ADD COLUMN user_posts_per_minute BIGINT;
+ALTER TABLE org_counts ADD COLUMN org_posts_per_minute BIGINT;
+ALTER TABLE org_counts ADD COLUMN user_attaches_per_minute BIGINT;
+ALTER TABLE org_counts ADD COLUMN activations_per_minute BIGINT;
+ALTER TABLE routing_records ADD COLUMN egress_until BIGINT;
+CREATE TABLE org_months (
+    org_id TEXT NOT NULL,
+    month BIGINT NOT NULL,
+    used_tokens BIGINT NOT NULL DEFAULT 0 CHECK (used_tokens >= 0),
+    reserved_tokens BIGINT NOT NULL DEFAULT 0 CHECK (reserved_tokens >= 0),
+    peak_active BIGINT NOT NULL DEFAULT 0,
+    runs BIGINT NOT NULL DEFAULT 0,
+    input_tokens BIGINT NOT NULL DEFAULT 0,
+    output_tokens BIGINT NOT NULL DEFAULT 0,
+    egress_bytes BIGINT NOT NULL DEFAULT 0,
+    active_secs BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (org_id, month)
+);
+CREATE TABLE group_months (
+    group_id TEXT NOT NULL,
+    month BIGINT NOT NULL,
+    org_id TEXT NOT NULL,
+    runs BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    egress_bytes BIGINT NOT NULL,
+    active_secs BIGINT NOT NULL,
+    PRIMARY KEY (group_id, month)
+);
+CREATE INDEX group_months_by_org ON group_months (org_id, month);
+CREATE TABLE group_days (
+    group_id TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    org_id TEXT NOT NULL,
+    egress_bytes BIGINT NOT NULL,
+    PRIMARY KEY (group_id, day)
+);
+CREATE INDEX group_days_by_day ON group_days (day);
+CREATE TABLE reservations (
+    group_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    org_id TEXT NOT NULL,
+    month BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    reserved_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    PRIMARY KEY (group_id, run_id)
+);
+CREATE INDEX reservations_by_expiry ON reservations (state, expires_at);
+CREATE TABLE usage_reports (
+    report_id TEXT NOT NULL PRIMARY KEY,
+    group_id TEXT NOT NULL,
+    org_id TEXT NOT NULL,
+    request_hash TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    month BIGINT NOT NULL,
+    day BIGINT NOT NULL,
+    runs BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    egress_bytes BIGINT NOT NULL,
+    active_secs BIGINT NOT NULL,
+    batch TEXT
+);
+CREATE INDEX usage_reports_by_batch ON usage_reports (batch, at);
+CREATE INDEX usage_reports_by_org ON usage_reports (org_id, month);
+CREATE TABLE abuse_flags (
+    org_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    group_id TEXT,
+    count BIGINT NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    PRIMARY KEY (org_id, user_id, kind)
+);
+CREATE INDEX abuse_flags_by_age ON abuse_flags (last_at);
 ";

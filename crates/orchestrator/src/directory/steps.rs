@@ -11,7 +11,7 @@ use convene_model::{ArchiveId, Code, Problem, TaskId, Timestamp, infra::GroupSta
 use tracing::Level;
 use uuid::Uuid;
 
-use super::{Directory, OwnedRecord};
+use super::{Directory, OwnedRecord, usage};
 use crate::{
     lifecycle::{Illegal, Step},
     problem,
@@ -83,8 +83,12 @@ impl Directory {
             (false, true) if change.step.needs_place() => {
                 place_index = Some(statements.len());
                 statements.push(self.take_place(found));
+                statements.push(usage::note_peak(&found.record.org_id, change.now));
             }
-            (false, true) => statements.push(count_up(found)),
+            (false, true) => {
+                statements.push(count_up(found));
+                statements.push(usage::note_peak(&found.record.org_id, change.now));
+            }
         }
         statements.push(event(found.record.group_status.as_str(), &after, change));
         statements.extend(beside);

@@ -1,5 +1,6 @@
-//! Removes what is kept for a while only: idempotency keys, tasks that ended, and events of falling
-//! asleep and waking. The other events of a group's life are kept for ever.
+//! Removes what is kept for a while only: idempotency keys, tasks that ended, events of falling asleep
+//! and waking, reports of usage that are in the sums, and reservations that ended. The sums and the
+//! other events of a group's life are kept for ever.
 
 use std::sync::Arc;
 
@@ -12,5 +13,7 @@ pub(super) async fn run(shared: &Arc<Shared>) -> Result<u64, DbError> {
     let keys = shared.idempotency.forget_expired().await?;
     let tasks = shared.directory.forget_tasks(until).await?;
     let events = shared.directory.forget_naps(until).await?;
-    Ok(keys + tasks + events)
+    let reports = shared.directory.forget_reports(until, shared.now()).await?;
+    let reservations = shared.directory.forget_reservations(until).await?;
+    Ok(keys + tasks + events + reports + reservations)
 }

@@ -11,6 +11,7 @@ mod expired;
 mod idle;
 mod tasks;
 mod tell;
+mod usage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,6 +53,10 @@ pub struct Reconciled {
     pub forgotten: u64,
     /// Organizations whose count was not that of their groups.
     pub repaired: u64,
+    /// Reports of usage that were added up.
+    pub folded: u64,
+    /// Reservations that were settled at their full amount since their runs did not settle them.
+    pub expired: u64,
 }
 
 /// A reconciler with a lease of its own, so that one that takes long holds up no other.
@@ -60,6 +65,7 @@ enum Reconciler {
     Tasks,
     AutoArchive,
     Housekeeping,
+    Usage,
 }
 
 impl Reconciler {
@@ -68,6 +74,7 @@ impl Reconciler {
             Self::Tasks => "reconcile.tasks",
             Self::AutoArchive => "reconcile.auto_archive",
             Self::Housekeeping => "reconcile.housekeeping",
+            Self::Usage => "reconcile.usage",
         }
     }
 
@@ -91,6 +98,10 @@ impl Reconciler {
                 counts::run(shared).await?;
                 Ok(HOUSEKEEPING_EVERY)
             }
+            Self::Usage => {
+                usage::run(shared).await?;
+                Ok(every)
+            }
         }
     }
 }
@@ -101,11 +112,13 @@ pub(crate) async fn forever(shared: &Arc<Shared>) {
         each(shared, Reconciler::Tasks),
         each(shared, Reconciler::AutoArchive),
         each(shared, Reconciler::Housekeeping),
+        each(shared, Reconciler::Usage),
     );
 }
 
 /// Does all of it once and to its end.
 pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
+    let usage::Round { folded, expired } = usage::run(shared).await?;
     let told = tell::tell(shared).await?;
     let tasks = tasks::run(shared).await?;
     let asked = idle::run(shared).await?;
@@ -113,7 +126,7 @@ pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
     let forgotten = expired::run(shared).await?;
     let repaired = counts::run(shared).await?;
     let auto_archive::Round { archived, failed } = round;
-    Ok(Reconciled { told, tasks, archived, failed, asked, forgotten, repaired })
+    Ok(Reconciled { told, tasks, archived, failed, asked, forgotten, repaired, folded, expired })
 }
 
 /// Runs one reconciler again and again while this process leads it.

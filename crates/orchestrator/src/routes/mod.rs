@@ -12,6 +12,7 @@ mod routing_tokens;
 mod service;
 pub(crate) mod table;
 mod tasks;
+mod usage;
 
 use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 

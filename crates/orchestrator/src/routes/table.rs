@@ -13,11 +13,15 @@ use convene_model::{
     keys::Jwks,
     listing::{GroupsPage, GroupsQuery, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
     tasks::{ArchiveRequest, Archived, Task},
+    usage::{
+        GroupUsage, OrgUsage, OrgUsageQuery, Released, Reservation, ReserveRequest, UsageReport,
+    },
     why::Why,
 };
 
 use super::{
     Orchestra, groups, lifecycle, org_block, org_limits, orgs, routing_tokens, service, tasks,
+    usage,
 };
 
 /// What operations on a group may answer.
@@ -44,6 +48,7 @@ pub(crate) fn api() -> Api<Orchestra> {
         .merge(of_groups())
         .merge(of_lives())
         .merge(of_orgs())
+        .merge(of_usage())
         .merge(of_users())
         .merge(of_the_service())
 }
@@ -257,6 +262,69 @@ fn of_orgs() -> Api<Orchestra> {
             .answers::<OrgBlock>(200)
             .problems(GROUP),
             org_block::set::handle,
+        )
+}
+
+fn of_usage() -> Api<Orchestra> {
+    const USAGE: &str = "/infra/groups/{id}/usage";
+    Api::new()
+        .on(
+            Operation::post(
+                USAGE,
+                "reportUsage",
+                "What a group has used since the report before; for its controller, always with a key.",
+            )
+            .body::<UsageReport>()
+            .idempotent()
+            .answers_empty(204)
+            .problems(&[Code::Forbidden, Code::StaleEpoch, Code::GroupNotFound]),
+            usage::report::handle,
+        )
+        .on(
+            Operation::get(USAGE, "readGroupUsage", "What a group has used, by month.")
+                .answers::<GroupUsage>(200)
+                .problems(GROUP),
+            usage::read_group::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/reserve",
+                "reserveForRun",
+                "Hold tokens of the organization's budget for a run; for the group's controller.",
+            )
+            .body::<ReserveRequest>()
+            .answers::<Reservation>(200)
+            .problems(GROUP)
+            .problems(&[
+                Code::BudgetExhausted,
+                Code::StaleEpoch,
+                Code::GroupArchived,
+                Code::Conflict,
+            ]),
+            usage::reserve::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/release-resources",
+                "releaseResources",
+                "End what a group holds; for its controller.",
+            )
+            .idempotent()
+            .answers::<Released>(200)
+            .problems(GROUP)
+            .problems(&[Code::StaleEpoch, Code::IllegalTransition]),
+            usage::release::handle,
+        )
+        .on(
+            Operation::get(
+                "/infra/orgs/{id}/usage",
+                "readOrgUsage",
+                "What an organization has used in a month.",
+            )
+            .query::<OrgUsageQuery>()
+            .answers::<OrgUsage>(200)
+            .problems(GROUP),
+            usage::read_org::handle,
         )
 }
 

@@ -83,3 +83,44 @@ async fn a_limit_is_a_number_up_to_a_thousand_million() {
         call.send().await.expect_problem(400, "invalid_request");
     }
 }
+
+#[tokio::test]
+async fn every_limit_is_optional_is_read_back_and_has_a_highest_value() {
+    let world = World::new().await;
+    let budget = 1_000_000_000_000_000_u64;
+    let all = json!({
+        "max_active_groups": 5, "auto_archive_after_secs": 60, "monthly_tokens": budget,
+        "monthly_egress_bytes": budget, "group_daily_egress_bytes": budget,
+        "user_posts_per_minute": 1_000_000, "org_posts_per_minute": 1_000_000,
+        "user_attaches_per_minute": 1_000_000, "activations_per_minute": 1_000_000,
+    });
+    let set = async |body: &serde_json::Value| {
+        world.ask("PUT", "/infra/orgs/o1/limits").json(body).send().await
+    };
+    assert_eq!(set(&all).await.expect_status(200).body, all);
+    let read = world.ask("GET", "/infra/orgs/o1/limits").send().await.expect_status(200);
+    assert_eq!(read.body, all);
+    for (name, most) in [
+        ("monthly_tokens", budget),
+        ("monthly_egress_bytes", budget),
+        ("group_daily_egress_bytes", budget),
+        ("user_posts_per_minute", 1_000_000),
+        ("org_posts_per_minute", 1_000_000),
+        ("user_attaches_per_minute", 1_000_000),
+        ("activations_per_minute", 1_000_000),
+    ] {
+        set(&json!({ "max_active_groups": 5, name: most + 1 }))
+            .await
+            .expect_problem(422, "validation_failed");
+    }
+    for name in ["user_posts_per_minute", "activations_per_minute"] {
+        let none = json!({ "max_active_groups": 5, name: 0 });
+        set(&none).await.expect_problem(422, "validation_failed");
+        set(&json!({ "max_active_groups": 5, name: 1 })).await.expect_status(200);
+    }
+    for name in ["monthly_tokens", "group_daily_egress_bytes"] {
+        set(&json!({ "max_active_groups": 5, name: 0 })).await.expect_status(200);
+    }
+    let least = json!({ "max_active_groups": 5 });
+    assert_eq!(set(&least).await.expect_status(200).body, least, "what is not said is not limited");
+}

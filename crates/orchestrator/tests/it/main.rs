@@ -5,6 +5,7 @@
 mod activate;
 mod archive;
 mod block;
+mod budget;
 mod cleanup;
 mod configure;
 mod controllers;
@@ -25,4 +26,5 @@ mod rivals;
 mod routing_token;
 mod service;
 mod stores;
+mod usage;
 mod world;

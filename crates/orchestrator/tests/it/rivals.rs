@@ -16,8 +16,8 @@ use crate::{
 const RIVALS: usize = 64;
 
 /// Two Orchestrators on one directory; the directory lives as long as this.
-struct Two {
-    worlds: [Arc<World>; 2],
+pub(crate) struct Two {
+    pub(crate) worlds: [Arc<World>; 2],
     _place: Place,
 }
 
@@ -29,7 +29,7 @@ impl Two {
         Self { worlds: [Arc::new(one), Arc::new(two)], _place: place }
     }
 
-    async fn on_each_database() -> [Self; 2] {
+    pub(crate) async fn on_each_database() -> [Self; 2] {
         let server = Place::Server(TestDatabase::fresh().await);
         [Self::on(Place::folder()).await, Self::on(server).await]
     }

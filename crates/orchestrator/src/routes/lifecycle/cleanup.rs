@@ -17,7 +17,7 @@ use convene_model::{
 use super::check_reason;
 use crate::{
     Shared,
-    auth::Reporter,
+    auth::{Controller, Reporter},
     directory::{OwnedRecord, steps::StepError},
     idempotency::{Answer, Scope},
     problem,
@@ -32,7 +32,7 @@ pub(crate) async fn handle(
     let body: CleanupRequest = json(&request.body)?;
     let scope = match &reporter {
         Reporter::App(caller) => Scope::from(caller),
-        Reporter::Controller { issuer, claims: _ } => {
+        Reporter::Controller(Controller { issuer, claims: _ }) => {
             Scope { issuer: issuer.clone(), org_id: None }
         }
     };
@@ -57,7 +57,7 @@ async fn cleanup(
         Reporter::App(caller) => {
             (shared.owned_for(caller, group_id).await?, caller.issuer.as_str())
         }
-        Reporter::Controller { issuer, claims } => {
+        Reporter::Controller(Controller { issuer, claims }) => {
             (of_controller(shared, claims, group_id).await?, issuer.as_str())
         }
     };
