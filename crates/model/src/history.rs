@@ -1,11 +1,11 @@
 //! Pages of a group's history.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    ApprovalId, CallId, HistoryId, MessageId, Timestamp, UserId,
+    ApprovalId, CallId, HistoryId, MessageId, ParticipantId, RunId, Timestamp, UserId,
     event::{Author, Event, EventKind, Posted, RunFinished},
     limits::{DEFAULT_PAGE, MAX_PAGE},
     tools::{ApprovalDecision, ToolStatus},
@@ -44,7 +44,7 @@ impl HistoryQuery {
 }
 
 /// A message in its current form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Message {
     /// The number of the event that posted it.
     pub seq: u64,
@@ -62,6 +62,56 @@ pub struct Message {
     /// The reactions to it, in the order in which each emoji first came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reactions: Vec<Reactions>,
+}
+
+/// A message's members one beside the other: a flattened struct is read by way of a map of all its
+/// members, which costs several times as much, and snapshots hold millions of messages.
+#[derive(Deserialize)]
+struct MessageMembers {
+    seq: u64,
+    at: Timestamp,
+    message_id: MessageId,
+    author: Author,
+    root: MessageId,
+    hop: u32,
+    nth: u64,
+    #[serde(default)]
+    reply_to: Option<MessageId>,
+    #[serde(default)]
+    run_id: Option<RunId>,
+    #[serde(default)]
+    mentions: Vec<ParticipantId>,
+    text: String,
+    #[serde(default)]
+    edited_at: Option<Timestamp>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    reactions: Vec<Reactions>,
+}
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let MessageMembers {
+            seq,
+            at,
+            message_id,
+            author,
+            root,
+            hop,
+            nth,
+            reply_to,
+            run_id,
+            mentions,
+            text,
+            edited_at,
+            deleted,
+            reactions,
+        } = MessageMembers::deserialize(deserializer)?;
+        let posted =
+            Posted { message_id, author, root, hop, nth, reply_to, run_id, mentions, text };
+        Ok(Self { seq, at, posted, edited_at, deleted, reactions })
+    }
 }
 
 /// What one emoji on one message has come to.

@@ -1,4 +1,5 @@
-//! Places at which a test lets the process die: `CONVENE_FAILPOINT=name` in debug builds.
+//! Places at which a test lets the process die, `CONVENE_FAILPOINT=name`, or stand still,
+//! `CONVENE_FAILPOINT=stall:name`, in debug builds.
 //!
 //! Owns their names. A release build has none of them.
 
@@ -61,13 +62,36 @@ pub(crate) const DELETE_PURGED: &str = "delete.purged";
 /// The tombstone stands.
 pub(crate) const DELETE_MARKED: &str = "delete.marked";
 
-/// Ends the process at once, as `kill -9` would, if this is the place that was asked for.
+/// Ends the process at once, as `kill -9` would, if this is the place that was asked for; as
+/// `stall:name` the process stands still there, once, until somebody lets it go on.
 pub(crate) fn reached(name: &str) {
     #[cfg(debug_assertions)]
-    if std::env::var_os("CONVENE_FAILPOINT").is_some_and(|asked| asked == name) {
-        eprintln!("convene: the process ends at {name}, as CONVENE_FAILPOINT asks");
-        std::process::abort();
+    if let Ok(asked) = std::env::var("CONVENE_FAILPOINT") {
+        if asked == name {
+            eprintln!("convene: the process ends at {name}, as CONVENE_FAILPOINT asks");
+            std::process::abort();
+        }
+        if asked.strip_prefix("stall:") == Some(name) {
+            stall(name);
+        }
     }
     #[cfg(not(debug_assertions))]
     let _ = name;
+}
+
+/// Has the system stop the whole process, as a machine does whose processor is taken away: its
+/// connections stay open, and when it goes on it knows nothing of the time between.
+#[cfg(debug_assertions)]
+fn stall(name: &str) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static STALLED: AtomicBool = AtomicBool::new(false);
+    if STALLED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    eprintln!("convene: the process stands still at {name}, as CONVENE_FAILPOINT asks");
+    let itself = std::process::id().to_string();
+    if let Err(error) = std::process::Command::new("kill").args(["-STOP", &itself]).status() {
+        eprintln!("convene: it cannot: {error}");
+    }
 }

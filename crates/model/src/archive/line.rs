@@ -6,7 +6,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -240,6 +240,17 @@ enum Tagged<'a> {
     Trailer(std::borrow::Cow<'a, Trailer>),
 }
 
+/// A message's line as JSON has it. By the tagged enum it would be read twice.
+#[derive(Deserialize)]
+struct TaggedMessage {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    seq: u64,
+    message: Message,
+    #[serde(default)]
+    answers: Option<Excerpt>,
+}
+
 /// A state's line as JSON has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -279,7 +290,12 @@ impl Line {
         let line =
             line.strip_suffix(b"\n").map_or_else(|| line.clone(), |rest| line.slice_ref(rest));
         match LineKind::of(&line)? {
-            LineKind::Header | LineKind::Message(_) | LineKind::Run(_) | LineKind::Trailer => {
+            LineKind::Message(_) => {
+                let TaggedMessage { seq, message, answers, .. } =
+                    serde_json::from_slice(&line).map_err(malformed)?;
+                Ok(Self::Message(MessageLine { seq, message, answers }))
+            }
+            LineKind::Header | LineKind::Run(_) | LineKind::Trailer => {
                 match serde_json::from_slice(&line).map_err(malformed)? {
                     Tagged::Header(header) => Ok(Self::Header(header.into_owned())),
                     Tagged::Message(message) => Ok(Self::Message(message.into_owned())),

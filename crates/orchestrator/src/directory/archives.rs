@@ -71,6 +71,18 @@ impl Directory {
         rows.first().map(ArchiveRow::try_from).transpose()
     }
 
+    /// Whether there is a row of an attempt, marked or not.
+    pub(crate) async fn knows_archive(&self, archive_id: &ArchiveId) -> Result<bool, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT state FROM archives WHERE archive_id = $1",
+                params![archive_id.as_str()],
+            ))
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
     /// What an attempt that was never marked may have left in the store.
     pub(crate) async fn left_behind(
         &self,

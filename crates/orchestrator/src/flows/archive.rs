@@ -127,6 +127,7 @@ async fn write(
         return Err(Code::Conflict.into());
     }
     failpoints::reached(failpoints::ARCHIVE_NOTED);
+    job.writes(snapshot_id);
     let written = export(shared, job, header, &frozen).await?;
     failpoints::reached(failpoints::ARCHIVE_STORED);
     job.at("verify", written.bytes);

@@ -26,7 +26,7 @@ use crate::{
 /// A delete that was begun, or that was under way.
 pub(crate) enum Begun {
     /// This process is to work on it.
-    Here(Job),
+    Here(Box<Job>),
     /// Somebody does.
     Already(TaskId),
 }
@@ -78,7 +78,7 @@ pub(crate) async fn begin(
         now,
     };
     shared.directory.step(found, change, vec![insert]).await?;
-    Ok(Begun::Here(Job::new(&task, claim)))
+    Ok(Begun::Here(Box::new(Job::new(&task, claim))))
 }
 
 pub(super) async fn run(shared: &Arc<Shared>, job: &Job) -> Ended {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use convene_model::{
-    ArchiveId, Code, Problem,
-    archive::{ThawRequest, WipeRequest, content_path, manifest_path},
+    ArchiveId, Code, GroupId, Problem,
+    archive::{Digest, ThawRequest, WipeRequest, content_path, manifest_path},
     infra::GroupStatus,
 };
 use object_store::{ObjectStoreExt, path::Path};
@@ -83,9 +83,39 @@ pub(crate) async fn tell_thawed(
 async fn tidy(shared: &Shared, job: &Job, archive_id: &ArchiveId) -> Result<(), Problem> {
     let left = shared.directory.left_behind(archive_id).await.map_err(problem::of_directory)?;
     let Some(snapshot_id) = left else { return Ok(()) };
-    for path in
-        [manifest_path(&job.group_id, &snapshot_id), content_path(&job.group_id, &snapshot_id)]
-    {
+    remove(shared, &job.group_id, &snapshot_id).await?;
+    let forget = vec![job.claim.guard(shared.now()), archives::forget(archive_id)];
+    shared.directory.write(forget).await.map_err(problem::of_directory)?;
+    // Whoever wrote it and was too late for the mark looks for the row afterwards and leaves its
+    // removal to us while that is there.
+    remove(shared, &job.group_id, &snapshot_id).await
+}
+
+/// Removes what a process has written of a snapshot that is not its any more: it may have gone on
+/// after another had given the attempt up and tidied.
+pub(super) async fn take_back(shared: &Shared, job: &Job) {
+    let (Some(archive_id), Some(snapshot_id)) = (&job.archive_id, job.has_written()) else {
+        return;
+    };
+    match shared.directory.knows_archive(archive_id).await {
+        // It is kept, or it is for others to tidy.
+        Ok(true) => {}
+        Ok(false) => match remove(shared, &job.group_id, &snapshot_id).await {
+            Ok(()) => tracing::info!(%snapshot_id, "what was written of a snapshot is taken back"),
+            Err(problem) => {
+                let code = problem.code.as_str();
+                tracing::error!(code, %snapshot_id, "parts of a snapshot that nobody knows remain");
+            }
+        },
+        Err(error) => {
+            tracing::error!(%error, %snapshot_id, "parts of a snapshot may remain unknown");
+        }
+    }
+}
+
+/// Removes a snapshot's files, the manifest first.
+async fn remove(shared: &Shared, group_id: &GroupId, snapshot_id: &Digest) -> Result<(), Problem> {
+    for path in [manifest_path(group_id, snapshot_id), content_path(group_id, snapshot_id)] {
         match shared.archives.delete(&Path::from(path.as_str())).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => {
@@ -94,8 +124,7 @@ async fn tidy(shared: &Shared, job: &Job, archive_id: &ArchiveId) -> Result<(), 
             }
         }
     }
-    let forget = vec![job.claim.guard(shared.now()), archives::forget(archive_id)];
-    shared.directory.write(forget).await.map_err(problem::of_directory)
+    Ok(())
 }
 
 /// Has the controller remove what it has of an archived group.

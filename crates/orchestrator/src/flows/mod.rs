@@ -22,6 +22,7 @@ use std::{
 use convene_db::DbError;
 use convene_model::{
     ArchiveId, Code, GroupId, OrgId, Problem, TaskId, Timestamp,
+    archive::Digest,
     infra::{Activation, RoutingRecord},
     tasks::{TaskKind, TaskStatus},
 };
@@ -74,6 +75,8 @@ pub(crate) struct Job {
     progress: Progress,
     /// Whether the controller may have begun an import for it.
     imported: AtomicBool,
+    /// The snapshot that it may have written something of.
+    written: Mutex<Option<Digest>>,
 }
 
 /// How far a task has come.
@@ -125,6 +128,7 @@ impl Job {
             lease_until: task.lease_until,
             progress: Progress::default(),
             imported: AtomicBool::new(false),
+            written: Mutex::default(),
         }
     }
 
@@ -143,6 +147,7 @@ impl Job {
             lease_until,
             progress: Progress::default(),
             imported: AtomicBool::new(true),
+            written: Mutex::default(),
         }
     }
 
@@ -160,6 +165,15 @@ impl Job {
 
     pub(crate) fn has_imported(&self) -> bool {
         self.imported.load(Ordering::Relaxed)
+    }
+
+    /// Says that the store may have something of a snapshot from here on.
+    pub(crate) fn writes(&self, snapshot_id: Digest) {
+        *self.written.lock() = Some(snapshot_id);
+    }
+
+    pub(crate) fn has_written(&self) -> Option<Digest> {
+        *self.written.lock()
     }
 
     /// Says how much more is done.
@@ -203,7 +217,10 @@ impl Shared {
         };
         match ended {
             Ended::Written => {}
-            Ended::Left => tracing::warn!("a task is left to whoever has it now"),
+            Ended::Left => {
+                tracing::warn!("a task is left to whoever has it now");
+                follow_up::take_back(self, job).await;
+            }
             Ended::PutOff(problem) => {
                 let code = problem.code.as_str();
                 tracing::warn!(code, detail = problem.detail, "a task is put off");

@@ -50,7 +50,7 @@ async fn delete(
         match delete::begin(shared, &found, &caller.issuer, "deleted").await {
             Ok(Begun::Here(job)) => {
                 let task_id = job.claim.task_id.clone();
-                Arc::clone(shared).run(job);
+                Arc::clone(shared).run(*job);
                 return Ok(task_id);
             }
             Ok(Begun::Already(task_id)) => return Ok(task_id),
