@@ -306,6 +306,14 @@ impl Cluster {
         self.plan.env.push((Some(member), name.to_owned(), value.into()));
     }
 
+    /// Waits until a process has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn ended(&mut self, member: Member) {
+        self.running.remove(&member).expect("it runs").ended().await;
+    }
+
     /// The process id of a member, for signals.
     ///
     /// # Panics
@@ -325,20 +333,28 @@ impl Cluster {
     /// # Panics
     /// When that takes too long.
     pub async fn until_ready(&self) {
+        for member in self.running.keys() {
+            self.until_one_is_ready(*member).await;
+        }
+    }
+
+    /// Waits until a running process finds what it needs.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn until_one_is_ready(&self, member: Member) {
         let http = http_client();
         let deadline = Instant::now() + READY_TIMEOUT;
-        for member in self.running.keys() {
-            let url = format!("http://{}/readyz", self.plan.address(*member));
-            loop {
-                let answer = http.get(&url).send().await;
-                let said = match answer {
-                    Ok(answer) if answer.status().is_success() => break,
-                    Ok(answer) => answer.text().await.unwrap_or_default(),
-                    Err(error) => error.to_string(),
-                };
-                assert!(Instant::now() < deadline, "{member:?} is not ready: {said}");
-                sleep(Duration::from_millis(50)).await;
-            }
+        let url = format!("http://{}/readyz", self.plan.address(member));
+        loop {
+            let answer = http.get(&url).send().await;
+            let said = match answer {
+                Ok(answer) if answer.status().is_success() => break,
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            assert!(Instant::now() < deadline, "{member:?} is not ready: {said}");
+            sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -1,16 +1,31 @@
-//! An S3 server on loopback: `s3s-fs`, with keys, over a temporary folder.
+//! An S3 server on loopback: `s3s-fs`, with keys, over a temporary folder. It counts its requests and
+//! fails as told.
 
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use futures_util::StreamExt;
+use http::{Method, Request, Response, StatusCode};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
 };
-use s3s::{auth::SimpleAuth, host::MultiDomain, service::S3ServiceBuilder};
+use parking_lot::Mutex;
+use s3s::{
+    Body,
+    auth::SimpleAuth,
+    host::MultiDomain,
+    service::{S3Service, S3ServiceBuilder},
+};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -24,12 +39,43 @@ pub const BUCKET: &str = "convene";
 /// The name under which the server is addressed with the bucket in front of it.
 pub const DOMAIN: &str = "s3.test";
 
+/// What an [`S3Server`] does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum S3Fault {
+    /// Every connection is closed without an answer.
+    Down,
+    /// Each request takes so much longer.
+    Slow(Duration),
+    /// Every request is answered with an internal error.
+    InternalError,
+    /// Of each upload of an object or a part the connection is closed in the middle, after so many
+    /// of them have passed whole.
+    CutUpload {
+        /// How many pass.
+        after: u64,
+    },
+    /// What is put is stored with one bit flipped in its middle, and the answer says that all is well.
+    StoresOtherBytes,
+}
+
 /// A running S3 server; stops when dropped.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
     dir: TempDir,
     server: tokio::task::JoinHandle<()>,
+    desk: Arc<Desk>,
+}
+
+/// What stands before the server: it counts, and it is at fault.
+#[derive(Debug, Default)]
+struct Desk {
+    bucket_dir: PathBuf,
+    fault: Mutex<Option<S3Fault>>,
+    uploads_since: AtomicU64,
+    writes: AtomicU64,
+    parts: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl S3Server {
@@ -52,12 +98,18 @@ impl S3Server {
             MultiDomain::new(&names).map_err(|error| io::Error::other(format!("{error:?}")))?,
         );
         let service = service.build();
+        let desk = Arc::new(Desk { bucket_dir: dir.path().join(BUCKET), ..Desk::default() });
+        let front = Arc::clone(&desk);
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let http = Builder::new(TokioExecutor::new());
-                let service = service.clone();
+                let (service, front) = (service.clone(), Arc::clone(&front));
+                let service = service_fn(move |request| {
+                    let (service, front) = (service.clone(), Arc::clone(&front));
+                    async move { front.answer(&service, request).await }
+                });
                 connections.spawn(async move {
                     // A client that goes away is no failure of the server.
                     let _ = http.serve_connection(TokioIo::new(stream), service).await;
@@ -65,7 +117,7 @@ impl S3Server {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, dir, server })
+        Ok(Self { address, dir, server, desk })
     }
 
     /// Where it listens.
@@ -107,6 +159,30 @@ impl S3Server {
         self.dir.path().join(BUCKET)
     }
 
+    /// From now on this is wrong, or nothing.
+    pub fn set(&self, fault: Option<S3Fault>) {
+        self.desk.uploads_since.store(0, Ordering::Relaxed);
+        *self.desk.fault.lock() = fault;
+    }
+
+    /// Requests so far that would change something.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.desk.writes.load(Ordering::Relaxed)
+    }
+
+    /// Parts of uploads among them.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        self.desk.parts.load(Ordering::Relaxed)
+    }
+
+    /// Requests so far that were failed as told.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.desk.failed.load(Ordering::Relaxed)
+    }
+
     /// Stops answering: connections under way break, new ones are refused.
     pub fn stop(&self) {
         self.server.abort();
@@ -116,6 +192,77 @@ impl S3Server {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+impl Desk {
+    async fn answer(
+        &self,
+        service: &S3Service,
+        request: Request<Incoming>,
+    ) -> io::Result<Response<Body>> {
+        let uploads = request.method() == Method::PUT;
+        let query = request.uri().query().unwrap_or_default();
+        let part = uploads && query.contains("partNumber=");
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        if part {
+            self.parts.fetch_add(1, Ordering::Relaxed);
+        }
+        let fault = *self.fault.lock();
+        match fault {
+            None | Some(S3Fault::StoresOtherBytes) => {}
+            Some(S3Fault::Down) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            Some(S3Fault::Slow(pause)) => tokio::time::sleep(pause).await,
+            Some(S3Fault::InternalError) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                let mut answer = Response::new(Body::from(
+                    "<Error><Code>InternalError</Code></Error>".to_owned(),
+                ));
+                *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                return Ok(answer);
+            }
+            Some(S3Fault::CutUpload { after }) => {
+                if uploads && self.uploads_since.fetch_add(1, Ordering::Relaxed) >= after {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    // Some of it arrives.
+                    let _ = Body::from(request.into_body()).next().await;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+            }
+        }
+        // An object is whole when it was put, or when its parts were joined.
+        let joins = request.method() == Method::POST && query.contains("uploadId=");
+        let object = ((uploads && !part) || joins).then(|| self.object(&request)).flatten();
+        let answered = service
+            .call(request.map(Body::from))
+            .await
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
+        if let Some(object) = object
+            && fault == Some(S3Fault::StoresOtherBytes)
+            && answered.status().is_success()
+        {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = tokio::fs::read(&object).await?;
+            let middle = bytes.len() / 2;
+            if let Some(byte) = bytes.get_mut(middle) {
+                *byte ^= 1;
+            }
+            tokio::fs::write(&object, bytes).await?;
+        }
+        Ok(answered)
+    }
+
+    /// The file of the object that a request names.
+    fn object(&self, request: &Request<Incoming>) -> Option<PathBuf> {
+        let path = request.uri().path().trim_start_matches('/');
+        // With the bucket in the path, or in the host's name.
+        let key = path.strip_prefix(BUCKET).and_then(|key| key.strip_prefix('/')).unwrap_or(path);
+        (!key.is_empty()).then(|| self.bucket_dir.join(key))
     }
 }
 

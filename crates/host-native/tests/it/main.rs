@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod access;
+mod archive_faults;
 mod archive_lifecycle;
+mod archive_races;
+mod archive_stage;
 mod archives;
 mod archiving;
 mod backup;

@@ -166,7 +166,7 @@ async fn groups_are_listed_by_the_page_those_with_the_most_tokens_first() {
     assert_eq!(page("limit=2").await, ("g4 g3".to_owned(), true));
     assert_eq!(page("limit=2&offset=2").await, ("g2 g1".to_owned(), true));
     assert_eq!(page("limit=2&offset=4").await, ("g0".to_owned(), false));
-    assert_eq!(page("limit=200").await.1, false);
+    assert!(!page("limit=200").await.1);
     assert_eq!(page("month=2020-01").await, (String::new(), false));
     for (query, status) in [
         ("limit=0", 422),
