@@ -20,7 +20,10 @@ use axum::{
     routing::get,
 };
 use convene_app::{
-    App, events::MAX_STREAMS, identity::passwords::MAX_HASHES_WAITING, rooms::tuning::ROOM_QUEUE,
+    App,
+    events::MAX_STREAMS,
+    identity::passwords::MAX_HASHES_WAITING,
+    rooms::tuning::{MAX_BACKLOG_BYTES, MAX_BACKLOG_FRAMES, ROOM_QUEUE},
 };
 use convene_hop::{ApiError, LINK_QUEUE_FRAMES};
 use convene_model::{
@@ -165,6 +168,9 @@ impl Metrics {
             let refused = Some(rooms.closed_as_too_slow);
             add("client_backlog_bytes", rooms.backlog_bytes as u64, None, refused);
             add("client_backlog_frames", rooms.backlog_frames as u64, None, None);
+            let (bytes, frames) = (rooms.fullest_backlog_bytes, rooms.fullest_backlog_frames);
+            add("fullest_client_bytes", bytes as u64, Some(MAX_BACKLOG_BYTES as u64), None);
+            add("fullest_client_frames", frames as u64, Some(MAX_BACKLOG_FRAMES as u64), None);
             let (most, refused) = (Some(MAX_STREAMS as u64), Some(figures.refused_event_streams));
             add("event_streams", figures.event_streams as u64, most, refused);
             let most = Some(MAX_HASHES_WAITING as u64);

@@ -90,18 +90,30 @@ impl Doors {
         doors.iter().filter(|door| door.proof.has_expired(now)).for_each(|door| door.end());
     }
 
-    /// What waits to be written, over all sockets, in bytes and frames.
-    pub(super) fn backlog(&self) -> (usize, usize) {
+    /// What waits to be written, in bytes and frames: over all sockets, and the most of each for any
+    /// one of them.
+    pub(super) fn backlog(&self) -> Backlog {
         let doors = self.0.lock();
-        doors.values().flatten().fold((0, 0), |(bytes, frames), door| {
+        doors.values().flatten().fold(Backlog::default(), |all, door| {
             let waits = door.state.lock().outbound.as_ref().map_or((0, 0), |o| o.backlog());
-            (bytes + waits.0, frames + waits.1)
+            let (total, fullest) = (all.total, all.fullest);
+            Backlog {
+                total: (total.0 + waits.0, total.1 + waits.1),
+                fullest: (fullest.0.max(waits.0), fullest.1.max(waits.1)),
+            }
         })
     }
 
     pub(super) fn count(&self) -> usize {
         self.0.lock().values().map(Vec::len).sum()
     }
+}
+
+/// What waits to be written to clients, in bytes and frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub(super) total: (usize, usize),
+    pub(super) fullest: (usize, usize),
 }
 
 impl Door {

@@ -17,6 +17,12 @@ pub struct Figures {
     pub backlog_bytes: usize,
     /// Frames of them.
     pub backlog_frames: usize,
+    /// Bytes that wait for the client with the most of them, at most
+    /// [`super::tuning::MAX_BACKLOG_BYTES`].
+    pub fullest_backlog_bytes: usize,
+    /// Frames that wait for the client with the most of them, at most
+    /// [`super::tuning::MAX_BACKLOG_FRAMES`].
+    pub fullest_backlog_frames: usize,
     /// Frames and commands in the rooms' own queues.
     pub queued_commands: usize,
     /// Those of the fullest room, at most [`super::tuning::ROOM_QUEUE`].
@@ -50,15 +56,17 @@ impl Counters {
 
 impl Shared {
     pub(super) fn figures(&self) -> Figures {
-        let (backlog_bytes, backlog_frames) = self.doors.backlog();
+        let backlog = self.doors.backlog();
         let rooms = self.all_rooms();
         let queued = || rooms.iter().map(|room| ROOM_QUEUE - room.commands.capacity());
         Figures {
             sockets: self.doors.count(),
             rooms: rooms.len(),
             upstreams: self.counters.upstreams.load(Ordering::Relaxed),
-            backlog_bytes,
-            backlog_frames,
+            backlog_bytes: backlog.total.0,
+            backlog_frames: backlog.total.1,
+            fullest_backlog_bytes: backlog.fullest.0,
+            fullest_backlog_frames: backlog.fullest.1,
             queued_commands: queued().sum(),
             fullest_queue: queued().max().unwrap_or(0),
             waiting_commands: self.counters.waiting.load(Ordering::Relaxed),

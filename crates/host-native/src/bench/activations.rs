@@ -10,34 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::Router;
-use bytes::Bytes;
-use convene_hop::{Hop, Signer};
-use convene_model::{
-    claims::{AppClaims, service},
-    limits::MAX_BODY_BYTES,
-    token::body_hash,
-};
-use http::{Request, header};
+use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
-use super::{Figure, posts, raw_rows};
-use crate::{
-    cli::CliError,
-    clock,
-    config::{Config, DatabaseConfig, OrchestratorConfig, Role},
-    services::Host,
+use super::{
+    Figure,
+    infra::{Caller, Infra},
+    posts, raw_rows,
 };
+use crate::cli::CliError;
 
 /// Activations under way at a time.
 const IN_FLIGHT: usize = 32;
 
 /// Groups of an organization: many are active anywhere.
 const GROUPS_PER_ORG: u64 = 100;
-
-/// More than will be activated.
-const NO_LIMIT: u64 = 1_000_000_000;
 
 /// On files, or on the PostgreSQL database of a URL, which must be empty.
 pub(super) fn measure(
@@ -48,29 +36,12 @@ pub(super) fn measure(
 ) -> Result<Figure, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let data_dir = dir.join("activations");
-        let _ = std::fs::remove_dir_all(&data_dir);
-        std::fs::create_dir_all(data_dir.join("keys"))?;
         let raw = match postgres {
             Some(url) => Some(RawPostgres::open(url).await?),
             None => None,
         };
-        let database =
-            DatabaseConfig { url: postgres.map(|url| url.to_owned().into()), ..Default::default() };
-        let orchestrator =
-            OrchestratorConfig { max_active_groups: NO_LIMIT, ..OrchestratorConfig::default() };
-        let host = Host::new(
-            Config { data_dir, database, orchestrator, ..Config::default() },
-            clock::system(),
-        );
-        let store = host.open_store().await?;
-        let controllers = host.open_controllers(store.clone(), Hop::in_process(Router::new()))?;
-        let opened = host.open_orchestrator(Hop::in_process(controllers.router())).await?;
-        let app = App {
-            hop: Hop::in_process(opened.router()),
-            signer: host.signer(Role::App)?,
-            activated: Arc::default(),
-        };
+        let infra = Infra::open(&dir.join("activations"), postgres).await?;
+        let app = App { caller: infra.app.clone(), activated: Arc::default() };
         let mut measured = Vec::new();
         for _ in 0..slices {
             let activated = app.activate_for(slice).await?;
@@ -85,8 +56,7 @@ pub(super) fn measure(
             };
             measured.push((activated, limit));
         }
-        controllers.shutdown().await;
-        tokio::task::spawn_blocking(move || store.close()).await?;
+        infra.close().await?;
         if let Some(raw) = raw {
             raw.clear().await?;
         }
@@ -97,8 +67,7 @@ pub(super) fn measure(
 /// Calls the Orchestrator as the App does.
 #[derive(Clone)]
 struct App {
-    hop: Hop,
-    signer: Signer,
+    caller: Caller,
     activated: Arc<AtomicU64>,
 }
 
@@ -127,18 +96,7 @@ impl App {
         let nth = self.activated.fetch_add(1, Ordering::Relaxed);
         let org = nth / GROUPS_PER_ORG;
         let body = format!(r#"{{"group_id":"g{nth}","org_id":"o{org}"}}"#);
-        let claims = AppClaims {
-            sub: "bench".to_owned(),
-            htm: "POST".to_owned(),
-            htu: "/infra/groups".to_owned(),
-            bh: body_hash(body.as_bytes()),
-            org_id: None,
-        };
-        let token = self.signer.mint(service::ORCHESTRATOR, claims);
-        let request = Request::post("/infra/groups")
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(Bytes::from(body))?;
-        self.hop.call(request, MAX_BODY_BYTES).await.map_err(|problem| problem.title)?;
+        let _: IgnoredAny = self.caller.call("POST", "/infra/groups", body).await?;
         Ok(())
     }
 }

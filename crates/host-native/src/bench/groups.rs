@@ -109,7 +109,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Measures in a process of its own, whose allocator gives back at once what is freed: else what was
 /// freed before would be reused, and the groups would seem to cost nothing.
-pub(super) fn in_own_process(dir: &Path, name: &'static str) -> Result<Option<Figure>, CliError> {
+pub(super) fn in_own_process(
+    dir: &Path,
+    name: &'static str,
+    slice: f64,
+    extras: &[&'static str],
+) -> Result<Option<Figure>, CliError> {
     const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
     if std::env::var(ALLOCATOR.0).as_deref() == Ok(ALLOCATOR.1) {
         return Ok(None);
@@ -118,7 +123,7 @@ pub(super) fn in_own_process(dir: &Path, name: &'static str) -> Result<Option<Fi
     let file = dir.join("figure.json");
     let status = std::process::Command::new(std::env::current_exe()?)
         .env(ALLOCATOR.0, ALLOCATOR.1)
-        .args(["bench", "--only", name, "--dir"])
+        .args(["bench", "--only", name, "--slice", &slice.to_string(), "--dir"])
         .arg(dir)
         .arg("--json")
         .arg(&file)
@@ -128,9 +133,12 @@ pub(super) fn in_own_process(dir: &Path, name: &'static str) -> Result<Option<Fi
         return Err(format!("{name} could not be measured: {status}").into());
     }
     let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-    let number = |member: &str| found[name][member].as_f64().ok_or("the figure is incomplete");
+    let members = found[name].as_object().ok_or("the figure is missing")?;
+    let number = |member: &str| members[member].as_f64().ok_or("the figure is incomplete");
     let mut figure = Figure::from_slices("bytes", &[(number("value")?, number("limit")?)]);
-    figure.extra.insert("groups", number("groups")?);
+    for extra in extras {
+        figure.extra.insert(extra, number(extra)?);
+    }
     Ok(Some(figure))
 }
 

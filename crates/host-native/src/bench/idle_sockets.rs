@@ -14,7 +14,7 @@ use crate::cli::CliError;
 const BEFORE: usize = 1000;
 /// The allocator gives back at once what is freed: else what the start used and freed would be
 /// reused by the sockets, and they would seem to cost nothing.
-const ALLOCATOR: &[(&str, &str)] = &[("MIMALLOC_PURGE_DELAY", "0")];
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 /// What a socket may cost.
 const AIM: f64 = 8192.0;
 
@@ -22,7 +22,8 @@ const AIM: f64 = 8192.0;
 pub(super) fn measure(dir: &Path, sockets: usize) -> Result<Figure, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut server = Server::start(dir, "idle-sockets", ALLOCATOR)?;
+        let mut server =
+            Server::start(dir, "idle-sockets", vec![(ALLOCATOR.0, ALLOCATOR.1.to_owned())])?;
         let world = server.populate(1).await?;
         let mut open = Vec::with_capacity(BEFORE + sockets);
         attach(&server, &world, BEFORE, &mut open).await?;

@@ -2,17 +2,20 @@
 //! interleaved in one run.
 
 mod activations;
+mod archives;
 mod client;
 mod fanout;
 mod groups;
 mod history;
 mod idle_sockets;
+mod infra;
 mod memory;
 mod posts;
 mod raw_rows;
 mod reconnect_storm;
 mod server;
 mod snapshots;
+mod streams;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -83,6 +86,9 @@ fn median(numbers: impl Iterator<Item = f64>) -> f64 {
 
 /// Bytes of each message's text.
 const TEXT_BYTES: usize = 256;
+/// The figures that are measured together.
+const STREAMS: [&str; 4] =
+    ["stream_first_token", "stream_token_p99", "stream_fsyncs", "stream_500_watchers"];
 /// Slices of each figure.
 const SLICES: usize = 3;
 
@@ -133,6 +139,26 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
             }
         }
     }
+    if wanted("archive_rate") || wanted("restore_rate") {
+        for (name, figure) in archives::rates(&args.dir, slice, SLICES)? {
+            if wanted(name) {
+                report(name, figure);
+            }
+        }
+    }
+    if wanted("archive_neighbours_p99") {
+        let figure = archives::neighbours(&args.dir, slice, SLICES)?;
+        report("archive_neighbours_p99", figure);
+    }
+    if wanted("archive_memory") {
+        let extras = ["messages", "plain_mb"];
+        let figure = groups::in_own_process(&args.dir, "archive_memory", args.slice, &extras)?;
+        let figure = match figure {
+            Some(figure) => figure,
+            None => archives::memory(&args.dir, slice)?,
+        };
+        report("archive_memory", figure);
+    }
     for (name, sockets, in_flight) in
         [("fanout_100", 100, 1), ("fanout_500", 500, 1), ("fanout_500_burst", 500, 8)]
     {
@@ -144,14 +170,20 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         report("ack_lone_p50", groups::lone_post(&args.dir, slice, SLICES)?);
     }
     if wanted("idle_group_bytes") {
-        let figure = match groups::in_own_process(&args.dir, "idle_group_bytes")? {
-            Some(figure) => figure,
-            None => groups::idle_bytes(&args.dir)?,
-        };
+        let figure =
+            match groups::in_own_process(&args.dir, "idle_group_bytes", args.slice, &["groups"])? {
+                Some(figure) => figure,
+                None => groups::idle_bytes(&args.dir)?,
+            };
         report("idle_group_bytes", figure);
     }
     if wanted("hibernated_group_bytes") {
-        let figure = match groups::in_own_process(&args.dir, "hibernated_group_bytes")? {
+        let figure = match groups::in_own_process(
+            &args.dir,
+            "hibernated_group_bytes",
+            args.slice,
+            &["groups"],
+        )? {
             Some(figure) => figure,
             None => groups::hibernated_bytes(&args.dir)?,
         };
@@ -172,6 +204,14 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         open_files::raise_limit();
         let figure = reconnect_storm::measure(&args.dir, args.clients, SLICES)?;
         report("reconnect_storm", figure);
+    }
+    if STREAMS.iter().any(|name| wanted(name)) {
+        open_files::raise_limit();
+        for (name, figure) in streams::measure(&args.dir, slice, SLICES)? {
+            if wanted(name) {
+                report(name, figure);
+            }
+        }
     }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_vec_pretty(&figures)?)?;

@@ -176,7 +176,17 @@ pub(super) async fn attach(
     index: usize,
 ) -> Result<GroupLink, CliError> {
     let group_id = init(controllers, index).await?;
-    let org_id = OrgId::new("org")?;
+    enter(controllers, orchestrator, group_id, OrgId::new("org")?, 1).await
+}
+
+/// Attaches the connection `c` to a group that lives.
+pub(super) async fn enter(
+    controllers: &Controllers,
+    orchestrator: &Signer,
+    group_id: GroupId,
+    org_id: OrgId,
+    epoch: u64,
+) -> Result<GroupLink, CliError> {
     let mut link = controllers.open(&group_id).await.map_err(|problem| problem.title)?;
     let token = orchestrator.mint(
         service::CONTROLLERS,
@@ -185,7 +195,7 @@ pub(super) async fn attach(
             org_id,
             group_id,
             role: Role::Member,
-            epoch: 1,
+            epoch,
         },
     );
     let frame = UpstreamFrame::Attach {
@@ -205,7 +215,7 @@ pub(super) async fn attach(
 }
 
 /// Posts on some links in turn until `deadline`, one post at a time.
-async fn post_in_turn(
+pub(super) async fn post_in_turn(
     mut links: Vec<(usize, GroupLink)>,
     deadline: Instant,
 ) -> Result<(u64, Histogram<u64>), CliError> {
@@ -231,14 +241,14 @@ async fn post_in_turn(
 }
 
 /// The frame of one post.
-fn post(index: usize, count: u64, text: &str) -> Bytes {
+pub(super) fn post(index: usize, count: u64, text: &str) -> Bytes {
     Bytes::from(format!(
         "{{\"conn\":\"c\",\"type\":\"post\",\"ref\":\"{count}\",\"message_id\":\"{index:016x}{count:016x}\",\"text\":\"{text}\"}}"
     ))
 }
 
 /// Whether a frame is the durable answer to a post, rather than its event.
-fn is_ok(frame: &Bytes) -> Result<bool, CliError> {
+pub(super) fn is_ok(frame: &Bytes) -> Result<bool, CliError> {
     if frame.starts_with(b"{\"conn\":\"c\",\"type\":\"ok\"") {
         return Ok(true);
     }

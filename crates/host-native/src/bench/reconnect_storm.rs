@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Measures so many clients, each of another person, so many times in turn with the bare loop.
 pub(super) fn measure(dir: &Path, clients: usize, slices: usize) -> Result<Figure, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut server = Server::start(dir, "reconnect-storm", &[])?;
+    let mut server = Server::start(dir, "reconnect-storm", Vec::new())?;
     let world = runtime.block_on(server.populate(clients))?;
     let path = format!("/api/groups/{}/ws", world.group);
     let (seen, history) = runtime.block_on(async {

@@ -20,11 +20,13 @@ pub(super) struct Server {
     data: PathBuf,
     pub(super) address: SocketAddr,
     child: Option<Child>,
-    env: &'static [(&'static str, &'static str)],
+    env: Vec<(&'static str, String)>,
 }
 
 /// A group with people who may open it.
 pub(super) struct World {
+    /// The workspace's id.
+    pub(super) org: String,
     /// The group's id.
     pub(super) group: String,
     /// A bearer token of each person; the first is the owner.
@@ -36,7 +38,7 @@ impl Server {
     pub(super) fn start(
         dir: &Path,
         name: &str,
-        env: &'static [(&'static str, &'static str)],
+        env: Vec<(&'static str, String)>,
     ) -> Result<Self, CliError> {
         // The first installation in this process holds, whoever makes it.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -58,7 +60,7 @@ impl Server {
             .args(["serve", "--listen", &self.address.to_string(), "--data-dir"])
             .arg(&self.data)
             .env("CONVENE_LOG__LEVEL", "warn")
-            .envs(self.env.iter().copied())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -123,7 +125,7 @@ impl Server {
         transaction.commit()?;
         drop(db);
         self.restart()?;
-        Ok(World { group, tokens })
+        Ok(World { org, group, tokens })
     }
 
     /// `POST` that must succeed.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_archive::{SnapshotWriter, WriteOptions, verify};
+use convene_archive::{COMPRESSION_LEVEL, SnapshotWriter, WriteOptions, verify};
 use convene_model::{
     ArchiveId, GroupId, HistoryId, MessageId, OrgId, Timestamp, UserId,
     archive::{Digest, ExportSection, Frozen, Header, Line, MessageLine, line::encode_event},
@@ -30,7 +30,7 @@ use crate::cli::CliError;
 
 /// Messages of the group for each second of a slice; each is a line of its own and an event.
 const MESSAGES_PER_SECOND: f64 = 25_000.0;
-const MEGABYTE: f64 = 1_000_000.0;
+pub(super) const MEGABYTE: f64 = 1_000_000.0;
 /// What the texts are made of, so that they compress as talk does.
 const WORDS: [&str; 24] = [
     "the",
@@ -93,7 +93,7 @@ pub(super) fn measure(
 
         let raw = folder.join("raw.gz");
         let began = Instant::now();
-        write_raw(&raw, &export)?;
+        write_raw(&raw, export.bodies.iter().map(|(_, body)| body))?;
         let raw_written = began.elapsed().as_secs_f64();
         let began = Instant::now();
         read_raw(&raw)?;
@@ -120,13 +120,17 @@ async fn write(store: &Store, export: &Export, key: &SigningKey) -> Result<Strin
 }
 
 /// The limit of writing: one thread hashes, compresses in equal members and writes durably.
-fn write_raw(path: &Path, export: &Export) -> Result<(), CliError> {
+pub(super) fn write_raw<'a>(
+    path: &Path,
+    bodies: impl IntoIterator<Item = &'a Bytes>,
+) -> Result<(), CliError> {
     let mut file = File::create(path)?;
     let mut hash = Sha256::new();
-    for (_, body) in &export.bodies {
+    let level = Compression::new(COMPRESSION_LEVEL);
+    for body in bodies {
         for part in body.chunks(MAX_MEMBER_BYTES) {
             hash.update(part);
-            let mut member = GzEncoder::new(Vec::new(), Compression::default());
+            let mut member = GzEncoder::new(Vec::new(), level);
             member.write_all(part)?;
             file.write_all(&member.finish()?)?;
         }
@@ -137,7 +141,7 @@ fn write_raw(path: &Path, export: &Export) -> Result<(), CliError> {
 }
 
 /// The limit of checking: one thread reads, decompresses and hashes.
-fn read_raw(path: &Path) -> Result<(), CliError> {
+pub(super) fn read_raw(path: &Path) -> Result<(), CliError> {
     let mut reader = MultiGzDecoder::new(File::open(path)?);
     let mut hash = Sha256::new();
     let mut part = vec![0; MAX_MEMBER_BYTES];
@@ -209,7 +213,8 @@ fn bodies(section: ExportSection, lines: &[Bytes]) -> Vec<(ExportSection, Bytes)
     bodies
 }
 
-fn text(seed: u64) -> String {
+/// A text of [`TEXT_BYTES`] that compresses as talk does.
+pub(super) fn text(seed: u64) -> String {
     let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
     let mut text = String::with_capacity(TEXT_BYTES + 16);
     while text.len() < TEXT_BYTES {

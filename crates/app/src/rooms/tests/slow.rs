@@ -12,11 +12,15 @@ async fn a_client_that_does_not_read_is_closed_and_resumes_without_loss() {
     let mut quick = world.attached("u2").await;
     let text = "x".repeat(30_000);
     // More than two sockets' buffers hold.
-    let count = 600;
+    let (count, mut most) = (600, 0);
     for seq in 1..=count {
         world.group.say(&text);
         assert_eq!(quick.event().await, seq, "nobody waits for the slow one");
+        let figures = world.rooms.figures();
+        most = most.max(figures.fullest_backlog_bytes);
+        assert_eq!(figures.fullest_backlog_bytes, figures.backlog_bytes, "it is one client's");
     }
+    assert!((30_000..=256 * 1024).contains(&most), "{most} bytes waited at most");
     world.group.until("the drop", |group| group.conns() == 1).await;
     let mut last = 0;
     let end = loop {
