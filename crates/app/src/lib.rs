@@ -7,18 +7,24 @@
 
 pub mod agents;
 mod changes;
+pub mod env_profiles;
 pub mod events;
 pub mod groups;
 pub mod identity;
+pub mod mcp_servers;
+pub mod objects;
 pub mod openapi;
 pub mod orchestrator;
+pub mod probing;
 pub mod providers;
 mod reading;
 pub mod resolve;
 pub mod rooms;
 mod schema;
 pub mod secrets;
+mod settings;
 mod state;
+pub mod tools;
 pub mod ui;
 pub mod validate;
 pub mod web;
@@ -49,6 +55,8 @@ pub struct Config {
     pub db: Db,
     /// The next hop.
     pub orchestrator: Hop,
+    /// The Agents Worker, for what people try out in the settings; without it they cannot.
+    pub agents: Option<Hop>,
     /// Signs the App's calls, as issuer `app`.
     pub signer: Signer,
     /// The Agents Worker's public keys, issuer `agents`.

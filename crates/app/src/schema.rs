@@ -10,6 +10,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "workspace", sql: WORKSPACE },
     Migration { version: 2, name: "reading", sql: READING },
     Migration { version: 3, name: "secrets", sql: SECRETS },
+    Migration { version: 4, name: "agent_policy", sql: AGENT_POLICY },
 ];
 
 const WORKSPACE: &str = "
@@ -244,4 +245,12 @@ ALTER TABLE providers ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE providers ADD COLUMN seen TEXT NOT NULL DEFAULT '';
 ALTER TABLE agents ADD COLUMN visibility TEXT NOT NULL DEFAULT 'workspace';
 ALTER TABLE agents ADD COLUMN config TEXT NOT NULL DEFAULT '{}';
+";
+
+/// Who made an agent (empty for the one that a workspace began with and for those made before), and
+/// the bounds of discussions in a group, where it sets them.
+const AGENT_POLICY: &str = "
+ALTER TABLE agents ADD COLUMN made_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE chat_groups ADD COLUMN max_rounds BIGINT;
+ALTER TABLE chat_groups ADD COLUMN cooldown_secs BIGINT;
 ";

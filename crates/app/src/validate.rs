@@ -117,7 +117,12 @@ pub(crate) fn model(field: &str, text: &str, has_provider: bool) -> Result<Strin
 
 /// A provider's URL, without a slash at its end.
 pub(crate) fn base_url(field: &str, text: &str) -> Result<String, Problem> {
-    let text = text.trim().trim_end_matches('/');
+    endpoint(field, text.trim().trim_end_matches('/'))
+}
+
+/// The URL of a service, as it stands.
+pub(crate) fn endpoint(field: &str, text: &str) -> Result<String, Problem> {
+    let text = text.trim();
     let well_formed = text.len() <= MAX_BASE_URL_BYTES
         && Url::parse(text).is_ok_and(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -186,6 +191,15 @@ where
     T: Deserialize<'de>,
 {
     Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// For members that must be there and may be `null`.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer)
 }
 
 #[cfg(test)]

@@ -190,13 +190,14 @@ impl Host {
         let store = self.open_store().await?;
         let resolver = AppResolver::default();
         let agents = Hop::in_process(of_hops(service::AGENTS, self.agents_router(&resolver)?));
-        let controllers = self.open_controllers(store.clone(), agents)?;
+        let controllers = self.open_controllers(store.clone(), agents.clone())?;
         let orchestrator = self
             .open_orchestrator(Hop::in_process(of_hops(service::CONTROLLERS, controllers.router())))
             .await?;
         let infra = of_hops(service::ORCHESTRATOR, orchestrator.router());
         let db = self.open_workspace().await?;
-        let app = self.open_app(db.clone(), Hop::in_process(infra.clone())).await?;
+        let infra_hop = Hop::in_process(infra.clone());
+        let app = self.open_app(db.clone(), infra_hop, Some(agents)).await?;
         resolver.set(Hop::in_process(of_hops(service::APP, app.internal_router())));
 
         let readiness = Readiness::default().needs("database", database(&db)).needs_hop(
@@ -220,7 +221,8 @@ impl Host {
     async fn start_app(&self) -> Result<Started, CliError> {
         let db = self.open_workspace().await?;
         let orchestrator = self.hop(Role::Orchestrator)?;
-        let app = self.open_app(db.clone(), orchestrator.clone()).await?;
+        let agents = self.optional_hop(Role::Agents)?;
+        let app = self.open_app(db.clone(), orchestrator.clone(), agents).await?;
         let readiness = Readiness::default()
             .needs("database", database(&db))
             .needs_hop("orchestrator", orchestrator, "/healthz")

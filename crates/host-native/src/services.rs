@@ -120,6 +120,14 @@ impl Host {
         Ok(Hop::http(&urls, self.links.clone())?)
     }
 
+    /// The way to a service in other processes, where the configuration says one.
+    pub(crate) fn optional_hop(&self, role: Role) -> Result<Option<Hop>, CliError> {
+        if self.config.service(role).urls().is_empty() {
+            return Ok(None);
+        }
+        self.hop(role).map(Some)
+    }
+
     /// The journal and its projection.
     pub(crate) async fn open_store(&self) -> Result<GroupStore, CliError> {
         let rooms = self.config.data_dir.join("groups");
@@ -225,7 +233,12 @@ impl Host {
         Ok(orchestrator)
     }
 
-    pub(crate) async fn open_app(&self, db: Db, orchestrator: Hop) -> Result<App, CliError> {
+    pub(crate) async fn open_app(
+        &self,
+        db: Db,
+        orchestrator: Hop,
+        agents: Option<Hop>,
+    ) -> Result<App, CliError> {
         let config = &self.config.app;
         let files = MasterKeyFiles::of(&self.config);
         // A key that cannot be used is an error of the start, not of the first secret.
@@ -234,6 +247,7 @@ impl Host {
         let app = convene_app::open(convene_app::Config {
             db,
             orchestrator,
+            agents,
             signer: self.signer(Role::App)?,
             agents_keys: self.trusted(Role::Agents)?,
             controller_keys: self.trusted(Role::Controllers)?,

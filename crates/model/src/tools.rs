@@ -26,7 +26,9 @@ pub enum ResolvedTool {
 }
 
 /// The tools that every Agents Worker has. None of them changes anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BuiltinTool {
     /// Tells the time, in UTC or at an offset from it.
@@ -131,7 +133,7 @@ impl ToolValue {
 }
 
 /// What an answer of an HTTP tool must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseFormat {
     /// Text in UTF-8; anything else is a failure.
@@ -171,7 +173,7 @@ pub struct McpServer {
 }
 
 /// Who may permit a call.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Approvers {
     /// Who began the chain of messages that led to the run.

@@ -8,11 +8,13 @@ export class Problem extends Error {
    * @param {number} status 0 when there was no answer
    * @param {string} code
    * @param {string} message a sentence for people
+   * @param {string} [field] which field of a form it is about
    */
-  constructor(status, code, message) {
+  constructor(status, code, message, field) {
     super(message);
     this.status = status;
     this.code = code;
+    this.field = field;
   }
 }
 
@@ -44,7 +46,7 @@ export async function call(method, path, body) {
   const json = parse(text);
   if (!response.ok) {
     const sentence = json?.detail ?? json?.title ?? `The request failed (${response.status}).`;
-    throw new Problem(response.status, json?.code ?? "unknown", sentence);
+    throw new Problem(response.status, json?.code ?? "unknown", sentence, json?.field);
   }
   return json;
 }

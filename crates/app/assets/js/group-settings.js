@@ -9,6 +9,7 @@ import { room } from "./room.js";
 
 /** @typedef {{title: string, is_private: boolean, can_manage: boolean, paused: boolean, revisions: "keep" | "discard"}} Detail */
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
+/** @typedef {{max_rounds: number | null, cooldown_secs: number | null}} Bounds how far and how often agents answer each other; null leaves it to the default */
 
 /** @type {Record<Trigger, string>} */
 const ANSWERS = { mention: "when mentioned", auto: "every message", discussion: "people and agents", off: "never" };
@@ -16,6 +17,8 @@ const ANSWERS = { mention: "when mentioned", auto: "every message", discussion: 
 class GroupSettings extends HTMLElement {
   dialog = h("dialog", { class: "dialog", "aria-labelledby": "group-settings-title" });
   problem = h("p", { class: "note error", role: "alert", hidden: true });
+  /** @type {Bounds} */
+  bounds = { max_rounds: null, cooldown_secs: null };
 
   open() {
     if (this.dialog.open) return;
@@ -28,7 +31,7 @@ class GroupSettings extends HTMLElement {
   async fill() {
     const org = `/api/orgs/${room.group.org_id}`;
     try {
-      /** @type {[Detail, Person[], {agents: OrgAgent[], paused: boolean}, OrgAgent[], Person[]]} */
+      /** @type {[Detail, Person[], Bounds & {agents: OrgAgent[], paused: boolean}, OrgAgent[], Person[]]} */
       const [detail, members, current, agents, people] = await Promise.all([
         call("GET", room.path),
         call("GET", `${room.path}/members`),
@@ -36,6 +39,7 @@ class GroupSettings extends HTMLElement {
         call("GET", `${org}/agents`),
         call("GET", `${org}/members`),
       ]);
+      this.bounds = current;
       this.show(detail, members, current.agents, agents, people);
     } catch (error) {
       this.dialog.lastElementChild?.replaceWith(h("p", { class: "note error", role: "alert" }, sentence(error)), this.actions(false));
@@ -95,6 +99,11 @@ class GroupSettings extends HTMLElement {
         h("legend", {}, "Agents"),
         h("div", { class: "picks" }, ...this.agentLines(current, agents, fixed)),
         h("label", { class: "check" }, paused, h("span", {}, "Pause all agents")),
+        h(
+          "div", { class: "field-row" },
+          this.bound("max_rounds", "Answers to each other at most", { min: 0, max: 8, placeholder: "2" }, fixed),
+          this.bound("cooldown_secs", "Seconds that an agent then rests", { min: 1, max: 3600, placeholder: "15" }, fixed),
+        ),
       ),
       h(
         "fieldset", { class: "field" },
@@ -135,6 +144,19 @@ class GroupSettings extends HTMLElement {
       const line = pick({ name: "agent", id: agent.agent_id, label: agent.name, agent: true, checked: inGroup.has(agent.agent_id), disabled: fixed });
       return h("div", { class: "line" }, line, select);
     });
+  }
+
+  /**
+   * A number that may be left to the default.
+   * @param {keyof Bounds} name
+   * @param {string} words
+   * @param {Record<string, any>} limits
+   * @param {boolean} fixed
+   */
+  bound(name, words, limits, fixed) {
+    const field = h("input", { name, id: `group-settings-${name}`, type: "number", disabled: fixed, ...limits });
+    field.value = String(this.bounds[name] ?? "");
+    return h("div", { class: "field" }, h("label", { for: field.id }, words), field);
   }
 
   /** @param {boolean} [saves] */
@@ -202,8 +224,11 @@ class GroupSettings extends HTMLElement {
     const agents = data.getAll("agent").map((id) => ({ agent_id: String(id), trigger: String(data.get(`trigger-${id}`)) }));
     const paused = data.has("paused");
     const before = current.map(({ agent_id, trigger }) => ({ agent_id, trigger }));
-    if (JSON.stringify(agents) !== JSON.stringify(before) || paused !== detail.paused) {
-      await call("PUT", `${room.path}/agents`, { agents, paused });
+    const bound = (/** @type {keyof Bounds} */ name) => (data.get(name) ? Number(data.get(name)) : null);
+    const bounds = { max_rounds: bound("max_rounds"), cooldown_secs: bound("cooldown_secs") };
+    const same = bounds.max_rounds === this.bounds.max_rounds && bounds.cooldown_secs === this.bounds.cooldown_secs;
+    if (JSON.stringify(agents) !== JSON.stringify(before) || paused !== detail.paused || !same) {
+      await call("PUT", `${room.path}/agents`, { agents, paused, ...bounds });
     }
   }
 }

@@ -1,6 +1,5 @@
-// What every page has: the theme switch, forms, dialogs and their keys.
+// What every page has: the theme switch, dialogs and their keys.
 
-import "./form.js";
 import "./groups.js";
 import "./keys.js";
 import "./new-group.js";

@@ -6,12 +6,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use convene_hop::ApiJson;
-use convene_model::{AgentId, OrgId, event::TriggerPolicy};
+use convene_model::{AgentId, OrgId, event::TriggerPolicy, probe::ProbeAnswer};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Draft;
+use super::{
+    Draft,
+    config::{AgentConfig, Visibility},
+};
 use crate::{
     identity::caller::Caller,
     state::AppState,
@@ -27,7 +30,7 @@ pub(super) async fn list(
     Ids(org): Ids<OrgId>,
 ) -> Answer<Json<Vec<AgentView>>> {
     let org = orgs::enter(&state, &org, &caller).await?;
-    Ok(Json(super::list(&state, &org.org_id).await?))
+    Ok(Json(super::list(&state, &org, &caller).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -44,6 +47,10 @@ pub(super) struct NewAgent {
     is_default: bool,
     #[serde(default = "by_mention")]
     trigger: TriggerPolicy,
+    #[serde(default)]
+    visibility: Visibility,
+    #[serde(default)]
+    config: AgentConfig,
 }
 
 const fn by_mention() -> TriggerPolicy {
@@ -64,8 +71,10 @@ pub(super) async fn make(
         model: body.model,
         is_default: body.is_default,
         trigger: body.trigger,
+        visibility: body.visibility,
+        config: body.config,
     };
-    let agent = super::make(&state, &org.org_id, draft).await?;
+    let agent = super::make(&state, &org.org_id, &caller, draft).await?;
     Ok((StatusCode::CREATED, Json(agent)).into_response())
 }
 
@@ -85,6 +94,13 @@ pub(super) struct AgentChange {
     is_default: Option<bool>,
     #[serde(default)]
     trigger: Option<TriggerPolicy>,
+    #[serde(default)]
+    visibility: Option<Visibility>,
+    #[serde(default)]
+    config: Option<AgentConfig>,
+    /// The version that the change was made from; the newest where absent.
+    #[serde(default)]
+    version: Option<u64>,
 }
 
 pub(super) async fn change(
@@ -101,8 +117,11 @@ pub(super) async fn change(
         model: body.model.unwrap_or(current.model),
         is_default: body.is_default.unwrap_or(current.is_default),
         trigger: body.trigger.unwrap_or(current.trigger),
+        visibility: body.visibility.unwrap_or(current.visibility),
+        config: body.config.unwrap_or(current.config),
     };
-    Ok(Json(super::change(&state, &org.org_id, &agent, edit).await?))
+    let version = body.version;
+    Ok(Json(super::change(&state, &org.org_id, &caller, &agent, version, edit).await?))
 }
 
 pub(super) async fn delete(
@@ -111,6 +130,23 @@ pub(super) async fn delete(
     Ids((org, agent)): Ids<(OrgId, AgentId)>,
 ) -> Answer<StatusCode> {
     let org = orgs::manage(&state, &org, &caller).await?;
-    super::delete(&state, &org.org_id, &agent).await?;
+    super::delete(&state, &org.org_id, &caller, &agent).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TryBody {
+    /// The question.
+    text: String,
+}
+
+pub(super) async fn try_out(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, agent)): Ids<(OrgId, AgentId)>,
+    ApiJson(body): ApiJson<TryBody>,
+) -> Answer<Json<ProbeAnswer>> {
+    let org = orgs::manage(&state, &org, &caller).await?;
+    Ok(Json(super::try_out(&state, &org.org_id, &agent, body.text).await?))
 }

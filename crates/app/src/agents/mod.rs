@@ -4,22 +4,36 @@
 //! in a group (whether it belongs there, what wakes it) belongs to `groups`.
 
 mod api;
+pub mod config;
 
 use convene_db::{DbError, Row, Statement, params};
 use convene_hop::api::{Api, Operation};
-use convene_model::{AgentId, Code, GroupId, OrgId, Problem, Timestamp, event::TriggerPolicy};
+use convene_model::{
+    AgentId, Code, GroupId, OrgId, Problem, Timestamp, UserId,
+    agents::ResolvedModel,
+    event::TriggerPolicy,
+    probe::{ProbeAnswer, ProbeRequest},
+};
+use serde_json::json;
 
+use self::config::{AgentConfig, Visibility};
 use crate::{
+    identity::caller::Caller,
+    objects::{self, Guard},
+    probing, providers,
     secrets::store::{self as secrets, Owner},
     state::{AppState, fresh_id},
-    ui::view::AgentView,
+    ui::view::{AgentView, OrgView},
     validate,
     web::{failure::Answer, rows},
-    workspaces::orgs,
+    workspaces::audit::{self, Action},
 };
 
 /// Agents of one workspace at a time.
 pub const MAX_AGENTS_PER_ORG: u64 = 200;
+
+/// Bytes of the question of a test run.
+pub const MAX_TRIAL_BYTES: usize = 4096;
 
 /// The name of the agent that a new workspace begins with.
 pub const FIRST_AGENT: &str = "Guide";
@@ -28,7 +42,7 @@ const FIRST_PROMPT: &str =
 
 /// The API of this part.
 pub(crate) fn api() -> Api<AppState> {
-    const MANAGE: &[Code] = &[Code::Forbidden, Code::AlreadyExists];
+    const MANAGE: &[Code] = &[Code::Forbidden, Code::AlreadyExists, Code::Conflict];
     const LIST: &str = "/api/orgs/{org_id}/agents";
     const ONE: &str = "/api/orgs/{org_id}/agents/{agent_id}";
     Api::new()
@@ -57,12 +71,24 @@ pub(crate) fn api() -> Api<AppState> {
                 .problems(MANAGE),
             api::delete,
         )
+        .on(
+            Operation::post(
+                "/api/orgs/{org_id}/agents/{agent_id}/try",
+                "tryAgent",
+                "Ask an agent's model one question, without tools and outside of any group.",
+            )
+            .body::<api::TryBody>()
+            .answers::<ProbeAnswer>(200)
+            .problems(&[Code::Forbidden, Code::RateLimited]),
+            api::try_out,
+        )
 }
 
-const COLUMNS: &str =
-    "agent_id, name, system_prompt, provider_id, model, is_default, wakes_on, version";
+const COLUMNS: &str = "agent_id, name, system_prompt, provider_id, model, is_default, wakes_on,
+    visibility, made_by, config, version";
 
 fn view(row: &Row) -> Result<AgentView, DbError> {
+    let made_by: String = row.get("made_by")?;
     Ok(AgentView {
         agent_id: rows::id(row, "agent_id")?,
         name: row.get("name")?,
@@ -71,35 +97,45 @@ fn view(row: &Row) -> Result<AgentView, DbError> {
         model: row.get("model")?,
         is_default: row.get("is_default")?,
         trigger: rows::trigger(row, "wakes_on")?,
+        visibility: Visibility::parse(&row.get::<String>("visibility")?)?,
+        made_by: if made_by.is_empty() { None } else { Some(rows::id(row, "made_by")?) },
+        config: AgentConfig::parse(&row.get::<String>("config")?)?,
+        version: row.get("version")?,
     })
 }
 
-/// The agents of a workspace, oldest first.
-pub(crate) async fn list(state: &AppState, org: &OrgId) -> Answer<Vec<AgentView>> {
+/// The agents of a workspace that somebody may see, oldest first.
+pub(crate) async fn list(
+    state: &AppState,
+    org: &OrgView,
+    caller: &Caller,
+) -> Answer<Vec<AgentView>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM agents WHERE org_id = $1 AND deleted_at IS NULL
+         AND (visibility = 'workspace' OR made_by = $2 OR $3 = 1)
          ORDER BY created_at, agent_id"
     );
-    let found = state.db.query(Statement::new(sql, params![org.as_str()])).await?;
+    let params = params![org.org_id.as_str(), caller.id().as_str(), org.role.manages()];
+    let found = state.db.query(Statement::new(sql, params)).await?;
     Ok(found.iter().map(view).collect::<Result<_, _>>()?)
 }
 
-/// One agent of a workspace and the version of its configuration.
+/// One agent of a workspace.
 pub(crate) async fn find(
     state: &AppState,
     org: &OrgId,
     agent: &AgentId,
-) -> Answer<Option<(AgentView, u64)>> {
+) -> Answer<Option<AgentView>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM agents WHERE org_id = $1 AND agent_id = $2 AND deleted_at IS NULL"
     );
     let params = params![org.as_str(), agent.as_str()];
     let found = state.db.query(Statement::new(sql, params)).await?;
-    Ok(found.first().map(|row| Ok::<_, DbError>((view(row)?, row.get("version")?))).transpose()?)
+    Ok(found.first().map(view).transpose()?)
 }
 
 /// An agent as somebody describes it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
     pub(crate) name: String,
     pub(crate) system_prompt: String,
@@ -107,16 +143,41 @@ pub(crate) struct Draft {
     pub(crate) model: String,
     pub(crate) is_default: bool,
     pub(crate) trigger: TriggerPolicy,
+    pub(crate) visibility: Visibility,
+    pub(crate) config: AgentConfig,
 }
 
 impl Draft {
     fn checked(self) -> Result<Self, Problem> {
         validate::system_prompt("system_prompt", &self.system_prompt)?;
+        if self.is_default && self.visibility == Visibility::Owner {
+            let sentence = "Groups of others cannot begin with an agent that only you may use.";
+            return Err(validate::invalid("is_default", sentence));
+        }
         Ok(Self {
             name: validate::agent_name("name", &self.name)?,
             model: validate::model("model", &self.model, self.provider_id.is_some())?,
             ..self
         })
+    }
+
+    /// What it refers to and the agent did not refer to before.
+    fn guards(&self, org: &OrgId, former: Option<&AgentView>) -> Result<Vec<Guard>, Problem> {
+        const PROVIDER: &str =
+            "SELECT provider_id FROM providers WHERE org_id = $1 AND provider_id = $2";
+        let mut guards = self.config.guards(org)?;
+        if let Some(provider) = &self.provider_id
+            && former.is_none_or(|former| former.provider_id.as_ref() != Some(provider))
+        {
+            let sentence = "There is no such provider.";
+            let ask = Statement::new(PROVIDER, params![org.as_str(), provider]);
+            guards.push(Guard::new(ask, validate::invalid("provider_id", sentence)));
+        }
+        Ok(guards)
+    }
+
+    fn config(&self) -> Result<String, Problem> {
+        serde_json::to_string(&self.config).map_err(|_| Problem::new(Code::Internal))
     }
 }
 
@@ -129,17 +190,25 @@ pub(crate) fn first_agent(org: &OrgId, now: Timestamp) -> Statement {
         model: String::new(),
         is_default: true,
         trigger: TriggerPolicy::Mention,
+        visibility: Visibility::Workspace,
+        config: AgentConfig::default(),
     };
-    insert(org, &fresh_id(now), &draft, now)
+    insert(org, None, &fresh_id(now), &draft, "{}", now)
 }
 
-fn insert(org: &OrgId, id: &str, draft: &Draft, now: Timestamp) -> Statement {
+fn insert(
+    org: &OrgId,
+    by: Option<&UserId>,
+    id: &str,
+    draft: &Draft,
+    config: &str,
+    now: Timestamp,
+) -> Statement {
     const SQL: &str = "INSERT INTO agents (agent_id, org_id, name, name_key, system_prompt,
-        provider_id, model, is_default, wakes_on, version, created_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), $9, 1, CAST($10 AS BIGINT)
-        WHERE (SELECT count(*) FROM agents WHERE org_id = $2 AND deleted_at IS NULL) < $11
-        AND (CAST($6 AS TEXT) IS NULL OR EXISTS
-            (SELECT 1 FROM providers p WHERE p.provider_id = $6 AND p.org_id = $2))";
+        provider_id, model, is_default, wakes_on, version, created_at, visibility, made_by, config)
+        SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), $9, 1, CAST($10 AS BIGINT),
+        $12, $13, $14
+        WHERE (SELECT count(*) FROM agents WHERE org_id = $2 AND deleted_at IS NULL) < $11";
     Statement::new(
         SQL,
         params![
@@ -153,57 +222,70 @@ fn insert(org: &OrgId, id: &str, draft: &Draft, now: Timestamp) -> Statement {
             draft.is_default,
             rows::trigger_name(draft.trigger),
             now.millis(),
-            MAX_AGENTS_PER_ORG
+            MAX_AGENTS_PER_ORG,
+            draft.visibility.as_str(),
+            by.map_or("", UserId::as_str),
+            config
         ],
     )
     .expect_rows()
 }
 
 /// Makes an agent.
-pub(crate) async fn make(state: &AppState, org: &OrgId, draft: Draft) -> Answer<AgentView> {
+pub(crate) async fn make(
+    state: &AppState,
+    org: &OrgId,
+    caller: &Caller,
+    draft: Draft,
+) -> Answer<AgentView> {
     let draft = draft.checked()?;
-    provider_exists(state, org, draft.provider_id.as_deref()).await?;
-    let now = state.now();
+    let (guards, config) = (draft.guards(org, None)?, draft.config()?);
+    let (by, now) = (caller.id(), state.now());
     let id = fresh_id(now);
-    match state.db.batch(vec![insert(org, &id, &draft, now), orgs::reconfigured(org)]).await {
-        Ok(_) => {}
-        Err(DbError::Unmet { .. }) => {
-            let sentence = format!("There are {MAX_AGENTS_PER_ORG} agents already.");
-            return Err(validate::invalid("name", sentence).into());
-        }
-        Err(error) => return Err(name_taken(error)),
-    }
+    let batch = vec![
+        insert(org, Some(by), &id, &draft, &config, now),
+        audit::record(org, by, Action::AgentMade, &id, &json!({"name": &draft.name}), now),
+    ];
+    let full = || {
+        let sentence = format!("There are {MAX_AGENTS_PER_ORG} agents already.");
+        validate::invalid("name", sentence)
+    };
+    objects::commit(state, org, guards, batch, full, name_taken).await?;
     let agent_id = AgentId::new(&id).map_err(|_| Problem::new(Code::Internal))?;
-    Ok(as_view(agent_id, draft))
+    Ok(as_view(agent_id, draft, Some(by.clone()), 1))
 }
 
 /// Changes an agent. Groups learn of another name.
+///
+/// With `version`, only from that version on; two changes at once never lose one of them.
 pub(crate) async fn change(
     state: &AppState,
     org: &OrgId,
+    caller: &Caller,
     agent: &AgentId,
+    version: Option<u64>,
     edit: impl FnOnce(Draft) -> Draft,
 ) -> Answer<AgentView> {
-    // The version guards against two changes at once, of which one would be lost.
     const CHANGE: &str = "UPDATE agents SET name = $3, name_key = $4, system_prompt = $5,
-        provider_id = $6, model = $7, is_default = $8, wakes_on = $9, version = version + 1
+        provider_id = $6, model = $7, is_default = $8, wakes_on = $9, visibility = $11,
+        config = $12, version = version + 1
         WHERE org_id = $1 AND agent_id = $2 AND deleted_at IS NULL AND version = $10";
-    let Some((current, version)) = find(state, org, agent).await? else {
+    let Some(current) = find(state, org, agent).await? else {
         return Err(Code::NotFound.into());
     };
-    let was = (current.name.clone(), current.provider_id.clone());
+    let version = version.unwrap_or(current.version);
     let draft = edit(Draft {
-        name: current.name,
-        system_prompt: current.system_prompt,
-        provider_id: current.provider_id,
-        model: current.model,
+        name: current.name.clone(),
+        system_prompt: current.system_prompt.clone(),
+        provider_id: current.provider_id.clone(),
+        model: current.model.clone(),
         is_default: current.is_default,
         trigger: current.trigger,
+        visibility: current.visibility,
+        config: current.config.clone(),
     })
     .checked()?;
-    if draft.provider_id != was.1 {
-        provider_exists(state, org, draft.provider_id.as_deref()).await?;
-    }
+    let (guards, config) = (draft.guards(org, Some(&current))?, draft.config()?);
     let change = params![
         org.as_str(),
         agent.as_str(),
@@ -214,39 +296,88 @@ pub(crate) async fn change(
         &draft.model,
         draft.is_default,
         rows::trigger_name(draft.trigger),
-        version
+        version,
+        draft.visibility.as_str(),
+        config
     ];
-    let mut batch = vec![Statement::new(CHANGE, change).expect_rows()];
-    let renamed = draft.name != was.0;
+    let (by, changed, detail) = (caller.id(), Action::AgentChanged, json!({"name": &draft.name}));
+    let mut batch = vec![
+        Statement::new(CHANGE, change).expect_rows(),
+        audit::record(org, by, changed, agent.as_str(), &detail, state.now()),
+    ];
+    let renamed = draft.name != current.name;
     if renamed {
         batch.push(touch_groups(agent));
     }
-    batch.push(orgs::reconfigured(org));
-    let answers = state.db.batch(batch).await.map_err(name_taken)?;
+    let answers = objects::commit(state, org, guards, batch, objects::stale, name_taken).await?;
     if renamed {
-        reconfigure(state, &answers[1])?;
+        reconfigure(state, &answers[2])?;
     }
-    Ok(as_view(agent.clone(), draft))
+    Ok(as_view(agent.clone(), draft, current.made_by, version + 1))
 }
 
-/// Deletes an agent; it leaves every group.
-pub(crate) async fn delete(state: &AppState, org: &OrgId, agent: &AgentId) -> Answer<()> {
+/// Where an agent's model runs, with the key that it wants: for the moment of use.
+pub(crate) async fn open_model(
+    state: &AppState,
+    org: &OrgId,
+    agent: &AgentView,
+) -> Answer<ResolvedModel> {
+    let Some(provider) = &agent.provider_id else { return Ok(ResolvedModel::Demo) };
+    let found = providers::open(state, org, provider, agent.model.clone()).await?;
+    found.ok_or_else(|| {
+        let detail = "The agent's provider is not there or has no key. See the settings.";
+        Problem::new(Code::NotFound).detail(detail).into()
+    })
+}
+
+/// Asks an agent's model one question.
+async fn try_out(
+    state: &AppState,
+    org: &OrgId,
+    agent: &AgentId,
+    text: String,
+) -> Answer<ProbeAnswer> {
+    if text.trim().is_empty() || text.len() > MAX_TRIAL_BYTES {
+        let sentence = format!("A question has 1 to {MAX_TRIAL_BYTES} bytes.");
+        return Err(validate::invalid("text", sentence).into());
+    }
+    let Some(agent) = find(state, org, agent).await? else { return Err(Code::NotFound.into()) };
+    let model = open_model(state, org, &agent).await?;
+    let request = ProbeRequest::Reply { model, system_prompt: agent.system_prompt, text };
+    Ok(probing::ask(state, org, &request).await?)
+}
+
+/// What must hold so that somebody may put an agent into a group, as an SQL condition on `agents`
+/// whose parameter `user` is the person.
+pub(crate) fn usable(user: &str) -> String {
+    format!("deleted_at IS NULL AND (visibility = 'workspace' OR made_by = {user})")
+}
+
+/// Deletes an agent; it leaves every group, and its own secrets go with it.
+pub(crate) async fn delete(
+    state: &AppState,
+    org: &OrgId,
+    caller: &Caller,
+    agent: &AgentId,
+) -> Answer<()> {
     const DELETE: &str = "UPDATE agents SET deleted_at = $3, version = version + 1
         WHERE org_id = $1 AND agent_id = $2 AND deleted_at IS NULL";
     const LEAVE: &str = "DELETE FROM group_agents WHERE agent_id = $1";
-    let delete = params![org.as_str(), agent.as_str(), state.now().millis()];
+    let Some(current) = find(state, org, agent).await? else {
+        return Err(Code::NotFound.into());
+    };
+    let (by, now, detail) = (caller.id(), state.now(), json!({"name": current.name}));
+    let delete = params![org.as_str(), agent.as_str(), now.millis()];
     let mut batch = vec![
         Statement::new(DELETE, delete).expect_rows(),
         touch_groups(agent),
         Statement::new(LEAVE, params![agent.as_str()]),
-        orgs::reconfigured(org),
+        audit::record(org, by, Action::AgentDeleted, agent.as_str(), &detail, now),
     ];
     batch.extend(secrets::erase_owned(org, &Owner::Agent { agent_id: agent.clone() }));
-    match state.db.batch(batch).await {
-        Ok(answers) => Ok(reconfigure(state, &answers[1])?),
-        Err(DbError::Unmet { .. }) => Err(Code::NotFound.into()),
-        Err(error) => Err(error.into()),
-    }
+    let gone = || Problem::new(Code::NotFound);
+    let answers = objects::commit(state, org, Vec::new(), batch, gone, name_taken).await?;
+    Ok(reconfigure(state, &answers[1])?)
 }
 
 /// Raises the version of every group that the agent is in, and returns those groups.
@@ -267,30 +398,13 @@ fn reconfigure(state: &AppState, groups: &[Row]) -> Result<(), DbError> {
     Ok(())
 }
 
-async fn provider_exists(state: &AppState, org: &OrgId, provider: Option<&str>) -> Answer<()> {
-    const SQL: &str = "SELECT provider_id FROM providers WHERE org_id = $1 AND provider_id = $2";
-    let Some(provider) = provider else { return Ok(()) };
-    let params = params![org.as_str(), provider];
-    if state.db.query(Statement::new(SQL, params)).await?.is_empty() {
-        return Err(validate::invalid("provider_id", "There is no such provider.").into());
-    }
-    Ok(())
+fn name_taken() -> Problem {
+    Problem::new(Code::AlreadyExists)
+        .detail("Another agent of the workspace has this name.")
+        .with("field", "name")
 }
 
-fn name_taken(error: DbError) -> crate::web::failure::Failure {
-    match error {
-        DbError::Unique { .. } => Problem::new(Code::AlreadyExists)
-            .detail("Another agent of the workspace has this name.")
-            .with("field", "name")
-            .into(),
-        DbError::Unmet { .. }
-        | DbError::Unavailable(_)
-        | DbError::Decode { .. }
-        | DbError::Other(_) => error.into(),
-    }
-}
-
-fn as_view(agent_id: AgentId, draft: Draft) -> AgentView {
+fn as_view(agent_id: AgentId, draft: Draft, made_by: Option<UserId>, version: u64) -> AgentView {
     AgentView {
         agent_id,
         name: draft.name,
@@ -299,5 +413,9 @@ fn as_view(agent_id: AgentId, draft: Draft) -> AgentView {
         model: draft.model,
         is_default: draft.is_default,
         trigger: draft.trigger,
+        visibility: draft.visibility,
+        made_by,
+        config: draft.config,
+        version,
     }
 }

@@ -207,6 +207,17 @@ pub(super) async fn remove_member(
 pub(super) struct GroupAgents {
     agents: Vec<GroupAgent>,
     paused: bool,
+    /// How far agents may answer each other after a person; 2 where `null`.
+    max_rounds: Option<u32>,
+    /// How long an agent that ran is woken by nothing but a person's mention, in seconds; 15 where
+    /// `null`.
+    cooldown_secs: Option<u64>,
+}
+
+async fn group_agents(state: &AppState, group: &Group) -> Answer<Json<GroupAgents>> {
+    let agents = agents::list(state, group).await?;
+    let Group { paused, max_rounds, cooldown_secs, .. } = *group;
+    Ok(Json(GroupAgents { agents, paused, max_rounds, cooldown_secs }))
 }
 
 pub(super) async fn agents(
@@ -215,8 +226,7 @@ pub(super) async fn agents(
     Ids(group): Ids<GroupId>,
 ) -> Answer<Json<GroupAgents>> {
     let group = store::enter(&state, &group, &caller).await?;
-    let agents = agents::list(&state, &group).await?;
-    Ok(Json(GroupAgents { agents, paused: group.paused }))
+    group_agents(&state, &group).await
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -233,6 +243,12 @@ pub(super) struct AgentsBody {
     agents: Option<Vec<ChosenAgent>>,
     #[serde(default)]
     paused: Option<bool>,
+    #[serde(default, deserialize_with = "validate::present")]
+    #[schemars(with = "Option<u32>")]
+    max_rounds: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "validate::present")]
+    #[schemars(with = "Option<u64>")]
+    cooldown_secs: Option<Option<u64>>,
 }
 
 pub(super) async fn set_agents(
@@ -247,9 +263,10 @@ pub(super) async fn set_agents(
             agents.into_iter().map(|chosen| (chosen.agent_id, chosen.trigger)).collect()
         }),
         paused: body.paused,
+        max_rounds: body.max_rounds,
+        cooldown_secs: body.cooldown_secs,
     };
-    agents::set(&state, &group, change).await?;
+    agents::set(&state, &group, caller.id(), change).await?;
     let group = store::enter(&state, group.id(), &caller).await?;
-    let agents = agents::list(&state, &group).await?;
-    Ok(Json(GroupAgents { agents, paused: group.paused }))
+    group_agents(&state, &group).await
 }

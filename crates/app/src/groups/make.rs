@@ -9,6 +9,7 @@ use convene_model::{
 
 use super::store::{Group, insert_member, members_unknown};
 use crate::{
+    agents::usable,
     changes::Change,
     state::{AppState, fresh_id},
     ui::view::{GroupItem, Standing},
@@ -36,9 +37,6 @@ pub(super) async fn make(state: &AppState, maker: &UserId, new: NewGroup) -> Ans
         SELECT $1, agent_id, wakes_on, 0 FROM agents
         WHERE org_id = $2 AND is_default = 1 AND deleted_at IS NULL
         ORDER BY created_at, agent_id LIMIT $3";
-    const CHOSEN: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
-        SELECT $1, agent_id, wakes_on, CAST($4 AS BIGINT) FROM agents
-        WHERE org_id = $2 AND agent_id = $3 AND deleted_at IS NULL";
     let title = validate::title("title", &new.title)?;
     if !new.is_private && !new.members.is_empty() {
         let sentence = "Only a private group has chosen members.";
@@ -53,11 +51,17 @@ pub(super) async fn make(state: &AppState, maker: &UserId, new: NewGroup) -> Ans
             params![group.as_str(), new.org.as_str(), MAX_AGENTS_PER_GROUP as u64],
         )),
         Some(agents) => {
+            let chosen = format!(
+                "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
+                 SELECT $1, agent_id, wakes_on, CAST($4 AS BIGINT) FROM agents
+                 WHERE org_id = $2 AND agent_id = $3 AND {}",
+                usable("$5")
+            );
             let agents = distinct("agent_ids", agents, MAX_AGENTS_PER_GROUP)?;
             for (place, agent) in agents.into_iter().enumerate() {
-                let params =
-                    params![group.as_str(), new.org.as_str(), agent.as_str(), place as u64];
-                batch.push(Statement::new(CHOSEN, params).expect_rows());
+                let (group, org) = (group.as_str(), new.org.as_str());
+                let params = params![group, org, agent.as_str(), place as u64, maker.as_str()];
+                batch.push(Statement::new(chosen.clone(), params).expect_rows());
             }
         }
     }
@@ -94,22 +98,31 @@ pub(super) async fn like(
     pattern: &Group,
     title: &str,
 ) -> Answer<GroupItem> {
-    const AGENTS: &str = "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
-        SELECT $1, agent_id, wakes_on, place FROM group_agents WHERE group_id = $2";
-    const POLICY: &str = "UPDATE chat_groups SET revisions =
-        (SELECT revisions FROM chat_groups WHERE group_id = $2) WHERE group_id = $1";
+    const POLICY: &str = "UPDATE chat_groups SET
+        revisions = (SELECT revisions FROM chat_groups WHERE group_id = $2),
+        max_rounds = (SELECT max_rounds FROM chat_groups WHERE group_id = $2),
+        cooldown_secs = (SELECT cooldown_secs FROM chat_groups WHERE group_id = $2)
+        WHERE group_id = $1";
     const MEMBERS: &str = "INSERT INTO group_members (group_id, user_id, added_at)
         SELECT $1, user_id, CAST($3 AS BIGINT) FROM group_members WHERE group_id = $2";
+    // Agents that only somebody else may use stay behind.
+    let agents = format!(
+        "INSERT INTO group_agents (group_id, agent_id, wakes_on, place)
+         SELECT $1, agent_id, wakes_on, place FROM group_agents WHERE group_id = $2
+         AND agent_id IN (SELECT agent_id FROM agents WHERE {})",
+        usable("$3")
+    );
     let title = validate::title("title", title)?;
     let now = state.now();
     let group = GroupId::new(fresh_id(now)).map_err(|_| Problem::new(Code::Internal))?;
     let (org, is_private) = (pattern.org(), pattern.item.is_private);
     let both = params![group.as_str(), pattern.id().as_str()];
     let members = params![group.as_str(), pattern.id().as_str(), now.millis()];
+    let chosen = params![group.as_str(), pattern.id().as_str(), maker.as_str()];
     let batch = vec![
         insert(&group, org, &title, is_private, maker, now),
-        Statement::new(POLICY, both.clone()),
-        Statement::new(AGENTS, both),
+        Statement::new(POLICY, both),
+        Statement::new(agents, chosen),
         Statement::new(MEMBERS, members),
     ];
     state.commit(batch, &[Change::Group(group.clone())]).await?;

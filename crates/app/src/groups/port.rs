@@ -38,8 +38,8 @@ impl WorkspaceGroups {
 
     /// One statement, so that version and agents are of the same moment.
     async fn read(&self, group: &GroupId) -> Result<Option<GroupDescription>, DbError> {
-        const SQL: &str =
-            "SELECT g.org_id, g.version, g.paused, g.revisions, a.agent_id, a.name, ga.wakes_on
+        const SQL: &str = "SELECT g.org_id, g.version, g.paused, g.revisions, g.max_rounds,
+            g.cooldown_secs, a.agent_id, a.name, ga.wakes_on
             FROM chat_groups g LEFT JOIN group_agents ga ON ga.group_id = g.group_id
             LEFT JOIN agents a ON a.agent_id = ga.agent_id
             WHERE g.group_id = $1 ORDER BY ga.place, a.created_at, a.agent_id";
@@ -61,7 +61,8 @@ impl WorkspaceGroups {
             agents,
             paused: first.get("paused")?,
             revisions: rows::revisions(first, "revisions")?,
-            ..GroupConfig::default()
+            max_rounds: first.get("max_rounds")?,
+            cooldown_secs: first.get("cooldown_secs")?,
         };
         Ok(Some(GroupDescription { org_id, config }))
     }

@@ -25,6 +25,10 @@ pub(crate) struct Group {
     pub(crate) paused: bool,
     /// What becomes of a text that an edit replaced.
     pub(crate) revisions: RevisionPolicy,
+    /// How far agents may answer each other after a person, where the group says.
+    pub(crate) max_rounds: Option<u32>,
+    /// How long an agent that ran rests, in seconds, where the group says.
+    pub(crate) cooldown_secs: Option<u64>,
     /// Who made it.
     pub(crate) created_by: UserId,
     /// What the reader is in it.
@@ -61,6 +65,8 @@ pub(crate) async fn find(
         item: reading::item(row)?,
         paused: row.get("paused")?,
         revisions: rows::revisions(row, "revisions")?,
+        max_rounds: row.get("max_rounds")?,
+        cooldown_secs: row.get("cooldown_secs")?,
         created_by: rows::id(row, "created_by")?,
         role: rows::role(row, "role")?,
     }))

@@ -15,6 +15,10 @@ pub const SIGN_IN_WINDOW: Duration = Duration::from_secs(15 * 60);
 pub const SIGN_UPS_PER_ADDRESS: u32 = 30;
 /// The window of accounts made.
 pub const SIGN_UP_WINDOW: Duration = Duration::from_secs(60 * 60);
+/// Providers, servers and agents that one workspace tries out within [`PROBE_WINDOW`].
+pub const PROBES_PER_ORG: u32 = 60;
+/// The window of what is tried out.
+pub const PROBE_WINDOW: Duration = Duration::from_secs(60);
 /// Keys that one limiter counts at a time; beyond it further keys are refused.
 pub const MAX_KEYS: usize = 100_000;
 
@@ -23,6 +27,7 @@ pub(crate) struct Limits {
     pub(crate) sign_in_by_email: Limiter,
     pub(crate) sign_in_by_address: Limiter,
     pub(crate) sign_up_by_address: Limiter,
+    pub(crate) probes_by_org: Limiter,
 }
 
 impl Default for Limits {
@@ -31,6 +36,7 @@ impl Default for Limits {
             sign_in_by_email: Limiter::new(SIGN_INS_PER_EMAIL, SIGN_IN_WINDOW, MAX_KEYS),
             sign_in_by_address: Limiter::new(SIGN_INS_PER_ADDRESS, SIGN_IN_WINDOW, MAX_KEYS),
             sign_up_by_address: Limiter::new(SIGN_UPS_PER_ADDRESS, SIGN_UP_WINDOW, MAX_KEYS),
+            probes_by_org: Limiter::new(PROBES_PER_ORG, PROBE_WINDOW, MAX_KEYS),
         }
     }
 }

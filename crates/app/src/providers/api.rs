@@ -10,11 +10,13 @@ use convene_model::OrgId;
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::Change;
+use super::{Change, kind::ProviderKind};
 use crate::{
     identity::caller::Caller,
+    probing::Seen,
     state::AppState,
     ui::view::ProviderView,
     validate::present,
@@ -35,10 +37,19 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 pub(super) struct NewProvider {
     name: String,
-    base_url: String,
+    #[serde(default)]
+    kind: ProviderKind,
+    /// Where it is; may be absent for a kind that is one service.
+    #[serde(default)]
+    base_url: Option<String>,
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     api_key: Option<Zeroizing<String>>,
+    #[serde(default)]
+    models: Vec<String>,
+    /// Members of every request, such as `temperature`.
+    #[serde(default)]
+    options: Map<String, Value>,
 }
 
 pub(super) async fn make(
@@ -47,9 +58,10 @@ pub(super) async fn make(
     Ids(org): Ids<OrgId>,
     ApiJson(body): ApiJson<NewProvider>,
 ) -> Answer<Response> {
-    let NewProvider { name, base_url, api_key } = body;
     let org = orgs::manage(&state, &org, &caller).await?;
-    let made = super::make(&state, &org.org_id, caller.id(), &name, &base_url, api_key).await?;
+    let NewProvider { name, kind, base_url, api_key: key, models, options } = body;
+    let new = super::NewProvider { name, kind, base_url, key, models, options };
+    let made = super::make(&state, &org.org_id, caller.id(), new).await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
@@ -63,6 +75,13 @@ pub(super) struct ProviderChange {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Option<String>")]
     api_key: Option<Option<Zeroizing<String>>>,
+    #[serde(default)]
+    models: Option<Vec<String>>,
+    #[serde(default)]
+    options: Option<Map<String, Value>>,
+    /// The version that the change was made from; the newest where absent.
+    #[serde(default)]
+    version: Option<u64>,
 }
 
 pub(super) async fn change(
@@ -72,7 +91,8 @@ pub(super) async fn change(
     ApiJson(body): ApiJson<ProviderChange>,
 ) -> Answer<Json<ProviderView>> {
     let org = orgs::manage(&state, &org, &caller).await?;
-    let change = Change { name: body.name, base_url: body.base_url, key: body.api_key };
+    let ProviderChange { name, base_url, api_key: key, models, options, version } = body;
+    let change = Change { name, base_url, key, models, options, version };
     Ok(Json(super::change(&state, &org.org_id, caller.id(), &provider, change).await?))
 }
 
@@ -84,4 +104,13 @@ pub(super) async fn delete(
     let org = orgs::manage(&state, &org, &caller).await?;
     super::delete(&state, &org.org_id, caller.id(), &provider).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn check(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, provider)): Ids<(OrgId, String)>,
+) -> Answer<Json<Seen>> {
+    let org = orgs::manage(&state, &org, &caller).await?;
+    Ok(Json(super::check(&state, &org.org_id, &provider).await?))
 }

@@ -13,7 +13,7 @@ pub(crate) const USERS_AT_ONCE: usize = 64;
 
 /// A group with a user beside it, wherever the user may see it; conditions can follow.
 pub(crate) const SEEN: &str = "SELECT g.group_id, g.org_id, g.title, g.is_private, g.created_at,
-    g.paused, g.created_by, g.revisions, m.user_id, m.role,
+    g.paused, g.created_by, g.revisions, g.max_rounds, g.cooldown_secs, m.user_id, m.role,
     COALESCE(h.seq, 0) AS head, COALESCE(h.nth, 0) AS nth, h.at AS last_at,
     COALESCE(r.up_to, 0) AS read_up_to, COALESCE(r.nth, 0) AS read_nth,
     COALESCE(p.muted, 0) AS muted,

@@ -9,6 +9,7 @@
 mod api;
 mod cipher;
 mod master;
+pub(crate) mod reach;
 pub(crate) mod store;
 mod upkeep;
 mod uses;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::uses;
 use crate::{
     identity::caller::Caller,
+    objects::{self, in_use},
     state::{AppState, fresh_id},
     ui::view::OrgView,
     validate,
@@ -321,15 +322,15 @@ pub(crate) async fn delete(
     secret: &str,
 ) -> Answer<()> {
     let current = find(state, org, caller, secret).await?;
-    if let Some(user) = uses::of_secret(state, &org.org_id, secret).await? {
-        let detail = format!("It is in use by {user}. Change that first.");
-        return Err(Problem::new(Code::Conflict).detail(detail).into());
+    let users = uses::of_secret(state, &org.org_id, secret).await?;
+    if !users.is_empty() {
+        return Err(in_use(&users));
     }
     let mut batch = erase(secret);
     let deleted = Action::SecretDeleted;
     batch.push(note_action(org, caller, deleted, secret, &current.name, state.now()));
-    batch.push(orgs::reconfigured(&org.org_id));
-    state.db.batch(batch).await?;
+    let guards = vec![uses::none(&org.org_id, secret)];
+    objects::commit(state, &org.org_id, guards, batch, objects::stale, objects::stale).await?;
     Ok(())
 }
 

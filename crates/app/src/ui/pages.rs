@@ -6,7 +6,7 @@
 
 use askama::Template;
 use convene_model::{
-    AgentId, MessageId, Timestamp,
+    MessageId, Timestamp,
     event::{GroupAgent, TriggerPolicy},
 };
 use serde::Serialize;
@@ -14,9 +14,8 @@ use serde::Serialize;
 use super::{
     timeline::{self, Civil, Item},
     view::{
-        AgentView, AgentsView, ErrorView, GroupItem, GroupView, InviteView, Me, MembersView, Names,
-        OrgView, PageView, Person, ProvidersView, Shell, SignInView, SignUpView, StartView,
-        TokensView, WorkspaceView,
+        ErrorView, GroupItem, GroupView, InviteView, Me, MembersView, Names, OrgView, PageView,
+        Person, Shell, SignInView, SignUpView, StartView, TokensView, WorkspaceView,
     },
 };
 
@@ -62,46 +61,6 @@ pub fn settings_members(view: &MembersView) -> String {
         current: None,
         settings: true,
         tab: "members",
-        manages: shell.org.role.manages(),
-        view,
-    })
-}
-
-/// The agents of a workspace.
-#[must_use]
-pub fn settings_agents(view: &AgentsView) -> String {
-    let shell = &view.shell;
-    let blank = AgentView {
-        agent_id: AgentId::new("new").expect("three letters are an id"),
-        name: String::new(),
-        system_prompt: String::new(),
-        provider_id: None,
-        model: String::new(),
-        is_default: false,
-        trigger: TriggerPolicy::Mention,
-    };
-    html(&Agents {
-        csrf: &shell.csrf,
-        shell,
-        current: None,
-        settings: true,
-        tab: "agents",
-        manages: shell.org.role.manages(),
-        view,
-        blank: &blank,
-    })
-}
-
-/// The model providers of a workspace.
-#[must_use]
-pub fn settings_providers(view: &ProvidersView) -> String {
-    let shell = &view.shell;
-    html(&Providers {
-        csrf: &shell.csrf,
-        shell,
-        current: None,
-        settings: true,
-        tab: "providers",
         manages: shell.org.role.manages(),
         view,
     })
@@ -231,44 +190,6 @@ struct Members<'a> {
     tab: &'static str,
     manages: bool,
     view: &'a MembersView,
-}
-
-#[derive(Template)]
-#[template(path = "settings_agents.html")]
-struct Agents<'a> {
-    csrf: &'a str,
-    shell: &'a Shell,
-    current: Option<String>,
-    settings: bool,
-    tab: &'static str,
-    manages: bool,
-    view: &'a AgentsView,
-    blank: &'a AgentView,
-}
-
-impl Agents<'_> {
-    /// Where an agent's model runs, in one line.
-    fn model_line(&self, agent: &AgentView) -> String {
-        let Some(id) = agent.provider_id.as_deref() else {
-            return "built-in demo model".to_owned();
-        };
-        match self.view.providers.iter().find(|provider| provider.provider_id == id) {
-            Some(provider) => format!("{} · {}", agent.model, provider.name),
-            None => format!("{} · provider deleted", agent.model),
-        }
-    }
-}
-
-#[derive(Template)]
-#[template(path = "settings_providers.html")]
-struct Providers<'a> {
-    csrf: &'a str,
-    shell: &'a Shell,
-    current: Option<String>,
-    settings: bool,
-    tab: &'static str,
-    manages: bool,
-    view: &'a ProvidersView,
 }
 
 #[derive(Template)]

@@ -122,21 +122,6 @@ fn group(page: Option<PageView>) -> GroupView {
 
 fn all_pages() -> Vec<String> {
     let errors = || FormErrors::general(EVIL).field("email", EVIL).field("name", EVIL);
-    let agent = AgentView {
-        agent_id: AgentId::new("a1").unwrap(),
-        name: EVIL.to_owned(),
-        system_prompt: EVIL.to_owned(),
-        provider_id: Some("p1".to_owned()),
-        model: EVIL.to_owned(),
-        is_default: true,
-        trigger: TriggerPolicy::Auto,
-    };
-    let provider = ProviderView {
-        provider_id: "p1".to_owned(),
-        name: EVIL.to_owned(),
-        base_url: EVIL.to_owned(),
-        has_key: true,
-    };
     let member = |id: &str, role| MemberView {
         user_id: UserId::new(id).unwrap(),
         name: EVIL.to_owned(),
@@ -161,7 +146,7 @@ fn all_pages() -> Vec<String> {
         vec![message(1, AT, user("u1")), message(2, AT, user("u2"))],
         vec![run(3, None, RunStatus::Failed, Some(EVIL))],
     );
-    vec![
+    let mut pages = vec![
         pages::sign_up(&SignUpView {
             csrf: "c".to_owned(),
             next: Some(EVIL.to_owned()),
@@ -202,12 +187,6 @@ fn all_pages() -> Vec<String> {
             shell: shell(),
             members: vec![member("u1", Role::Owner), member("u2", Role::Member)],
         }),
-        pages::settings_agents(&AgentsView {
-            shell: shell(),
-            agents: vec![agent],
-            providers: vec![provider.clone()],
-        }),
-        pages::settings_providers(&ProvidersView { shell: shell(), providers: vec![provider] }),
         pages::settings_tokens(&TokensView { shell: shell(), tokens: vec![token] }),
         pages::group(&group(Some(busy))),
         pages::group(&group(Some(page(Vec::new(), Vec::new())))),
@@ -218,7 +197,9 @@ fn all_pages() -> Vec<String> {
             detail: EVIL.to_owned(),
             ..ErrorView::default()
         }),
-    ]
+    ];
+    pages.extend(crate::settings::samples::pages(&shell(), EVIL));
+    pages
 }
 
 #[test]

@@ -12,6 +12,13 @@ use convene_model::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    agents::config::{AgentConfig, Visibility},
+    probing::Seen,
+    providers::kind::ProviderKind,
+};
 
 /// Who is signed in.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -240,6 +247,14 @@ pub struct AgentView {
     pub is_default: bool,
     /// What wakes it where a group says nothing else.
     pub trigger: TriggerPolicy,
+    /// Who may put it into groups.
+    pub visibility: Visibility,
+    /// Who made it; absent for the one that the workspace began with.
+    pub made_by: Option<UserId>,
+    /// What it may use.
+    pub config: AgentConfig,
+    /// Grows with each change.
+    pub version: u64,
 }
 
 /// A model provider of a workspace.
@@ -249,10 +264,20 @@ pub struct ProviderView {
     pub provider_id: String,
     /// Its name.
     pub name: String,
-    /// The URL up to and without `/chat/completions`.
+    /// What it speaks.
+    pub kind: ProviderKind,
+    /// The URL that its API begins with.
     pub base_url: String,
     /// Whether a key is kept for it.
     pub has_key: bool,
+    /// The models that agents are offered; a name beside them is taken too.
+    pub models: Vec<String>,
+    /// Members of every request, such as `temperature`.
+    pub options: Map<String, Value>,
+    /// What a check last found; absent before the first one and after a change.
+    pub seen: Option<Seen>,
+    /// Grows with each change.
+    pub version: u64,
 }
 
 /// An API token of the reader.
@@ -275,26 +300,6 @@ pub struct MembersView {
     pub shell: Shell,
     /// Everybody in the workspace.
     pub members: Vec<MemberView>,
-}
-
-/// `GET /o/{org_id}/settings/agents`.
-#[derive(Debug, Clone)]
-pub struct AgentsView {
-    /// What stands beside it.
-    pub shell: Shell,
-    /// The workspace's agents.
-    pub agents: Vec<AgentView>,
-    /// The providers that an agent can use.
-    pub providers: Vec<ProviderView>,
-}
-
-/// `GET /o/{org_id}/settings/providers`.
-#[derive(Debug, Clone)]
-pub struct ProvidersView {
-    /// What stands beside it.
-    pub shell: Shell,
-    /// The workspace's providers.
-    pub providers: Vec<ProviderView>,
 }
 
 /// `GET /o/{org_id}/settings/tokens`.

@@ -21,7 +21,8 @@ use convene_model::keys::Jwks;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
-    agents, events, groups, identity, providers, reading, secrets, state::AppState, ui, workspaces,
+    agents, env_profiles, events, groups, identity, mcp_servers, providers, reading, secrets,
+    settings, state::AppState, tools, ui, workspaces,
 };
 
 /// The policy of answers that are no pages: nothing may be loaded, nobody may frame them.
@@ -35,6 +36,9 @@ pub(crate) fn api() -> Api<AppState> {
         .merge(agents::api())
         .merge(providers::api())
         .merge(secrets::api())
+        .merge(tools::api())
+        .merge(mcp_servers::api())
+        .merge(env_profiles::api())
         .merge(groups::api())
         .merge(reading::api())
         .merge(events::api())
@@ -47,6 +51,7 @@ pub(crate) fn public_router(state: &AppState) -> Router {
         .merge(identity::routes())
         .merge(workspaces::routes())
         .merge(groups::routes())
+        .merge(settings::routes())
         .fallback(failure::not_found)
         .method_not_allowed_fallback(failure::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard));

@@ -9,7 +9,6 @@ pub(crate) mod invites;
 pub(crate) mod members;
 pub(crate) mod orgs;
 mod pages;
-mod settings;
 
 use axum::{
     Router,
@@ -116,8 +115,4 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/orgs", post(pages::make_org))
         .route("/o/{org_id}", get(pages::workspace))
         .route("/invite/{token}", get(pages::invite).post(pages::accept_invite))
-        .route("/o/{org_id}/settings/members", get(settings::members))
-        .route("/o/{org_id}/settings/agents", get(settings::agents))
-        .route("/o/{org_id}/settings/providers", get(settings::providers))
-        .route("/o/{org_id}/settings/tokens", get(settings::tokens))
 }

@@ -1,6 +1,8 @@
 //! The App from its doors: what clients, browsers and the Agents Worker see of it.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod agents_worker;
+mod configuration;
 mod csrf;
 mod events;
 mod groups;
@@ -12,6 +14,7 @@ mod providers;
 mod reading;
 mod recovery;
 mod resolve;
+mod runs;
 mod secrets;
 mod support;
 mod workspaces;

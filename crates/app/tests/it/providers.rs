@@ -73,7 +73,18 @@ async fn a_key_is_replaced_kept_or_taken_away() {
     let audit = ada.get(&format!("/api/orgs/{org}/audit")).await;
     let actions: Vec<_> =
         audit.json.as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["provider.secret_removed", "provider.secret_set", "provider.secret_set"]);
+    assert_eq!(
+        actions,
+        [
+            "provider.changed",
+            "provider.secret_removed",
+            "provider.changed",
+            "provider.secret_set",
+            "provider.changed",
+            "provider.made",
+            "provider.secret_set"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -171,7 +182,47 @@ async fn an_agent_with_a_provider_names_a_model_and_without_one_needs_none() {
     let demo = ada.patch(&agent, &json!({"provider_id": null})).await;
     assert_eq!((&demo.json["provider_id"], &demo.json["model"]), (&Value::Null, &json!("")));
     ada.patch(&agent, &json!({"provider_id": id, "model": "m-2"})).await;
-    ada.delete(&one).await;
-    let kept = ada.patch(&agent, &json!({"system_prompt": "Hm."})).await;
-    assert_eq!(kept.status, StatusCode::OK, "other changes do not wait for another provider");
+    let refused = ada.delete(&one).await;
+    assert_eq!(refused.refusal(), (409, "conflict"), "an agent uses it");
+    assert_eq!(refused.json["users"], json!(["A"]));
+    ada.delete(&agent).await;
+    assert_eq!(ada.delete(&one).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_provider_is_of_one_of_three_kinds_and_knows_its_models() {
+    let world = World::new().await;
+    let mut ada = world.person("Ada").await;
+    let org = ada.org("Works").await;
+    let path = format!("/api/orgs/{org}/providers");
+    let plain = ada.post(&path, &json!({"name": "P", "base_url": "http://localhost/v1"})).await;
+    assert_eq!(plain.json["kind"], "openai_compatible");
+    for (kind, home) in [
+        ("anthropic", "https://api.anthropic.com"),
+        ("gemini", "https://generativelanguage.googleapis.com"),
+    ] {
+        let keyless = ada.post(&path, &json!({"name": kind, "kind": kind})).await;
+        assert_eq!(keyless.json["field"], "api_key", "{kind}");
+        let body =
+            json!({"name": kind, "kind": kind, "api_key": KEY, "models": ["m1", " m1 ", "m2"]});
+        let made = ada.post(&path, &body).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        assert_eq!((&made.json["kind"], &made.json["base_url"]), (&json!(kind), &json!(home)));
+        assert_eq!(made.json["models"], json!(["m1", "m2"]));
+        let one = format!("{path}/{}", made.json["provider_id"].as_str().unwrap());
+        let bare = ada.patch(&one, &json!({"api_key": null})).await;
+        assert_eq!(bare.json["field"], "api_key", "{kind}");
+        let changed = ada.patch(&one, &json!({"models": [], "version": 1})).await;
+        assert_eq!((&changed.json["models"], &changed.json["version"]), (&json!([]), &json!(2)));
+        let warm = ada.patch(&one, &json!({"options": {"temperature": 0.2}})).await;
+        assert_eq!(warm.json["options"], json!({"temperature": 0.2}));
+        let own = ada.patch(&one, &json!({"options": {"messages": []}})).await;
+        assert_eq!(own.json["field"], "options");
+        let stale = ada.patch(&one, &json!({"models": ["x"], "version": 1})).await;
+        assert_eq!(stale.refusal(), (409, "conflict"));
+    }
+    let nowhere = ada.post(&path, &json!({"name": "N"})).await;
+    assert_eq!(nowhere.json["field"], "base_url");
+    let unknown = ada.post(&path, &json!({"name": "N", "kind": "other"})).await;
+    assert_eq!(unknown.status.as_u16() / 100, 4, "{}", unknown.text);
 }

@@ -33,6 +33,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    agents_worker::agents_worker,
     orchestrator::{Talk, orchestrator},
     place::Place,
 };
@@ -216,6 +217,7 @@ fn config(
     Config {
         db: Arc::clone(db),
         orchestrator: Hop::in_process(orchestrator(Arc::clone(calls), Arc::clone(talk))),
+        agents: Some(Hop::in_process(agents_worker(Arc::clone(now)))),
         signer: Signer::new(key(service::APP), clock.clone()),
         agents_keys: trusted(service::AGENTS),
         controller_keys: trusted(service::CONTROLLERS),

@@ -2,7 +2,10 @@
 //!
 //! The worker proves itself with a `worker+jwt` that is bound to this request, and the run with the
 //! agent-access token of its controller. What is answered follows from that token's organization,
-//! group and agent alone; the body says nothing. A provider's key is opened here and nowhere else.
+//! group, agent and initiator alone; the body says nothing. Keys and secrets are opened here, for this
+//! one answer, and nowhere else.
+
+pub(crate) mod tools;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ use convene_db::{Statement, params};
 use convene_hop::{RawRequest, json};
 use convene_model::{
     Code, Problem, Timestamp,
-    agents::{ResolvedAgent, ResolvedModel},
+    agents::ResolvedAgent,
     claims::{AgentAccessClaims, SCOPE_INVOKE, WorkerClaims, service},
     limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
     token::{self, Token, TokenError},
@@ -20,8 +23,9 @@ use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
 use crate::{
-    agents, providers,
+    agents,
     state::AppState,
+    tools::hosts,
     web::{
         failure::{self, Answer},
         rows,
@@ -92,7 +96,9 @@ fn authorize(
 }
 
 async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent> {
-    const GROUP: &str = "SELECT g.org_id, ga.agent_id FROM chat_groups g
+    // Read first, so that an answer is never newer than the version that it names.
+    const GROUP: &str = "SELECT g.org_id, ga.agent_id, o.configuration, o.tool_hosts
+        FROM chat_groups g JOIN orgs o ON o.org_id = g.org_id
         LEFT JOIN group_agents ga ON ga.group_id = g.group_id AND ga.agent_id = $2
         WHERE g.group_id = $1";
     let params = params![run.group_id.as_str(), run.agent_id.as_str()];
@@ -105,35 +111,39 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
     if row.get::<Option<String>>("agent_id")?.is_none() {
         return Err(forbidden("the agent is not in the group").into());
     }
-    let Some((agent, version)) = agents::find(state, &run.org_id, &run.agent_id).await? else {
+    let Some(agent) = agents::find(state, &run.org_id, &run.agent_id).await? else {
         return Err(Code::NotFound.into());
     };
-    let model = match &agent.provider_id {
-        None => ResolvedModel::Demo,
-        Some(provider) => {
-            let Some((base_url, api_key)) = providers::open(state, &run.org_id, provider).await?
-            else {
-                let detail = "The agent's provider was deleted. Choose another in the settings.";
-                return Err(Problem::new(Code::NotFound).detail(detail).into());
-            };
-            ResolvedModel::OpenaiCompatible {
-                base_url,
-                model: agent.model,
-                api_key,
-                options: Map::new(),
-            }
-        }
-    };
+    let model = agents::open_model(state, &run.org_id, &agent).await?;
+    let tools = tools::of_run(state, run, &agent.config).await?;
     Ok(ResolvedAgent {
         agent_id: agent.agent_id,
         name: agent.name,
-        version,
-        system_prompt: agent.system_prompt,
+        version: row.get("configuration")?,
+        system_prompt: with_missing(agent.system_prompt, &tools.left_out),
         model,
         people: people(state, run).await?,
-        tools: Vec::new(),
-        tool_hosts: None,
+        tools: tools.tools,
+        tool_hosts: hosts::parse(row.get("tool_hosts")?)?,
     })
+}
+
+/// The system prompt, and behind it what the agent has to do without in this run.
+fn with_missing(mut prompt: String, left_out: &[String]) -> String {
+    if left_out.is_empty() {
+        return prompt;
+    }
+    if !prompt.is_empty() {
+        prompt.push_str("\n\n");
+    }
+    prompt.push_str(
+        "These tools of yours are not available in this run. Say so when one of them is needed:",
+    );
+    for line in left_out {
+        prompt.push_str("\n- ");
+        prompt.push_str(line);
+    }
+    prompt
 }
 
 /// The people of the group by id.

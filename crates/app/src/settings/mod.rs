@@ -1,0 +1,266 @@
+//! The settings pages of a workspace. What they change goes through the API.
+//!
+//! Owns which page shows what to whom: everybody sees members, agents and what is their own; those
+//! who manage the workspace see and change the rest.
+
+mod pages;
+#[cfg(test)]
+pub(crate) mod samples;
+mod views;
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use convene_model::{AgentId, Code, OrgId};
+
+pub(crate) use self::pages::{kib, object, seconds};
+use self::views::{
+    AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, ProvidersPage, SecretsPage,
+    ToolsPage,
+};
+use crate::{
+    agents, env_profiles, groups,
+    identity::{bearer, caller::Caller},
+    mcp_servers,
+    objects::{self, Kind},
+    providers,
+    secrets::store as secrets,
+    state::AppState,
+    tools::{self, hosts},
+    ui::{
+        pages::{settings_members, settings_tokens},
+        view::{MembersView, OrgView, Shell, TokensView},
+    },
+    web::{self, extract::Ids, failure::Answer},
+    workspaces::{members, orgs, shell},
+};
+
+/// The pages of this part.
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/o/{org_id}/settings/members", get(members_page))
+        .route("/o/{org_id}/settings/agents", get(agents_page))
+        .route("/o/{org_id}/settings/agents/new", get(new_agent))
+        .route("/o/{org_id}/settings/agents/{agent_id}", get(agent))
+        .route("/o/{org_id}/settings/providers", get(providers_page))
+        .route("/o/{org_id}/settings/tools", get(tools_page))
+        .route("/o/{org_id}/settings/tools/http/new", get(new_http_tool))
+        .route("/o/{org_id}/settings/tools/http/{tool_id}", get(http_tool))
+        .route("/o/{org_id}/settings/tools/mcp/new", get(new_mcp_server))
+        .route("/o/{org_id}/settings/tools/mcp/{server_id}", get(mcp_server))
+        .route("/o/{org_id}/settings/secrets", get(secrets_page))
+        .route("/o/{org_id}/settings/env/new", get(new_env_profile))
+        .route("/o/{org_id}/settings/env/{env_profile_id}", get(env_profile))
+        .route("/o/{org_id}/settings/tokens", get(tokens_page))
+}
+
+async fn enter(state: &AppState, org: &OrgId, caller: &Caller) -> Answer<(OrgView, Shell)> {
+    let org = orgs::enter(state, org, caller).await?;
+    let shell = shell(state, caller, org.clone()).await?;
+    Ok((org, shell))
+}
+
+async fn manage(state: &AppState, org: &OrgId, caller: &Caller) -> Answer<(OrgView, Shell)> {
+    let org = orgs::manage(state, org, caller).await?;
+    let shell = shell(state, caller, org.clone()).await?;
+    Ok((org, shell))
+}
+
+async fn members_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = enter(&state, &org, &caller).await?;
+    let members = members::list(&state, &org.org_id).await?;
+    Ok(web::page(settings_members(&MembersView { shell, members })))
+}
+
+async fn tokens_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (_, shell) = enter(&state, &org, &caller).await?;
+    let tokens = bearer::list(&state, caller.id()).await?;
+    Ok(web::page(settings_tokens(&TokensView { shell, tokens })))
+}
+
+async fn agents_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = enter(&state, &org, &caller).await?;
+    let agents = agents::list(&state, &org, &caller).await?;
+    let providers = providers::list(&state, &org.org_id).await?;
+    let members = members::list(&state, &org.org_id).await?;
+    Ok(web::page(pages::agents(&AgentsPage { shell, agents, providers, members })))
+}
+
+async fn new_agent(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    Ok(web::page(pages::agent(&agent_page(&state, &org, shell, None).await?)))
+}
+
+async fn agent(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, agent)): Ids<(OrgId, AgentId)>,
+) -> Answer<Response> {
+    let (org, shell) = enter(&state, &org, &caller).await?;
+    let agents = agents::list(&state, &org, &caller).await?;
+    let found = agents.into_iter().find(|one| one.agent_id == agent);
+    let Some(found) = found else { return Err(Code::NotFound.into()) };
+    Ok(web::page(pages::agent(&agent_page(&state, &org, shell, Some(found)).await?)))
+}
+
+async fn agent_page(
+    state: &AppState,
+    org: &OrgView,
+    shell: Shell,
+    agent: Option<crate::ui::view::AgentView>,
+) -> Answer<AgentPage> {
+    let id = &org.org_id;
+    Ok(AgentPage {
+        shell,
+        agent,
+        providers: providers::list(state, id).await?,
+        tools: tools::list(state, id).await?,
+        servers: mcp_servers::list(state, id).await?,
+        profiles: env_profiles::list(state, id).await?,
+    })
+}
+
+async fn providers_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = enter(&state, &org, &caller).await?;
+    let providers = providers::list(&state, &org.org_id).await?;
+    Ok(web::page(pages::providers(&ProvidersPage { shell, providers })))
+}
+
+async fn tools_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    let tools = tools::list(&state, &org.org_id).await?;
+    let servers = mcp_servers::list(&state, &org.org_id).await?;
+    let hosts = hosts::of(&state, &org.org_id).await?;
+    Ok(web::page(pages::tools(&ToolsPage { shell, tools, servers, hosts })))
+}
+
+async fn new_http_tool(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    http_tool_page(&state, &caller, org, shell, None).await
+}
+
+async fn http_tool(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, tool)): Ids<(OrgId, String)>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    let found = objects::find(&state, &org.org_id, Kind::HttpTool, &tool).await?;
+    http_tool_page(&state, &caller, org, shell, Some(tools::HttpToolView::of(found)?)).await
+}
+
+async fn http_tool_page(
+    state: &AppState,
+    caller: &Caller,
+    org: OrgView,
+    shell: Shell,
+    tool: Option<tools::HttpToolView>,
+) -> Answer<Response> {
+    let secrets = secrets::list(state, &org, caller).await?;
+    let members = members::list(state, &org.org_id).await?;
+    Ok(web::page(pages::http_tool(&HttpToolPage { shell, tool, secrets, members })))
+}
+
+async fn new_mcp_server(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    mcp_server_page(&state, &caller, org, shell, None).await
+}
+
+async fn mcp_server(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, server)): Ids<(OrgId, String)>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    let found = objects::find(&state, &org.org_id, Kind::McpServer, &server).await?;
+    mcp_server_page(&state, &caller, org, shell, Some(mcp_servers::McpServerView::of(found)?)).await
+}
+
+async fn mcp_server_page(
+    state: &AppState,
+    caller: &Caller,
+    org: OrgView,
+    shell: Shell,
+    server: Option<mcp_servers::McpServerView>,
+) -> Answer<Response> {
+    let secrets = secrets::list(state, &org, caller).await?;
+    let members = members::list(state, &org.org_id).await?;
+    let profiles = env_profiles::list(state, &org.org_id).await?;
+    let page = McpServerPage { shell, server, secrets, members, profiles };
+    Ok(web::page(pages::mcp_server(&page)))
+}
+
+async fn secrets_page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = enter(&state, &org, &caller).await?;
+    let mut secrets = Vec::new();
+    for secret in secrets::list(&state, &org, &caller).await? {
+        let versions = secrets::versions(&state, &secret.secret_id).await?;
+        secrets.push((secret, versions));
+    }
+    let agents = agents::list(&state, &org, &caller).await?;
+    let members = members::list(&state, &org.org_id).await?;
+    let groups = groups::list(&state, &org.org_id, caller.id()).await?;
+    let profiles = if org.role.manages() {
+        env_profiles::list(&state, &org.org_id).await?
+    } else {
+        Vec::new()
+    };
+    let page = SecretsPage { shell, secrets, agents, members, groups, profiles };
+    Ok(web::page(pages::secrets(&page)))
+}
+
+async fn new_env_profile(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    let secrets = secrets::list(&state, &org, &caller).await?;
+    Ok(web::page(pages::env_profile(&EnvProfilePage { shell, profile: None, secrets })))
+}
+
+async fn env_profile(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids((org, profile)): Ids<(OrgId, String)>,
+) -> Answer<Response> {
+    let (org, shell) = manage(&state, &org, &caller).await?;
+    let found = objects::find(&state, &org.org_id, Kind::EnvProfile, &profile).await?;
+    let profile = Some(env_profiles::EnvProfileView::of(found)?);
+    let secrets = secrets::list(&state, &org, &caller).await?;
+    Ok(web::page(pages::env_profile(&EnvProfilePage { shell, profile, secrets })))
+}
