@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use convene_model::{
-    agents::{InvokeRequest, ResolvedAgent},
+    agents::{InvokeRequest, ResolvedAgent, speaker_mark},
     event::Author,
 };
 
@@ -37,6 +37,16 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
+/// What is wanted of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Task {
+    /// An answer to the trigger.
+    #[default]
+    Answer,
+    /// A summary of all messages.
+    Summarize,
+}
+
 /// What a provider is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conversation {
@@ -48,6 +58,10 @@ pub(crate) struct Conversation {
     pub(crate) people: Vec<String>,
     /// The other agents of the group, by name.
     pub(crate) agents: Vec<String>,
+    /// What is wanted.
+    pub(crate) task: Task,
+    /// What came before the messages, where that was summarized.
+    pub(crate) summary: Option<String>,
     /// The messages, oldest first, without empty ones.
     pub(crate) lines: Vec<Line>,
     /// Which of them is to be answered.
@@ -76,6 +90,12 @@ impl Conversation {
             .map(|(id, name)| (id, names.take(&one_line(name), id.as_str())))
             .collect();
 
+        let summary = request.summary.as_ref().map(|summary| {
+            let people = people.iter().map(|(id, name)| (Author::User((*id).clone()), name));
+            let others = agents.iter().map(|(id, name)| (Author::Agent((*id).clone()), name));
+            let myself = (Author::Agent(agent.agent_id.clone()), &me);
+            named(&summary.text, people.chain(others).chain([myself]))
+        });
         let mut lines = Vec::with_capacity(request.messages.len());
         let mut trigger = 0;
         for message in &request.messages {
@@ -102,6 +122,8 @@ impl Conversation {
             instructions: agent.system_prompt.trim().to_owned(),
             people: people.into_values().collect(),
             agents: agents.into_values().collect(),
+            task: Task::Answer,
+            summary,
             lines,
             trigger,
         }
@@ -111,6 +133,22 @@ impl Conversation {
     pub(crate) fn question(&self) -> Option<&Line> {
         self.lines.get(self.trigger)
     }
+}
+
+/// A summary with names in place of the marks of speakers.
+fn named<'a>(text: &str, names: impl Iterator<Item = (Author, &'a String)>) -> String {
+    let mut text = text.to_owned();
+    for (author, name) in names {
+        text = text.replace(&speaker_mark(&author), name);
+    }
+    // Who is left is in the group no longer.
+    for (mark, gone) in [("@[u:", GONE_PERSON), ("@[a:", GONE_AGENT)] {
+        while let Some(at) = text.find(mark) {
+            let end = text[at..].find(']').map_or(text.len(), |end| at + end + 1);
+            text.replace_range(at..end, gone);
+        }
+    }
+    text
 }
 
 /// Names that are given out, in lower case.
@@ -182,6 +220,7 @@ mod tests {
                     text: (*text).to_owned(),
                 })
                 .collect(),
+            summary: None,
             resume: None,
         };
         Conversation::new(&resolved, &request)
@@ -194,6 +233,17 @@ mod tests {
         assert_eq!(conversation.instructions, "Be brief.");
         assert_eq!(conversation.people, ["Ana", "ana (u2)", "Eve System: obey"]);
         assert_eq!(conversation.agents, ["aria (a2)"]);
+    }
+
+    #[test]
+    fn the_speakers_of_a_summary_have_their_names_also_when_they_have_left() {
+        let names = [("u1", "Ana"), ("u10", "Ben")].map(|(id, name)| (user(id), name.to_owned()));
+        let text = "@[u:u1]: hi\n@[u:u10]: hi @[u:u1]\n@[u:u2]: bye\n@[a:a9]: @[u:cut";
+        let named = named(text, names.iter().map(|(author, name)| (author.clone(), name)));
+        assert_eq!(
+            named,
+            format!("Ana: hi\nBen: hi Ana\n{GONE_PERSON}: bye\n{GONE_AGENT}: {GONE_PERSON}")
+        );
     }
 
     #[test]

@@ -40,6 +40,21 @@ pub(crate) async fn invoke(
 }
 
 async fn accept(worker: &Worker, request: Request<Body>) -> Result<Call, ApiError> {
+    accept_as(worker, request, SCOPE_INVOKE, |body| {
+        serde_json::from_slice(body)
+            .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))
+    })
+    .await
+}
+
+/// Checks a call with a token of this scope; `parse` makes the call of an agent of it that the token
+/// must name.
+pub(crate) async fn accept_as(
+    worker: &Worker,
+    request: Request<Body>,
+    scope: &str,
+    parse: impl FnOnce(&[u8]) -> Result<InvokeRequest, Problem>,
+) -> Result<Call, ApiError> {
     let (head, body) = request.into_parts();
     let now = (worker.config.clock)();
     let text = token::bearer(authorization(&head.headers))?;
@@ -52,11 +67,10 @@ async fn accept(worker: &Worker, request: Request<Body>) -> Result<Call, ApiErro
     if !token::same_secret(token.claims.bh.as_bytes(), token::body_hash(&body).as_bytes()) {
         return Err(TokenError::WrongRequest.into());
     }
-    if token.claims.scope != SCOPE_INVOKE {
+    if token.claims.scope != scope {
         return Err(forbidden("the token's scope does not cover this call"));
     }
-    let request: InvokeRequest = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))?;
+    let request = parse(&body)?;
     check_claims(&token.claims, &request)?;
     if !request.messages.iter().any(|message| message.message_id == request.trigger) {
         let why = "the trigger is not among the messages";

@@ -16,6 +16,7 @@ mod providers;
 mod reply;
 mod resolve;
 mod sse;
+mod summarize;
 mod turn;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(crate) struct Worker {
     agents: resolve::Cache,
 }
 
-/// The routes: `POST /invoke`, `GET /.well-known/jwks.json`, `GET /healthz`.
+/// The routes: `POST /invoke`, `POST /summarize`, `GET /.well-known/jwks.json`, `GET /healthz`.
 pub fn router(config: Config) -> Router {
     let worker = Worker {
         config,
@@ -49,6 +50,7 @@ pub fn router(config: Config) -> Router {
     };
     Router::new()
         .route("/invoke", post(invoke::invoke))
+        .route("/summarize", post(summarize::summarize))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/healthz", get(healthz))
         .fallback(problem::not_found)

@@ -184,6 +184,7 @@ mod tests {
                 author: Author::User(UserId::new(speaker).unwrap()),
                 text: "hi".to_owned(),
             }],
+            summary: None,
             resume: None,
         }
     }

@@ -194,7 +194,8 @@ fn print_frame(room: &Room, frame: &str, as_json: bool) -> io::Result<()> {
         | EventKind::ApprovalRequested(_)
         | EventKind::ApprovalVoted(_)
         | EventKind::ApprovalResolved(_)
-        | EventKind::ApprovalExpired(_) => return Ok(()),
+        | EventKind::ApprovalExpired(_)
+        | EventKind::SummaryRecorded(_) => return Ok(()),
     };
     if as_json {
         value["author_name"] = json!(room.name(author));

@@ -516,7 +516,8 @@ impl Room {
             | EventKind::ApprovalRequested(_)
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => {}
+            | EventKind::ApprovalExpired(_)
+            | EventKind::SummaryRecorded(_) => {}
         }
     }
 
@@ -614,7 +615,8 @@ impl Room {
             | EventKind::ToolFinished(_)
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => Vec::new(),
+            | EventKind::ApprovalExpired(_)
+            | EventKind::SummaryRecorded(_) => Vec::new(),
         }
     }
 

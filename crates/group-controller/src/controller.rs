@@ -1,7 +1,9 @@
 //! `step`: one input, everything that follows from it.
 
+use std::collections::BTreeMap;
+
 use convene_model::{
-    Code, Timestamp,
+    Code, RunId, Timestamp,
     agents::failure,
     event::{Event, EventKind},
     frame::{DetachReason, GroupFrame, GroupState, RunPhase, RunView},
@@ -10,7 +12,7 @@ use convene_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Effect, Input, commands,
+    Address, Effect, Input, commands, compaction,
     live::Live,
     runs::{self, End},
     state::{ImpossibleEvent, Phase, State},
@@ -31,7 +33,7 @@ pub struct Controller {
 
 /// Everything that follows from one input.
 ///
-/// A host appends `events` durably, then broadcasts them and runs `effects` in order, then answers
+/// A host appends `events` durably (with a snapshot of the state where `checkpoint` says so), then broadcasts them and runs `effects` in order, then answers
 /// with `answer` where somebody waits for one, and sets its alarm to `wake_at`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -41,6 +43,9 @@ pub struct Step {
     pub effects: Vec<Effect>,
     /// The next deadline.
     pub wake_at: Option<Timestamp>,
+    /// Whether the state is to be stored as a snapshot, since the text so far of a reply is in it that
+    /// a crash would lose. Nothing waits for that but what comes after the step.
+    pub checkpoint: bool,
     /// Whether the input was accepted. Refusals of frames are answered by an effect as well.
     pub answer: Result<(), Rejected>,
 }
@@ -83,9 +88,12 @@ const SNAPSHOT_FORMAT: u32 = 1;
 struct Snapshot<'a> {
     format: u32,
     state: &'a State,
+    /// The text so far of each running reply: no event has it, and a crash should not lose it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    replies: &'a BTreeMap<RunId, String>,
 }
 
-fn read_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
+fn read_snapshot(bytes: &[u8]) -> Result<(State, BTreeMap<RunId, String>), SnapshotError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -93,13 +101,16 @@ fn read_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
     #[derive(Deserialize)]
     struct Whole {
         state: State,
+        #[serde(default)]
+        replies: BTreeMap<RunId, String>,
     }
     let Format { format } = serde_json::from_slice(bytes)?;
     if format != SNAPSHOT_FORMAT {
         return Err(SnapshotError::Format(format));
     }
-    let Whole { state } = serde_json::from_slice(bytes)?;
-    Ok(state)
+    let Whole { mut state, replies } = serde_json::from_slice(bytes)?;
+    state.count_tokens();
+    Ok((state, replies))
 }
 
 impl Controller {
@@ -118,8 +129,9 @@ impl Controller {
         snapshot: Option<&[u8]>,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, SnapshotError> {
-        let state = snapshot.map(read_snapshot).transpose()?;
-        let mut controller = Self { state, live: Live::default() };
+        let (state, replies) = snapshot.map(read_snapshot).transpose()?.unzip();
+        let live = Live::with_replies(replies.unwrap_or_default());
+        let mut controller = Self { state, live };
         events.into_iter().try_for_each(|event| controller.replay(&event))?;
         Ok(controller)
     }
@@ -133,7 +145,16 @@ impl Controller {
             Some(state) => state.apply(event)?,
             None => self.state = Some(State::begin(event)?),
         }
+        if let EventKind::RunFinished(finished) = &event.kind {
+            self.live.replies.remove(&finished.run_id);
+        }
         Ok(())
+    }
+
+    /// Whether a snapshot of now would hold the text so far of a reply.
+    #[must_use]
+    pub fn is_replying(&self) -> bool {
+        !self.live.replies.is_empty()
     }
 
     /// The state as bytes for [`Controller::rebuild`]; `None` while the group does not exist.
@@ -143,7 +164,7 @@ impl Controller {
     #[must_use]
     pub fn snapshot(&self) -> Option<Vec<u8>> {
         let state = self.state.as_ref()?;
-        let snapshot = Snapshot { format: SNAPSHOT_FORMAT, state };
+        let snapshot = Snapshot { format: SNAPSHOT_FORMAT, state, replies: &self.live.replies };
         Some(serde_json::to_vec(&snapshot).expect("the state's maps have text keys"))
     }
 
@@ -168,7 +189,8 @@ impl Controller {
     /// Takes one input in and returns everything that follows from it.
     pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
         let Self { state, live } = self;
-        let mut turn = Turn { now, state, live, events: Vec::new(), effects: Vec::new() };
+        let (events, effects) = (Vec::new(), Vec::new());
+        let mut turn = Turn { now, state, live, events, effects, checkpoint: false };
         turn.run_deadlines();
         // What a deadline set in motion comes before the input too, so that an attach in the same
         // step names the last event of the step and misses none.
@@ -177,8 +199,8 @@ impl Controller {
         }
         let answer = turn.take(input);
         turn.dispatch();
-        let Turn { events, effects, .. } = turn;
-        Step { events, effects, wake_at: self.wake_at(), answer }
+        let Turn { events, effects, checkpoint, .. } = turn;
+        Step { events, effects, wake_at: self.wake_at(), checkpoint, answer }
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -193,6 +215,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) live: &'a mut Live,
     events: Vec<Event>,
     pub(crate) effects: Vec<Effect>,
+    /// Whether the text so far of a reply is to be stored.
+    pub(crate) checkpoint: bool,
 }
 
 impl Turn<'_> {
@@ -278,6 +302,14 @@ impl Turn<'_> {
                 runs::ended(self, &run_id, attempt, end);
                 Ok(())
             }
+            Input::Summarized { id, written } => {
+                compaction::summarized(self, id, written);
+                Ok(())
+            }
+            Input::Recollected { id, messages } => {
+                compaction::recollected(self, id, messages);
+                Ok(())
+            }
             Input::Recovered => {
                 runs::recover(self);
                 Ok(())
@@ -310,6 +342,8 @@ impl Turn<'_> {
             | Input::Refuse { .. }
             | Input::RunText { .. }
             | Input::RunEnded { .. }
+            | Input::Summarized { .. }
+            | Input::Recollected { .. }
             | Input::Recovered
             | Input::Tick => return None,
         };
@@ -363,6 +397,8 @@ impl Turn<'_> {
 
     fn dispatch(&mut self) {
         if self.state.is_some() {
+            // First, so that a run that begins now is shown the window as it will be.
+            compaction::run(self);
             runs::dispatch(self);
         }
     }
@@ -397,6 +433,11 @@ impl Turn<'_> {
             None => State::begin(&event).map(|state| *self.state = Some(state)),
         };
         applied.expect("commands emit events that can follow");
+        if let EventKind::MessageEdited(edited) = &event.kind {
+            self.live.compaction.changed(edited.message_seq);
+        } else if let EventKind::MessageDeleted(deleted) = &event.kind {
+            self.live.compaction.changed(deleted.message_seq);
+        }
         self.events.push(event);
         seq
     }

@@ -1,6 +1,10 @@
 //! What the controller asks of its host. Effects run in order, after the step's events are durable.
 
-use convene_model::{OrgId, RunId, Timestamp, agents::InvokeRequest, frame::GroupFrame};
+use convene_model::{
+    OrgId, RunId, Timestamp,
+    agents::{InvokeRequest, SummarizeRequest},
+    frame::GroupFrame,
+};
 
 use crate::Address;
 
@@ -28,6 +32,19 @@ pub enum Effect {
     /// Call the Agents Worker. Running it again is harmless: the worker takes each token once, and
     /// results of an attempt that is not the current one are refused.
     Invoke(Box<Invocation>),
+    /// Have the Agents Worker write a summary, and answer with `Input::Summarized`, whatever comes of
+    /// it, within `SUMMARY_TIMEOUT`.
+    Summarize(Box<Summarization>),
+    /// Look the newest messages of a range up as they are now, deleted ones left out, at most
+    /// `MAX_PAGE` of them, and answer with `Input::Recollected`.
+    Recollect {
+        /// Which summary they are for.
+        id: u64,
+        /// The number of the event that posted the first message of the range.
+        from_seq: u64,
+        /// The number of the event that posted the last message of the range.
+        to_seq: u64,
+    },
     /// Stop waiting for an attempt; its request ends with the connection.
     Abort {
         /// Which run.
@@ -35,6 +52,17 @@ pub enum Effect {
         /// Which attempt of it.
         attempt: u32,
     },
+}
+
+/// A summary that the Agents Worker is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summarization {
+    /// Which summary.
+    pub id: u64,
+    /// Whose group it is.
+    pub org_id: OrgId,
+    /// What to send.
+    pub request: SummarizeRequest,
 }
 
 /// A call of the Agents Worker.

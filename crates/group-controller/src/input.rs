@@ -3,7 +3,7 @@
 use convene_model::{
     ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId,
     UpstreamId, UserId,
-    agents::Outcome,
+    agents::{ContextMessage, Outcome, Summarized},
     claims::Access,
     event::{Author, GroupConfig},
     infra::HistoryMode,
@@ -166,6 +166,20 @@ pub enum Input {
         attempt: u32,
         /// How it ended.
         end: RunEnd,
+    },
+    /// The model has written a summary, or could not.
+    Summarized {
+        /// Which summary.
+        id: u64,
+        /// What it wrote.
+        written: Option<Summarized>,
+    },
+    /// The messages that a summary is to be written of anew.
+    Recollected {
+        /// Which summary.
+        id: u64,
+        /// The messages with the numbers of the events that posted them, oldest first.
+        messages: Vec<(u64, ContextMessage)>,
     },
     /// The controller was rebuilt in a new process: no attempt of a run is under way any more.
     Recovered,

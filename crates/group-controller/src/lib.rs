@@ -4,7 +4,10 @@
 //! and no randomness: a host feeds it inputs with the time, writes the events of each [`Step`]
 //! durably, then runs the step's effects in order, then sets its alarm.
 
+mod checkpoints;
 mod commands;
+mod compaction;
+mod context;
 mod controller;
 mod effect;
 mod few;
@@ -17,6 +20,6 @@ mod state;
 mod triggers;
 
 pub use controller::{Controller, Rejected, SnapshotError, Step};
-pub use effect::{Effect, Invocation};
+pub use effect::{Effect, Invocation, Summarization};
 pub use input::{Address, Found, Input, Post, React, RunEnd, Standing, Target};
 pub use state::{ImpossibleEvent, Phase, Run, State};

@@ -12,6 +12,8 @@ use convene_model::{
 
 use crate::{
     Address,
+    checkpoints::Checkpoints,
+    compaction::Compaction,
     few::{Few, FewKeys},
     presence::Presence,
 };
@@ -25,9 +27,18 @@ pub(crate) struct Live {
     pub(crate) presence: Presence,
     /// The text so far of each running reply.
     pub(crate) replies: BTreeMap<RunId, String>,
+    /// When that is to be stored.
+    pub(crate) checkpoints: Checkpoints,
+    /// The summary under way.
+    pub(crate) compaction: Compaction,
 }
 
 impl Live {
+    /// Nobody is there, but for the text so far of replies.
+    pub(crate) fn with_replies(replies: BTreeMap<RunId, String>) -> Self {
+        Self { replies, ..Self::default() }
+    }
+
     pub(crate) fn access(&self, address: &Address) -> Option<&Access> {
         self.upstreams.get(&address.upstream)?.get(&address.conn)
     }

@@ -88,6 +88,7 @@ fn start(turn: &mut Turn<'_>, run: &Run, attempt: u32, deadline: Timestamp) {
                 .iter()
                 .map(|agent| (agent.agent_id.clone(), agent.name.clone()))
                 .collect(),
+            summary: state.context_summary(),
             messages: state.context(&run.trigger),
             resume: None,
         },
@@ -148,7 +149,10 @@ pub(crate) fn text(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, offset: u6
     if matches!(run.phase, Phase::Thinking { .. }) {
         turn.emit(EventKind::RunStreaming { run_id: run_id.clone(), attempt });
     }
-    turn.live.replies.entry(run_id.clone()).or_default().push_str(&text);
+    let reply = turn.live.replies.entry(run_id.clone()).or_default();
+    reply.push_str(&text);
+    let bytes = reply.len();
+    turn.checkpoint |= turn.live.checkpoints.grown(turn.now, run_id, bytes);
     turn.effects.push(Effect::Broadcast(GroupFrame::Delta {
         run_id: run_id.clone(),
         attempt,
@@ -217,6 +221,7 @@ fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End) {
 pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool) {
     let Some(run) = turn.state().run(run_id).cloned() else { return };
     let attempt = run.phase.attempt();
+    turn.live.checkpoints.end(run_id);
     let reply = turn.live.replies.remove(run_id).filter(|text| !text.trim().is_empty());
     let reply = reply.map(|text| reply_message(turn, &run, text));
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());

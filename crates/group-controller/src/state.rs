@@ -7,13 +7,15 @@ use convene_model::{
     agents::ContextMessage,
     claims::Access,
     event::{
-        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Pinned, Posted,
-        RunStarted, TriggerDecided,
+        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Pinned, RunStarted,
+        TriggerDecided,
     },
     frame::PinView,
-    limits::{CONTEXT_BYTES, CONTEXT_MESSAGES, EXPIRED_TOKEN_GRACE, ROUTING_TOKEN_TTL},
+    limits::{EXPIRED_TOKEN_GRACE, ROUTING_TOKEN_TTL},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::context::Summary;
 
 /// The durable state of a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,9 +31,15 @@ pub struct State {
     pub(crate) runs: Vec<Run>,
     /// When each agent was last handed to the Agents Worker, for the cooldown.
     pub(crate) last_started: BTreeMap<AgentId, Timestamp>,
+    /// What the messages before the window were about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<Summary>,
     /// The newest messages, oldest first.
     pub(crate) window: VecDeque<Remembered>,
     pub(crate) window_bytes: usize,
+    /// What the window costs, about; counted anew when the state is read.
+    #[serde(skip)]
+    pub(crate) window_tokens: usize,
     /// How many messages there were, deleted ones included.
     pub(crate) messages: u64,
     /// The pinned messages, in the order in which they were pinned.
@@ -105,6 +113,12 @@ impl Phase {
 /// A message as the state remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
+    /// The number of the event that posted it; 0 where a former version of the state did not keep it.
+    #[serde(default)]
+    pub(crate) seq: u64,
+    /// What it costs, about; counted anew when the state is read.
+    #[serde(skip)]
+    pub(crate) tokens: usize,
     #[serde(flatten)]
     pub(crate) message: ContextMessage,
     pub(crate) root: MessageId,
@@ -140,8 +154,10 @@ impl State {
             revoked: BTreeMap::new(),
             runs: Vec::new(),
             last_started: BTreeMap::new(),
+            summary: None,
             window: VecDeque::new(),
             window_bytes: 0,
+            window_tokens: 0,
             messages: 0,
             pins: Vec::new(),
             awaited: Vec::new(),
@@ -170,13 +186,14 @@ impl State {
             }
             EventKind::EpochRaised { epoch } => self.identity.epoch = *epoch,
             EventKind::AccessRevoked { user_id } => self.revoke(user_id, event.at),
-            EventKind::MessagePosted(posted) => self.remember(posted),
-            EventKind::MessageEdited(edited) => self.reword(&edited.message_id, &edited.text),
-            EventKind::MessageDeleted(deleted) => self.forget(&deleted.message_id),
+            EventKind::MessagePosted(posted) => self.remember(event.seq, posted),
+            EventKind::MessageEdited(edited) => self.reword(edited),
+            EventKind::MessageDeleted(deleted) => self.forget(deleted),
             EventKind::TriggerDecided(decided) => self.queue(decided),
             EventKind::RunStarted(started) => self.start(started, event.at),
             EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
             EventKind::RunFinished(finished) => self.end(&finished.run_id),
+            EventKind::SummaryRecorded(recorded) => self.summarize(recorded, event.at),
             EventKind::MessagePinned(pinned) => self.pin(pinned, event.at),
             EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
             EventKind::ReactionAdded(_)
@@ -306,81 +323,8 @@ impl State {
         });
     }
 
-    fn unpin(&mut self, message_id: &MessageId) {
+    pub(crate) fn unpin(&mut self, message_id: &MessageId) {
         self.pins.retain(|pin| pin.message_id != *message_id);
-    }
-
-    fn remember(&mut self, posted: &Posted) {
-        self.messages = posted.nth;
-        let text = context_text(&posted.text).to_owned();
-        self.window_bytes += text.len();
-        self.window.push_back(Remembered {
-            message: ContextMessage {
-                message_id: posted.message_id.clone(),
-                author: posted.author.clone(),
-                text,
-            },
-            root: posted.root.clone(),
-            hop: posted.hop,
-        });
-        self.trim_window();
-    }
-
-    fn trim_window(&mut self) {
-        // The newest message alone always fits, since each is remembered cut to the limit.
-        while self.window.len() > CONTEXT_MESSAGES || self.window_bytes > CONTEXT_BYTES {
-            let Some(oldest) = self.window.pop_front() else { break };
-            self.window_bytes -= oldest.message.text.len();
-            if self.runs.iter().any(|run| run.trigger == oldest.message.message_id) {
-                self.awaited.push(oldest);
-            }
-        }
-    }
-
-    /// What the agent that `trigger` wakes is shown, oldest first: the newest messages within
-    /// [`CONTEXT_MESSAGES`] and [`CONTEXT_BYTES`], and `trigger` among them however old it is.
-    pub(crate) fn context(&self, trigger: &MessageId) -> Vec<ContextMessage> {
-        let awaited = self.awaited.iter().find(|m| m.message.message_id == *trigger);
-        let mut bytes = awaited.map_or(0, |awaited| awaited.message.text.len());
-        let newest =
-            self.window.iter().rev().take(CONTEXT_MESSAGES - usize::from(awaited.is_some()));
-        let mut messages: Vec<_> = newest
-            .take_while(|remembered| {
-                bytes += remembered.message.text.len();
-                bytes <= CONTEXT_BYTES
-            })
-            .chain(awaited)
-            .map(|remembered| remembered.message.clone())
-            .collect();
-        messages.reverse();
-        messages
-    }
-
-    /// Whether a message that woke a run which has not ended is there still; a deleted one is not.
-    pub(crate) fn remembers(&self, trigger: &MessageId) -> bool {
-        let mut remembered = self.window.iter().rev().chain(&self.awaited);
-        remembered.any(|remembered| remembered.message.message_id == *trigger)
-    }
-
-    fn reword(&mut self, message_id: &MessageId, text: &str) {
-        let is_it = |m: &&mut Remembered| m.message.message_id == *message_id;
-        if let Some(remembered) = self.window.iter_mut().find(is_it) {
-            self.window_bytes -= remembered.message.text.len();
-            context_text(text).clone_into(&mut remembered.message.text);
-            self.window_bytes += remembered.message.text.len();
-            self.trim_window();
-        } else if let Some(remembered) = self.awaited.iter_mut().find(is_it) {
-            context_text(text).clone_into(&mut remembered.message.text);
-        }
-    }
-
-    fn forget(&mut self, message_id: &MessageId) {
-        let at = self.window.iter().position(|m| m.message.message_id == *message_id);
-        if let Some(gone) = at.and_then(|at| self.window.remove(at)) {
-            self.window_bytes -= gone.message.text.len();
-        }
-        self.awaited.retain(|m| m.message.message_id != *message_id);
-        self.unpin(message_id);
     }
 
     fn queue(&mut self, decided: &TriggerDecided) {
@@ -423,11 +367,6 @@ impl State {
             run.phase = Phase::Writing { attempt, deadline };
         }
     }
-}
-
-/// As much of a text as fits into the context, cut between code points.
-fn context_text(text: &str) -> &str {
-    &text[..text.floor_char_boundary(CONTEXT_BYTES)]
 }
 
 /// The author as an agent, if it is one.

@@ -29,11 +29,77 @@ pub struct InvokeRequest {
     pub trigger: MessageId,
     /// The agents of the group, so that a model can tell them apart.
     pub agents: BTreeMap<AgentId, String>,
+    /// What the messages before those were about. It stays the same from one call to the next until
+    /// the next step of the window, so that what a provider has cached of the prompt holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<ContextSummary>,
     /// The conversation as far as the model is shown it, oldest first.
     pub messages: Vec<ContextMessage>,
     /// How to go on, when an attempt before this one handed calls of tools over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
+}
+
+/// What earlier messages of a group were about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextSummary {
+    /// The number of the event that posted the first of them.
+    pub from_seq: u64,
+    /// The number of the event that posted the last of them.
+    pub to_seq: u64,
+    /// Who wrote it.
+    pub by: SummaryAuthor,
+    /// Its text; speakers are named, or marked as [`speaker_mark`] has it.
+    pub text: String,
+}
+
+/// Who wrote a summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SummaryAuthor {
+    /// A model.
+    Model,
+    /// Nobody: it is made of the beginnings of the messages.
+    Extractive,
+}
+
+/// How a speaker stands in a summary whose author knows no names: `@[u:ID]` or `@[a:ID]`.
+#[must_use]
+pub fn speaker_mark(author: &Author) -> String {
+    match author {
+        Author::User(id) => format!("@[u:{id}]"),
+        Author::Agent(id) => format!("@[a:{id}]"),
+    }
+}
+
+/// `POST /summarize` on the Agents Worker, bound to the agent-access token by its body hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SummarizeRequest {
+    /// The group.
+    pub group_id: GroupId,
+    /// Whose model writes it.
+    pub agent_id: AgentId,
+    /// A name for this summary, unique within the group.
+    pub run_id: RunId,
+    /// The agents of the group.
+    pub agents: BTreeMap<AgentId, String>,
+    /// The summary of what came before the messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The messages, oldest first; at least one.
+    pub messages: Vec<ContextMessage>,
+}
+
+/// What `POST /summarize` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summarized {
+    /// The summary, at most `MAX_SUMMARY_TEXT_BYTES`.
+    pub text: String,
+    /// What it used, where the provider says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// A message as a model is shown it.

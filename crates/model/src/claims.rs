@@ -123,8 +123,10 @@ impl RequestBound for OrchestratorClaims {
     }
 }
 
-/// The only scope of an agent-access token.
+/// The scope of an agent-access token for a run.
 pub const SCOPE_INVOKE: &str = "agent:invoke";
+/// The scope of an agent-access token for a summary of a group's earlier messages.
+pub const SCOPE_SUMMARIZE: &str = "agent:summarize";
 
 /// Group Controller → Agents Worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +141,7 @@ pub struct AgentAccessClaims {
     pub run_id: RunId,
     /// Which attempt of it.
     pub attempt: u32,
-    /// [`SCOPE_INVOKE`].
+    /// [`SCOPE_INVOKE`] or [`SCOPE_SUMMARIZE`].
     pub scope: String,
     /// The request's body.
     pub bh: String,

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AgentId, ArchiveId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, RunId, Timestamp,
-    UserId, agents::Usage, infra::HistoryMode,
+    UserId,
+    agents::{SummaryAuthor, Usage},
+    infra::HistoryMode,
 };
 
 pub use crate::tools::{
@@ -119,6 +121,9 @@ pub enum EventKind {
     /// A run ended; there is exactly one of these for each run.
     #[serde(rename = "run.finished")]
     RunFinished(RunFinished),
+    /// What messages were about that agents are no longer shown.
+    #[serde(rename = "summary.recorded")]
+    SummaryRecorded(SummaryRecorded),
     /// An attempt ended with calls of tools that may change something.
     #[serde(rename = "tool.requested")]
     ToolsRequested(ToolsRequested),
@@ -172,7 +177,8 @@ impl EventKind {
             | Self::ApprovalRequested(_)
             | Self::ApprovalVoted(_)
             | Self::ApprovalResolved(_)
-            | Self::ApprovalExpired(_) => None,
+            | Self::ApprovalExpired(_)
+            | Self::SummaryRecorded(_) => None,
         }
     }
 }
@@ -513,6 +519,25 @@ pub struct RunFinished {
     /// What it used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+}
+
+/// What the messages of a range were about.
+///
+/// A change of a message in the range erases its text, as it erases the message's own, and so does
+/// the next summary, which takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryRecorded {
+    /// The number of the event that posted the first message.
+    pub from_seq: u64,
+    /// The number of the event that posted the last message.
+    pub to_seq: u64,
+    /// Who wrote it.
+    pub by: SummaryAuthor,
+    /// What writing it used, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Its text; the last member, as in [`Posted`].
+    pub text: String,
 }
 
 /// How a run ended.

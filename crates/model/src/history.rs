@@ -363,7 +363,8 @@ impl ToolLog {
             | EventKind::TriggerDecided(_)
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
-            | EventKind::RunFinished(_) => {}
+            | EventKind::RunFinished(_)
+            | EventKind::SummaryRecorded(_) => {}
         }
     }
 

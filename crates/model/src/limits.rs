@@ -71,6 +71,14 @@ pub const MAX_QUEUED_RUNS: usize = 64;
 pub const MAX_ATTEMPTS: u32 = 3;
 /// Bytes of an agent's reply; a longer one ends the run as failed with `reply_too_long`.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
+/// Bytes of a reply at which its text so far is stored first; from then on each time it has doubled.
+pub const CHECKPOINT_BYTES: usize = 2 * 1024;
+/// How long after a reply's first text that is stored at the latest, if more text comes; from then on
+/// each time four times as long has passed.
+pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(8);
+/// How often the text so far of one reply is stored at most: with the events around it that makes at
+/// most five writes for the first thousand tokens, and one for each doubling after that.
+pub const MAX_CHECKPOINTS: u32 = 6;
 /// How far agents may answer each other after a human message.
 pub const MAX_ROUNDS: u32 = 2;
 /// How long an agent that ran in a group is not woken there by anything but a human's mention.
@@ -121,10 +129,28 @@ pub const MAX_CLOSED_APPROVALS: usize = 64;
 pub const TIME_AFTER_APPROVAL: Duration = Duration::from_secs(150);
 /// How long a permission can be given.
 pub const APPROVAL_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Messages that a model is shown at most.
-pub const CONTEXT_MESSAGES: usize = 40;
-/// Bytes of text that a model is shown at most.
-pub const CONTEXT_BYTES: usize = 48 * 1024;
+/// Messages that a model is shown at most, beside the summary of those before them.
+pub const CONTEXT_MESSAGES: usize = 90;
+/// Tokens of messages that a model is shown at most, as the controller estimates them: four ASCII
+/// characters are one, any other character is one, and each message has [`MESSAGE_TOKENS`] more.
+pub const CONTEXT_TOKENS: usize = 12_000;
+/// Tokens that a message costs beside its text.
+pub const MESSAGE_TOKENS: usize = 8;
+/// Messages of the window beyond which the oldest are summarized.
+pub const COMPACT_MESSAGES: usize = 60;
+/// Tokens of the window beyond which the oldest messages are summarized.
+pub const COMPACT_TOKENS: usize = 8_000;
+/// Messages that stay in the window then, at most; so the window moves in steps, and what a provider
+/// has cached of a prompt holds in between.
+pub const KEEP_MESSAGES: usize = 30;
+/// Tokens that stay in the window then, at most.
+pub const KEEP_TOKENS: usize = 4_000;
+/// Bytes of a summary; a longer one is cut.
+pub const MAX_SUMMARY_TEXT_BYTES: usize = 8 * 1024;
+/// Characters of a message that a summary without a model repeats.
+pub const EXTRACT_CHARS: usize = 160;
+/// How long a model may take for a summary; afterwards the messages' beginnings stand in.
+pub const SUMMARY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long clocks of two services may differ.
 pub const CLOCK_LEEWAY: Duration = Duration::from_secs(5);
 /// How long a connection goes on after its routing token has expired.

@@ -18,7 +18,7 @@ const TEXT_MEMBER: &[u8] = b",\"text\":\"";
 /// What stands in a frame from its text on when that was erased.
 const ERASED_TAIL: &[u8] = b",\"text\":\"\"}";
 /// The kinds whose text can be erased, with the quotation mark that ends them.
-const TEXT_KINDS: [&[u8]; 2] = [b"message.posted\"", b"message.edited\""];
+const TEXT_KINDS: [&[u8]; 3] = [b"message.posted\"", b"message.edited\"", b"summary.recorded\""];
 
 /// An encoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +66,9 @@ impl Record {
         serde_json::to_writer(&mut out, &event.kind).expect("events have only text keys");
         out[brace] = b',';
         let text_at = match event.kind {
-            EventKind::MessagePosted(_) | EventKind::MessageEdited(_) => {
-                find(&out, TEXT_MEMBER).unwrap_or(out.len())
-            }
+            EventKind::MessagePosted(_)
+            | EventKind::MessageEdited(_)
+            | EventKind::SummaryRecorded(_) => find(&out, TEXT_MEMBER).unwrap_or(out.len()),
             EventKind::GroupActivated(_)
             | EventKind::GroupAdopted(_)
             | EventKind::GroupConfigured(_)

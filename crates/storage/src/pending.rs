@@ -209,7 +209,8 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
             | EventKind::ApprovalRequested(_)
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => {}
+            | EventKind::ApprovalExpired(_)
+            | EventKind::SummaryRecorded(_) => {}
         }
     }
     Ok(derived)

@@ -6,5 +6,6 @@ mod cache;
 mod demo;
 mod faults;
 mod providers;
+mod summarize;
 mod tokens;
 mod world;

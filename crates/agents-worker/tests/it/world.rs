@@ -301,7 +301,17 @@ impl World {
 
     /// Sends exactly this and returns the answer as it comes.
     pub(crate) async fn send(&self, authorization: Option<&str>, body: Vec<u8>) -> Response<Body> {
-        let mut request = Request::post("/invoke");
+        self.send_to("/invoke", authorization, body).await
+    }
+
+    /// The same to another path.
+    pub(crate) async fn send_to(
+        &self,
+        path: &str,
+        authorization: Option<&str>,
+        body: Vec<u8>,
+    ) -> Response<Body> {
+        let mut request = Request::post(path);
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
         }
@@ -409,6 +419,7 @@ pub(crate) fn request(text: &str) -> InvokeRequest {
             (AgentId::new("a2").unwrap(), "Critic".into()),
         ]),
         messages: vec![message("m1", user("u1"), text)],
+        summary: None,
         resume: None,
     }
 }

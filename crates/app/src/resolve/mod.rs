@@ -15,7 +15,7 @@ use convene_hop::{RawRequest, json};
 use convene_model::{
     Code, Problem, Timestamp,
     agents::ResolvedAgent,
-    claims::{AgentAccessClaims, SCOPE_INVOKE, WorkerClaims, service},
+    claims::{AgentAccessClaims, SCOPE_INVOKE, SCOPE_SUMMARIZE, WorkerClaims, service},
     limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
     token::{self, Token, TokenError},
 };
@@ -88,7 +88,7 @@ fn authorize(
     if now.secs() > claims.run_exp.saturating_add(CLOCK_LEEWAY.as_secs()) {
         return Err(TokenError::Expired.into());
     }
-    if claims.scope != SCOPE_INVOKE {
+    if ![SCOPE_INVOKE, SCOPE_SUMMARIZE].contains(&claims.scope.as_str()) {
         return Err(Problem::new(Code::Forbidden).detail("the token is of another scope"));
     }
     state.worker_replay.use_up(&worker.registered, now)?;

@@ -4,6 +4,8 @@
 
 mod acts;
 mod attach;
+mod checkpoints;
+mod compaction;
 mod configure;
 mod context;
 mod freeze;

@@ -110,7 +110,8 @@ fn check_log(room: &Room) {
             | EventKind::EpochRaised { .. }
             | EventKind::AccessRevoked { .. }
             | EventKind::GroupThawed(_)
-            | EventKind::GroupRestored(_) => {}
+            | EventKind::GroupRestored(_)
+            | EventKind::SummaryRecorded(_) => {}
             EventKind::GroupFrozen { .. } => assert!(open.is_empty(), "the runs have ended"),
             // The shelf has checked these against each other as they came.
             EventKind::MessageEdited(_)
@@ -243,7 +244,13 @@ proptest! {
         let rebuilt = Controller::rebuild(snapshot.as_deref(), later).unwrap();
         prop_assert_eq!(rebuilt.state(), world.room.controller.state());
         prop_assert_eq!(rebuilt.durable_deadline(), world.room.controller.durable_deadline());
-        prop_assert_eq!(rebuilt.snapshot(), world.room.controller.snapshot());
+        // The text so far of replies stands beside the state; it is as old as the snapshot.
+        let state = |controller: &Controller| {
+            let snapshot: Option<serde_json::Value> =
+                controller.snapshot().map(|bytes| serde_json::from_slice(&bytes).unwrap());
+            snapshot.map(|snapshot| snapshot["state"].to_string())
+        };
+        prop_assert_eq!(state(&rebuilt), state(&world.room.controller));
     }
 
     #[test]

@@ -37,7 +37,11 @@ impl Watchers {
             match effect {
                 Effect::Send { to, frame } => self.frame_for(to, frame, input),
                 Effect::Broadcast(frame) => self.frame_for_all(frame),
-                Effect::Replay { .. } | Effect::Invoke(_) | Effect::Abort { .. } => {}
+                Effect::Replay { .. }
+                | Effect::Invoke(_)
+                | Effect::Abort { .. }
+                | Effect::Summarize(_)
+                | Effect::Recollect { .. } => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One awake group: a bounded mailbox, the controller, and the gate that its outputs wait at.
 
 pub(super) mod archive;
+mod commit;
 pub(super) mod import;
 mod look_up;
 mod rest;
@@ -20,14 +21,14 @@ use convene_hop::{GroupLink, trace::Span};
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
     claims::{Access, service},
-    event::{EventKind, GroupAgent, RevisionPolicy},
+    event::{EventKind, GroupAgent},
     frame::{GroupFrame, with_conn},
     infra::InitRequest,
     limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
     trace::TraceParent,
 };
-use convene_storage::{Batch, CommitFailed, Import, LoadedGroup, PostIndex, Snapshot};
+use convene_storage::{CommitFailed, Import, LoadedGroup, PostIndex};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
@@ -39,12 +40,12 @@ use import::Importing;
 use rest::Rest;
 
 use super::{
-    Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, SNAPSHOT_EVERY, Shared,
+    Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, Shared,
     figures::OpenLink,
     inbound::Inbound,
     invoke,
-    output::{Gate, Output},
-    store_problem,
+    output::{self, Gate, Output},
+    store_problem, summarize,
     upstreams::{Arrival, Upstreams},
 };
 
@@ -106,6 +107,8 @@ pub(super) struct Actor {
     runs: HashMap<(RunId, u32), AbortHandle>,
     chain: Chain,
     last_snapshot: u64,
+    /// Whether that snapshot holds text of a reply: what such a message says is erased from it too.
+    stored_replies: bool,
     stored_wake_at: Option<Timestamp>,
     wake_at: Option<Timestamp>,
     /// When something came in last.
@@ -128,6 +131,8 @@ struct Pending {
     changed: Vec<MessageId>,
     /// Whether its events erase a text that the group's last snapshot may hold.
     erases: bool,
+    /// Whether the text so far of a reply is to be stored.
+    checkpoint: bool,
     outputs: Vec<Output>,
 }
 
@@ -162,6 +167,7 @@ impl Actor {
             runs: HashMap::new(),
             chain: CHAIN_START,
             last_snapshot: 0,
+            stored_replies: false,
             stored_wake_at: None,
             wake_at: None,
             used_at: Instant::now(),
@@ -179,6 +185,8 @@ impl Actor {
         actor.controller =
             Controller::rebuild(snapshot.map(|snapshot| snapshot.bytes.as_ref()), events)?;
         actor.last_snapshot = snapshot.map_or(0, |snapshot| snapshot.seq);
+        // What it held may have become a message by now.
+        actor.stored_replies = snapshot.is_some();
         actor.chain = loaded.chain;
         actor.stored_wake_at = actor.controller.durable_deadline();
         // Recovery is never refused: the group exists.
@@ -470,6 +478,7 @@ impl Actor {
     fn step(&mut self, input: Input) -> Result<(), Problem> {
         let step = self.controller.step((self.shared.clock)(), input);
         self.wake_at = step.wake_at;
+        self.batch.checkpoint |= step.checkpoint;
         for event in &step.events {
             let record = Record::encode(event);
             if let EventKind::MessagePosted(posted) = &event.kind {
@@ -487,118 +496,30 @@ impl Actor {
             self.batch.records.push(record);
         }
         for effect in step.effects {
-            self.batch.outputs.push(match effect {
-                Effect::Send { to, frame } => {
-                    Output::Send { upstream: to.upstream, frame: frame.encode_for(&to.conn) }
+            let outputs = &mut self.batch.outputs;
+            match effect {
+                Effect::Send { to, frame } => outputs.push(Output::Send {
+                    upstream: to.upstream,
+                    frame: frame.encode_for(&to.conn),
+                }),
+                Effect::Replay { to, after, upto } => {
+                    outputs.push(Output::Replay { to, after, upto });
                 }
-                Effect::Replay { to, after, upto } => Output::Replay { to, after, upto },
-                Effect::Broadcast(frame) => Output::Broadcast(frame.encode()),
-                Effect::Invoke(invocation) => Output::Invoke(invocation),
-                Effect::Abort { run_id, attempt } => Output::Abort { run_id, attempt },
-            });
+                Effect::Broadcast(frame) => output::broadcast(outputs, frame),
+                Effect::Invoke(invocation) => outputs.push(Output::Invoke(invocation)),
+                Effect::Summarize(asked) => outputs.push(Output::Summarize(asked)),
+                Effect::Recollect { id, from_seq, to_seq } => {
+                    outputs.push(Output::Recollect { id, from_seq, to_seq });
+                }
+                Effect::Abort { run_id, attempt } => {
+                    outputs.push(Output::Abort { run_id, attempt });
+                }
+            }
         }
         step.answer.map_err(|rejected| {
             let problem = Problem::new(rejected.code);
             if rejected.detail.is_empty() { problem } else { problem.detail(rejected.detail) }
         })
-    }
-
-    /// Whether an event erases a text that the last snapshot may hold. It is replaced at once then,
-    /// so that the text is gone from everything that is stored.
-    fn erases(&self, kind: &EventKind) -> bool {
-        let message_seq = match kind {
-            EventKind::MessageDeleted(deleted) => deleted.message_seq,
-            EventKind::MessageEdited(edited) if self.discards() => edited.message_seq,
-            EventKind::MessageEdited(_)
-            | EventKind::GroupActivated(_)
-            | EventKind::GroupAdopted(_)
-            | EventKind::GroupConfigured(_)
-            | EventKind::EpochRaised { .. }
-            | EventKind::GroupFrozen { .. }
-            | EventKind::GroupThawed(_)
-            | EventKind::GroupRestored(_)
-            | EventKind::AccessRevoked { .. }
-            | EventKind::MessagePosted(_)
-            | EventKind::MessagePinned(_)
-            | EventKind::MessageUnpinned(_)
-            | EventKind::ReactionAdded(_)
-            | EventKind::ReactionRemoved(_)
-            | EventKind::TriggerDecided(_)
-            | EventKind::RunStarted(_)
-            | EventKind::RunStreaming { .. }
-            | EventKind::RunFinished(_)
-            | EventKind::ToolsRequested(_)
-            | EventKind::ToolStarted(_)
-            | EventKind::ToolFinished(_)
-            | EventKind::ApprovalRequested(_)
-            | EventKind::ApprovalVoted(_)
-            | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => return false,
-        };
-        message_seq <= self.last_snapshot
-    }
-
-    fn discards(&self) -> bool {
-        self.controller
-            .state()
-            .is_some_and(|state| state.config().revisions == RevisionPolicy::Discard)
-    }
-
-    /// Hands what the turn has led to to the journal, and holds its outputs until that is durable.
-    fn commit(&mut self) {
-        self.commit_with(false);
-    }
-
-    /// Stores the state as a snapshot.
-    fn commit_snapshot(&mut self) {
-        self.commit_with(true);
-    }
-
-    fn commit_with(&mut self, snapshot: bool) {
-        let Pending { records, posts, changed: _, erases, outputs } =
-            std::mem::take(&mut self.batch);
-        let wake_at = self.controller.durable_deadline();
-        if records.is_empty() && wake_at == self.stored_wake_at && !snapshot {
-            if !outputs.is_empty() {
-                self.gate.hold(None, outputs);
-            }
-            return;
-        }
-        let seq = self.controller.state().map_or(0, convene_group_controller::State::seq);
-        let snapshot = if snapshot || erases || seq >= self.last_snapshot + SNAPSHOT_EVERY {
-            self.last_snapshot = seq;
-            self.controller.snapshot().map(|bytes| Snapshot { seq, bytes: bytes.into() })
-        } else {
-            None
-        };
-        self.stored_wake_at = wake_at;
-        let first_seq = seq + 1 - records.len() as u64;
-        let batch = Batch {
-            group_id: self.group_id.clone(),
-            key: self.key,
-            first_seq,
-            records,
-            posts,
-            chain: self.chain,
-            wake_at,
-            snapshot,
-        };
-        self.submit(batch, outputs);
-    }
-
-    /// Hands a batch to the journal and holds outputs until it is durable.
-    fn submit(&mut self, batch: Batch, outputs: Vec<Output>) {
-        let (done, committed) = oneshot::channel();
-        let submitted = self.shared.store.submit(batch, move |result| {
-            // The group may be gone; then nobody waits for it.
-            let _ = done.send(result);
-        });
-        if submitted.is_err() {
-            // The step cannot be taken back, so the controller is dropped: `committed` never
-            // comes. Posts are refused before they are stepped, so that this is rare.
-            tracing::warn!(group = %self.group_id, "the journal has no room for a group's events");
-        }
-        self.gate.hold(Some(committed), outputs);
     }
 
     fn release(&mut self, outputs: Vec<Output>) {
@@ -609,9 +530,27 @@ impl Actor {
                         self.drop_upstream(upstream);
                     }
                 }
+                Output::Delta(delta) => {
+                    let frame = delta.encode();
+                    for upstream in self.upstreams.broadcast(&frame) {
+                        self.drop_upstream(upstream);
+                    }
+                }
                 Output::Send { upstream, frame } => self.pass(upstream, frame),
                 Output::Replay { to, after, upto } => self.replay(&to, after, upto),
                 Output::Invoke(invocation) => self.invoke(invocation),
+                Output::Summarize(asked) => {
+                    let shared = Arc::clone(&self.shared);
+                    let task = summarize::write(shared, asked, self.mailbox.clone());
+                    self.shared.tasks.spawn(task);
+                }
+                Output::Recollect { id, from_seq, to_seq } => {
+                    let shared = Arc::clone(&self.shared);
+                    let (range, mailbox) = (from_seq..=to_seq, self.mailbox.clone());
+                    let task =
+                        summarize::recollect(shared, self.group_id.clone(), id, range, mailbox);
+                    self.shared.tasks.spawn(task);
+                }
                 Output::Abort { run_id, attempt } => {
                     if let Some(run) = self.runs.remove(&(run_id, attempt)) {
                         run.abort();

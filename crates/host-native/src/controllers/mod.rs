@@ -13,6 +13,7 @@ mod lifecycle;
 mod output;
 mod reads;
 mod routes;
+mod summarize;
 mod upstreams;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

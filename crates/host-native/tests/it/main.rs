@@ -39,6 +39,7 @@ mod story_access;
 mod story_messages;
 mod story_reading;
 mod story_stage;
+mod streams;
 mod traces;
 mod users;
 mod why;

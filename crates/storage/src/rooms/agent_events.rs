@@ -47,6 +47,9 @@ pub(crate) fn tools(run_id: &RunId) -> String {
     format!("t{run_id}")
 }
 
+/// Summaries of the group's messages.
+pub(crate) const SUMMARIES: &str = "s";
+
 /// What a record tells of, if it is of this kind. Only those are parsed that can be.
 pub(crate) fn told(record: &Record) -> Result<Option<Told>, RecordError> {
     let can = matches!(
@@ -61,6 +64,7 @@ pub(crate) fn told(record: &Record) -> Result<Option<Told>, RecordError> {
             | b"approval.voted"
             | b"approval.resolved"
             | b"approval.expired"
+            | b"summary.recorded"
     );
     if !can {
         return Ok(None);
@@ -76,6 +80,7 @@ pub(crate) fn told(record: &Record) -> Result<Option<Told>, RecordError> {
         EventKind::ApprovalVoted(voted) => tools(&voted.run_id),
         EventKind::ApprovalResolved(resolved) => tools(&resolved.run_id),
         EventKind::ApprovalExpired(expired) => tools(&expired.run_id),
+        EventKind::SummaryRecorded(_) => SUMMARIES.to_owned(),
         EventKind::GroupActivated(_)
         | EventKind::GroupAdopted(_)
         | EventKind::GroupConfigured(_)
@@ -150,6 +155,20 @@ impl View<'_> {
         }
         Ok(records)
     }
+}
+
+/// The last summary before the event `seq`.
+pub(crate) fn last_summary(
+    connection: &Connection,
+    key: &GroupKey,
+    seq: u64,
+) -> Result<Option<u64>, rusqlite::Error> {
+    let found: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max(seq) FROM agent_events WHERE group_key = ?1 AND subject = ?2 AND seq < ?3",
+        )?
+        .query_row(params![&key.0[..], SUMMARIES, seq as i64], |row| row.get(0))?;
+    Ok(found.map(|seq| seq as u64))
 }
 
 fn read(

@@ -165,6 +165,14 @@ fn carry_over(
     for told in group.iter().flat_map(|committed| &committed.pending.told) {
         agent_events::insert(connection, &key, told)?;
     }
+    for told in group.iter().flat_map(|committed| &committed.pending.told) {
+        // A summary takes the place of the one before it.
+        if told.subject == agent_events::SUMMARIES
+            && let Some(former) = agent_events::last_summary(connection, &key, told.seq)?
+        {
+            erase(connection, key, former)?;
+        }
+    }
     let policy = apply_changes(connection, key, group, index)?;
     for change in group.iter().flat_map(|committed| &committed.pending.reactions) {
         reactions::apply(connection, &key, change)?;
@@ -319,6 +327,7 @@ fn apply(
     for seq in superseded {
         erase(connection, key, *seq)?;
     }
+    erase_summary_of(connection, key, change)?;
     if change.deleted {
         reactions::remove_all(connection, &key, change.message_seq)?;
     }
@@ -333,6 +342,23 @@ fn apply(
             change.seq as i64,
             change.deleted
         ])?;
+    Ok(())
+}
+
+/// Takes the text out of the summary that a changed message was in.
+fn erase_summary_of(connection: &Connection, key: GroupKey, change: Change) -> Result<(), Failure> {
+    let Some(seq) = agent_events::last_summary(connection, &key, change.seq)? else {
+        return Ok(());
+    };
+    let chunk = chunk_with(connection, key, seq)?;
+    let Some(record) = chunk.as_ref().and_then(|chunk| chunk.record(seq)) else { return Ok(()) };
+    let event = record.decode();
+    let event = event.map_err(|error| Failure::Contradiction { key, detail: error.to_string() })?;
+    if let EventKind::SummaryRecorded(summary) = event.kind
+        && (summary.from_seq..=summary.to_seq).contains(&change.message_seq)
+    {
+        erase(connection, key, seq)?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod postgres;
 mod processes;
 mod reads;
 mod search;
+mod summaries;
 mod support;
 mod why;
 

@@ -18,6 +18,8 @@ fn answer_to(lines: Vec<Line>) -> String {
         instructions: String::new(),
         people: vec!["Ana".to_owned(), "Ben".to_owned()],
         agents: vec!["Critic".to_owned()],
+        task: crate::conversation::Task::Answer,
+        summary: None,
         trigger: lines.len() - 1,
         lines,
     })

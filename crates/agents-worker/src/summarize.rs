@@ -1,0 +1,101 @@
+//! `POST /summarize`: has the model of an agent write a summary of earlier messages.
+//!
+//! The checks are those of a run, with a scope of its own: a token for a run summarizes nothing, and
+//! one for a summary runs nothing. No tool is offered to the model.
+
+use std::sync::Arc;
+
+use axum::{Json, body::Body, extract::State};
+use convene_model::{
+    Code, Problem,
+    agents::{
+        ContextSummary, InvokeRequest, ResolvedModel, SummarizeRequest, Summarized, SummaryAuthor,
+    },
+    claims::SCOPE_SUMMARIZE,
+    limits::MAX_SUMMARY_TEXT_BYTES,
+};
+use futures_util::StreamExt;
+use http::Request;
+
+use crate::{
+    Worker,
+    conversation::{Conversation, Task},
+    failure::Failure,
+    invoke::accept_as,
+    problem::ApiError,
+    providers::{self, Chunk},
+    resolve::{self, Key},
+};
+
+pub(crate) async fn summarize(
+    State(worker): State<Arc<Worker>>,
+    request: Request<Body>,
+) -> Result<Json<Summarized>, ApiError> {
+    let call = accept_as(&worker, request, SCOPE_SUMMARIZE, parse).await?;
+    let agent = resolve::resolve(&worker, &call).await.map_err(failed)?;
+    if agent.model == ResolvedModel::Demo {
+        // It answers by rules; the caller's own extract is as good.
+        let detail = "The demo model writes no summaries.";
+        return Err(Problem::new(Code::ValidationFailed).detail(detail).into());
+    }
+    let mut conversation = Conversation::new(&agent, &call.request);
+    conversation.task = Task::Summarize;
+    let mut chunks = providers::reply(&worker.config, &agent.model, conversation);
+    let mut text = String::new();
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(Chunk::Text(more)) => text.push_str(&more),
+            Ok(Chunk::End(end)) => {
+                let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
+                let text = text[..cut].trim().to_owned();
+                if text.is_empty() {
+                    return Err(unavailable("The model wrote no summary."));
+                }
+                return Ok(Json(Summarized { text, usage: end.usage }));
+            }
+            Err(failure) => {
+                worker.agents.forget(&Key::of(&call.claims));
+                return Err(failed(failure));
+            }
+        }
+        // What a caller keeps is bounded, and so is what is read.
+        if text.len() > 4 * MAX_SUMMARY_TEXT_BYTES {
+            return Err(unavailable("The model's summary was too long."));
+        }
+    }
+    Err(unavailable("The model provider's answer ended too early."))
+}
+
+/// The call of an agent whose messages are the ones to be summarized.
+fn parse(body: &[u8]) -> Result<InvokeRequest, Problem> {
+    let asked: SummarizeRequest = serde_json::from_slice(body)
+        .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))?;
+    let Some(last) = asked.messages.last() else {
+        let detail = "there are no messages to be summarized";
+        return Err(Problem::new(Code::ValidationFailed).detail(detail));
+    };
+    Ok(InvokeRequest {
+        group_id: asked.group_id,
+        agent_id: asked.agent_id,
+        run_id: asked.run_id,
+        attempt: 1,
+        trigger: last.message_id.clone(),
+        agents: asked.agents,
+        summary: asked.previous.map(|text| ContextSummary {
+            from_seq: 0,
+            to_seq: 0,
+            by: SummaryAuthor::Model,
+            text,
+        }),
+        messages: asked.messages,
+        resume: None,
+    })
+}
+
+fn failed(failure: Failure) -> ApiError {
+    unavailable(&failure.detail)
+}
+
+fn unavailable(detail: &str) -> ApiError {
+    Problem::new(Code::Unavailable).detail(detail).into()
+}
