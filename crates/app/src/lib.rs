@@ -125,6 +125,7 @@ pub async fn open(config: Config) -> Result<App, AppError> {
         settled => tracing::info!(?settled, "stored secrets were brought to the keys in use"),
     }
     tokio::spawn(Arc::clone(&state.hub).follow(state.clone(), log));
+    tokio::spawn(groups::life::follow::follow(state.clone()));
     Ok(App { state })
 }
 

@@ -3,6 +3,8 @@
 //! Owns the way from a typed call to a request and back. Keeps nothing between calls and never
 //! decides who may do what; routing tokens are cached by their users (see `rooms`).
 
+mod lives;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +21,8 @@ use convene_model::{
 use http::{HeaderName, Method, Request, header};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
+
+pub use lives::Begun;
 
 /// Bytes of a page of history at most: a full page of the longest texts, escaped.
 pub const MAX_HISTORY_BYTES: usize = 64 * 1024 * 1024;

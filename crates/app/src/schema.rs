@@ -11,6 +11,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "reading", sql: READING },
     Migration { version: 3, name: "secrets", sql: SECRETS },
     Migration { version: 4, name: "agent_policy", sql: AGENT_POLICY },
+    Migration { version: 6, name: "lives", sql: LIVES },
 ];
 
 const WORKSPACE: &str = "
@@ -253,4 +254,15 @@ const AGENT_POLICY: &str = "
 ALTER TABLE agents ADD COLUMN made_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE chat_groups ADD COLUMN max_rounds BIGINT;
 ALTER TABLE chat_groups ADD COLUMN cooldown_secs BIGINT;
+";
+
+/// Where groups stand in their lives, as the Orchestrator said last: it alone decides. `task_id` is
+/// what is under way. Of a deleted group its row stays, without a title, so that whoever could see it
+/// learns what became of it.
+const LIVES: &str = "
+ALTER TABLE chat_groups ADD COLUMN status TEXT NOT NULL DEFAULT 'active';
+ALTER TABLE chat_groups ADD COLUMN status_at BIGINT;
+ALTER TABLE chat_groups ADD COLUMN task_id TEXT;
+ALTER TABLE chat_groups ADD COLUMN deleted_at BIGINT;
+CREATE INDEX chat_groups_by_status ON chat_groups (status);
 ";

@@ -8,16 +8,19 @@ use std::{
 use convene_db::{Db, DbError, Row, Statement};
 use convene_hop::Clock;
 use convene_model::{
-    Timestamp, keys::TrustedKeys, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard,
+    OrgId, Timestamp, keys::TrustedKeys, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard,
     signing_keys::SigningKeys,
 };
+use moka::sync::Cache;
 use uuid::{ContextV7, Uuid};
 
 use crate::{
     AppError, Config,
     changes::{self, Bell, Change},
     events::Hub,
+    groups::life::follow::{FRESH_FOR, MAX_FRESH},
     identity::{csrf::CsrfKey, limiter::Limits, passwords::Passwords, touches::Touches},
+    orchestrator::OrchestratorClient,
     probing::Probes,
     rooms::Rooms,
     secrets::Vault,
@@ -35,6 +38,9 @@ pub(crate) struct Parts {
     pub(crate) bell: Bell,
     pub(crate) hub: Arc<Hub>,
     pub(crate) rooms: Rooms,
+    pub(crate) orchestrator: OrchestratorClient,
+    /// Workspaces of which it was just looked which groups are archived.
+    pub(crate) fresh: Cache<OrgId, ()>,
     pub(crate) passwords: Passwords,
     pub(crate) touches: Touches,
     pub(crate) csrf: CsrfKey,
@@ -70,6 +76,8 @@ impl AppState {
             probes: Probes::new(config.agents, config.signer.clone()),
             worker_replay: ReplayGuard::new(MAX_REMEMBERED_JTIS),
             signing_keys: config.signer.keys().clone(),
+            fresh: Cache::builder().max_capacity(MAX_FRESH).time_to_live(FRESH_FOR).build(),
+            orchestrator: OrchestratorClient::new(config.orchestrator, config.signer),
             db: config.db,
             clock: config.clock,
             bell,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use convene_model::{
     AgentId, GroupId, MessageId, OrgId, ParticipantId, UserId,
+    agents::Usage,
     history::{HistoryPage, SearchPage},
 };
 use reqwest::{Method, StatusCode};
@@ -147,6 +148,41 @@ pub(crate) struct Agent {
 }
 
 /// Which part of history is asked for.
+/// Why agents answered a message, or did not.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Why {
+    pub(crate) agents: Vec<WhyAgent>,
+}
+
+/// What was decided about an agent.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WhyAgent {
+    pub(crate) name: String,
+    pub(crate) outcome: String,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    #[serde(default)]
+    pub(crate) run: Option<WhyRun>,
+}
+
+/// What came of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WhyRun {
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) detail: Option<String>,
+    #[serde(default)]
+    pub(crate) usage: Option<Usage>,
+    #[serde(default)]
+    pub(crate) tools: Vec<WhyTool>,
+}
+
+/// A tool that was used for it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WhyTool {
+    pub(crate) tool: String,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Page {
     Newest,
@@ -289,6 +325,11 @@ impl Api {
     ) -> Result<SearchPage, ApiError> {
         let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
         self.ask(Method::GET, &format!("/api/groups/{group}/search?q={query}&limit=30"), None).await
+    }
+
+    /// Why agents answered a message, or did not.
+    pub(crate) async fn why(&self, group: &GroupId, message: &MessageId) -> Result<Why, ApiError> {
+        self.ask(Method::GET, &format!("/api/groups/{group}/messages/{message}/why"), None).await
     }
 
     /// Writes a message; a repeat with the same id is harmless.

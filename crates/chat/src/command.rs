@@ -1,5 +1,7 @@
 //! What can be written behind a `/` in the composer.
 
+use convene_model::tools::ApprovalDecision;
+
 /// A command of the person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SlashCommand {
@@ -17,6 +19,14 @@ pub(crate) enum SlashCommand {
     Search(String),
     /// Stops the agents that are at work.
     Stop,
+    /// Permits what an agent asks for, or refuses it.
+    Decide(ApprovalDecision),
+    /// Says why agents answer the chosen message, or the last one, or do not.
+    Why,
+    /// Lets the agent answer that a bound kept from it.
+    Continue,
+    /// Tries again what failed last.
+    Retry,
     /// Who is here.
     Who,
     /// Goes to another group.
@@ -36,6 +46,10 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("/pin", "", "pin it to the group (/unpin takes it off)"),
     ("/search", "words", "find messages; \"a phrase\", begin*"),
     ("/stop", "", "stop the agents that are writing"),
+    ("/approve", "", "allow what an agent asks for (/deny refuses it)"),
+    ("/why", "", "why agents answer it, or do not"),
+    ("/continue", "", "let an agent answer that a bound stopped"),
+    ("/retry", "", "try again what failed last"),
     ("/who", "", "who is here"),
     ("/group", "[title]", "go to another group"),
     ("/help", "", "this page"),
@@ -71,6 +85,11 @@ pub(crate) fn parse(text: &str) -> Option<Result<SlashCommand, String>> {
         }
         "search" | "s" => SlashCommand::Search(argument),
         "stop" => SlashCommand::Stop,
+        "approve" | "allow" => SlashCommand::Decide(ApprovalDecision::Approve),
+        "deny" | "refuse" => SlashCommand::Decide(ApprovalDecision::Deny),
+        "why" => SlashCommand::Why,
+        "continue" => SlashCommand::Continue,
+        "retry" => SlashCommand::Retry,
         "who" => SlashCommand::Who,
         "group" | "g" => SlashCommand::Group(argument),
         "help" => SlashCommand::Help,
@@ -118,6 +137,7 @@ mod tests {
         assert_eq!(command("/edit  a new\ntext "), SlashCommand::Edit("a new\ntext".to_owned()));
         assert_eq!(command("/react :tada:"), SlashCommand::React("🎉".to_owned()));
         assert_eq!(command("/react 👍"), SlashCommand::React("👍".to_owned()));
+        assert_eq!(command("/deny"), SlashCommand::Decide(ApprovalDecision::Deny));
         assert_eq!(parse("and/or"), None);
         assert_eq!(parse("/etc/hosts"), None);
         assert_eq!(parse("// a comment"), None);

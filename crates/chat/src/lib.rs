@@ -20,6 +20,7 @@ mod markdown;
 mod picker;
 mod plain;
 mod room;
+mod runs_view;
 mod screen;
 mod terminal;
 mod text;

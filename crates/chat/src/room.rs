@@ -1,37 +1,25 @@
 //! What the client knows of one group, and what it still has to say to it. No terminal, no network:
 //! frames come in, frames go out, and the screen shows what stands here.
 
+mod runs;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use convene_model::{
     AgentId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp, UserId,
-    event::{Author, Decision, Event, EventKind, GroupAgent, RunStatus},
-    frame::{ClientFrame, GroupState, RunPhase},
+    event::{Author, Event, EventKind, GroupAgent},
+    frame::{ClientFrame, GroupState},
     history::{HistoryPage, Message, Reactions},
     limits::TYPING_TTL,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
+pub(crate) use self::runs::{Ask, Call, Run};
 use crate::text;
 
 /// Events that are kept, so that a page which was read a moment before they came misses nothing.
 const MAX_RECENT: usize = 512;
-
-/// A run that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) run_id: RunId,
-    pub(crate) agent_id: AgentId,
-    /// 0 while it waits for its turn.
-    pub(crate) attempt: u32,
-    /// The text so far.
-    pub(crate) text: String,
-    /// Whether the text stays when another attempt begins: one before it handed calls over.
-    kept: bool,
-    /// Whether it waits for an approval.
-    pub(crate) waits: bool,
-}
 
 /// A command that the group has not acknowledged.
 #[derive(Debug, Clone)]
@@ -66,6 +54,12 @@ pub(crate) struct Room {
     pub(crate) agents: Vec<GroupAgent>,
     pub(crate) paused: bool,
     pub(crate) runs: Vec<Run>,
+    /// The calls of the runs that wrote messages.
+    used: HashMap<MessageId, Vec<Call>>,
+    /// The last run that ended without having done what it was to do.
+    failed: Option<RunId>,
+    /// The last agent that a bound kept from answering, and the message.
+    bounded: Option<(MessageId, AgentId)>,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) present: BTreeSet<UserId>,
     typing: HashMap<UserId, Timestamp>,
@@ -95,28 +89,6 @@ struct Attached {
     state: GroupState,
 }
 
-#[derive(Deserialize)]
-struct Delta {
-    run_id: RunId,
-    attempt: u32,
-    offset: u64,
-    text: String,
-}
-
-impl Run {
-    fn new(run_id: RunId, agent_id: AgentId, attempt: u32) -> Self {
-        Self { run_id, agent_id, attempt, text: String::new(), kept: false, waits: false }
-    }
-
-    fn begin(&mut self, attempt: u32) {
-        self.attempt = attempt;
-        self.waits = false;
-        if !self.kept {
-            self.text.clear();
-        }
-    }
-}
-
 impl Room {
     pub(crate) fn new(me: UserId, read_up_to: Option<u64>) -> Self {
         Self {
@@ -127,6 +99,9 @@ impl Room {
             agents: Vec::new(),
             paused: false,
             runs: Vec::new(),
+            used: HashMap::new(),
+            failed: None,
+            bounded: None,
             outgoing: Vec::new(),
             present: BTreeSet::new(),
             typing: HashMap::new(),
@@ -224,6 +199,7 @@ impl Room {
     /// Takes in the page before the first message.
     pub(crate) fn prepend(&mut self, page: HistoryPage) {
         self.more_before = page.more_before;
+        self.take_ended(page.runs);
         self.add(page.messages);
         // What came while the page was under way is not in it.
         let missed: Vec<_> =
@@ -363,23 +339,7 @@ impl Room {
         self.agents = state.agents;
         self.paused = state.paused;
         self.present = state.present.into_iter().collect();
-        let former = std::mem::take(&mut self.runs);
-        self.runs = state
-            .runs
-            .into_iter()
-            .map(|run| {
-                let known = former.iter().find(|f| f.run_id == run.run_id);
-                let text = known.filter(|f| f.attempt == run.attempt).map(|f| f.text.clone());
-                Run {
-                    run_id: run.run_id,
-                    agent_id: run.agent_id,
-                    attempt: run.attempt,
-                    text: text.unwrap_or_default(),
-                    kept: known.is_some_and(|f| f.kept),
-                    waits: run.phase == RunPhase::Waiting,
-                }
-            })
-            .collect();
+        self.take_runs(state.runs, state.approvals);
         vec![Effect::Send(self.unacknowledged())]
     }
 
@@ -428,21 +388,6 @@ impl Room {
             effects.push(Effect::GiveBack(text));
         }
         effects
-    }
-
-    fn delta(&mut self, delta: Delta) {
-        let Delta { run_id, attempt, offset, text } = delta;
-        let Some(run) = self.runs.iter_mut().find(|run| run.run_id == run_id) else { return };
-        if run.attempt != attempt {
-            run.begin(attempt);
-        }
-        let Ok(offset) = usize::try_from(offset) else { return };
-        // What is repeated after an attach replaces what was there; a gap cannot be filled here,
-        // and the finished reply brings all of it.
-        if offset <= run.text.len() && run.text.is_char_boundary(offset) {
-            run.text.truncate(offset);
-            run.text.push_str(&text);
-        }
     }
 
     fn event(&mut self, value: Value) -> Vec<Effect> {
@@ -536,59 +481,23 @@ impl Room {
                         self.marker = Some(event.seq);
                     }
                 }
-                if let Some(run_id) = &posted.run_id {
-                    self.runs.retain(|run| run.run_id != *run_id);
-                }
+                self.has_replied(&posted);
                 Vec::new()
             }
-            EventKind::TriggerDecided(decided) => {
-                for candidate in decided.candidates {
-                    if let Decision::Accepted { run_id, .. } = candidate.decision {
-                        self.runs.push(Run::new(run_id, candidate.agent_id, 0));
-                    }
-                }
-                Vec::new()
+            EventKind::TriggerDecided(decided) => self.decided(decided),
+            EventKind::RunStarted(started) => self.run_started(started),
+            EventKind::ToolsRequested(requested) => self.tools_requested(requested),
+            EventKind::ToolStarted(started) => self.tool_started(started),
+            EventKind::ToolFinished(finished) => self.tool_finished(&finished),
+            EventKind::ApprovalRequested(requested) => self.asked(requested),
+            EventKind::ApprovalVoted(voted) => self.voted(voted),
+            EventKind::ApprovalResolved(resolved) => {
+                self.settled(&resolved.run_id, &resolved.approval_id)
             }
-            EventKind::RunStarted(started) => {
-                let run = self.runs.iter_mut().find(|run| run.run_id == started.run_id);
-                match run {
-                    Some(run) => run.begin(started.attempt),
-                    None => {
-                        self.runs.push(Run::new(started.run_id, started.agent_id, started.attempt))
-                    }
-                }
-                Vec::new()
+            EventKind::ApprovalExpired(expired) => {
+                self.settled(&expired.run_id, &expired.approval_id)
             }
-            EventKind::ToolsRequested(requested) => {
-                if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == requested.run_id) {
-                    run.text = requested.said;
-                    run.kept = true;
-                }
-                Vec::new()
-            }
-            EventKind::ApprovalRequested(requested) => {
-                if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == requested.run_id) {
-                    run.waits = true;
-                }
-                let name = self.name(&Author::Agent(requested.agent_id));
-                let (tool, arguments) =
-                    (text::line(&requested.tool), text::line(&requested.arguments));
-                vec![Effect::Say(format!("{name} asks for permission: {tool} {arguments}"))]
-            }
-            EventKind::RunFinished(finished) => {
-                self.runs.retain(|run| run.run_id != finished.run_id);
-                let name = self.name(&Author::Agent(finished.agent_id));
-                let said = match finished.status {
-                    RunStatus::Completed => return Vec::new(),
-                    RunStatus::Failed => {
-                        let why = finished.detail.or(finished.code).unwrap_or_default();
-                        format!("{name} failed: {}", text::line(&why))
-                    }
-                    RunStatus::Cancelled => format!("{name} was stopped."),
-                    RunStatus::Interrupted => format!("{name} was interrupted."),
-                };
-                vec![Effect::Say(said)]
-            }
+            EventKind::RunFinished(finished) => self.run_finished(finished),
             EventKind::GroupConfigured(config) => {
                 for agent in &config.agents {
                     self.learn_name(Author::Agent(agent.agent_id.clone()), &agent.name);
@@ -611,11 +520,6 @@ impl Room {
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::RunStreaming { .. }
-            | EventKind::ToolStarted(_)
-            | EventKind::ToolFinished(_)
-            | EventKind::ApprovalVoted(_)
-            | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_)
             | EventKind::SummaryRecorded(_) => Vec::new(),
         }
     }

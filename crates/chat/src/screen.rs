@@ -23,12 +23,13 @@ use tokio::{
 use crate::{
     ChatError,
     account::Account,
-    api::{Agent, Api, ApiError, Group, Page, Person},
+    api::{Agent, Api, ApiError, Group, Page, Person, Why},
     editor::Editor,
     link::{Link, LinkEvent},
     picker::{self, Picker},
     plain::encode,
     room::{Effect, Room},
+    runs_view,
     terminal::Screen,
     text,
     theme::Theme,
@@ -167,6 +168,8 @@ enum Over {
         hits: Vec<Hit>,
         chosen: usize,
     },
+    /// Why agents answered a message, or did not.
+    Why(Why),
     /// Whether this message should really be taken back.
     Delete(MessageId),
 }
@@ -184,6 +187,7 @@ enum Report {
     Names(GroupId, Vec<Person>, Vec<Agent>),
     Page(GroupId, Wanted, Result<HistoryPage, ApiError>),
     Hits(GroupId, String, Result<SearchPage, ApiError>),
+    Why(GroupId, Result<Why, ApiError>),
 }
 
 /// Why a page was asked for.
@@ -326,6 +330,15 @@ impl Session {
                     Err(error) => self.failed(&error),
                 }
             }
+            Report::Why(group, answer) => {
+                let Some(open) = self.open.as_mut().filter(|o| o.group.group_id == group) else {
+                    return;
+                };
+                match answer {
+                    Ok(why) => open.over = Over::Why(why),
+                    Err(error) => self.failed(&error),
+                }
+            }
         }
     }
 
@@ -430,6 +443,7 @@ impl Session {
             match over {
                 Over::Nothing | Over::Delete(_) => {}
                 Over::Help => view::help(frame, theme),
+                Over::Why(why) => runs_view::why(frame, why, theme),
                 Over::Hits { query, hits, chosen } => {
                     view::hits(frame, room, query, hits, *chosen, theme);
                 }
@@ -459,11 +473,12 @@ impl Session {
         let (mut writing, mut waiting) = (Vec::new(), Vec::new());
         for run in &open.room.runs {
             let name = open.room.name(&Author::Agent(run.agent_id.clone()));
-            match (run.attempt, run.text.is_empty()) {
-                _ if run.waits => waiting.push(format!("{name} waits for an approval")),
-                (0, _) => waiting.push(format!("{name} is queued")),
-                (_, true) => writing.push(format!("{name} is thinking")),
-                (_, false) => writing.push(format!("{name} is writing")),
+            match (run.waits, run.attempt, run.uses(), run.text.is_empty()) {
+                (true, ..) => waiting.push(format!("{name} waits for an approval")),
+                (false, 0, ..) => waiting.push(format!("{name} is queued")),
+                (false, _, Some(tool), _) => writing.push(format!("{name} uses {tool}")),
+                (false, _, None, true) => writing.push(format!("{name} is thinking")),
+                (false, _, None, false) => writing.push(format!("{name} is writing")),
             }
         }
         writing.append(&mut waiting);

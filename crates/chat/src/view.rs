@@ -17,8 +17,8 @@ use ratatui::{
 use unicode_width::UnicodeWidthStr;
 
 use crate::{
-    command::COMMANDS, editor::Editor, markdown, picker::Picker, room::Room, text::excerpt,
-    theme::Theme,
+    command::COMMANDS, editor::Editor, markdown, picker::Picker, room::Room, runs_view,
+    text::excerpt, theme::Theme,
 };
 
 /// Messages of one author within this time stand under one heading.
@@ -238,15 +238,12 @@ fn lines(shown: &Shown<'_>, width: usize) -> Lines {
     if !room.reaches_now {
         lines.push((u64::MAX - 3, rule("older messages · End for the newest", width, theme.dim())));
     }
-    for run in room.runs.iter().filter(|run| !run.text.is_empty()) {
+    for run in room.runs.iter().filter(|run| runs_view::is_shown(run)) {
         let key = u64::MAX - 2;
         lines.push((key, Line::default()));
         lines.push((key, heading(room, &Author::Agent(run.agent_id.clone()), None, theme)));
-        let body = markdown::render(&run.text, width, theme);
+        let body = runs_view::run(room, run, width, theme);
         lines.extend(body.into_iter().map(|line| (key, indented(line))));
-        if let Some((_, line)) = lines.last_mut() {
-            line.push_span(Span::styled("▌", theme.dim()));
-        }
     }
     for outgoing in &room.outgoing {
         if let convene_model::frame::ClientFrame::Post { text, .. } = &outgoing.frame {
@@ -288,6 +285,9 @@ fn of_message(lines: &mut Lines, shown: &Shown<'_>, message: &Message, width: us
         last.push_span(Span::styled(" (edited)", theme.dim()));
     }
     lines.extend(body.into_iter().map(|line| (seq, indented(line))));
+    if let Some(line) = runs_view::used(room.used(&message.posted.message_id), theme) {
+        lines.push((seq, indented(line)));
+    }
     if !message.reactions.is_empty() {
         let mut spans = vec![Span::raw(" ")];
         for reaction in &message.reactions {
@@ -442,7 +442,7 @@ pub(crate) fn help(frame: &mut Frame<'_>, theme: Theme) {
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-fn overlay(frame: &mut Frame<'_>, title: &str, theme: Theme) -> Rect {
+pub(crate) fn overlay(frame: &mut Frame<'_>, title: &str, theme: Theme) -> Rect {
     let area = frame.area();
     let across = area.width.saturating_sub(4).min(96);
     let down = area.height.saturating_sub(2).min(28);

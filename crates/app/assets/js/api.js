@@ -8,13 +8,15 @@ export class Problem extends Error {
    * @param {number} status 0 when there was no answer
    * @param {string} code
    * @param {string} message a sentence for people
-   * @param {string} [field] which field of a form it is about
+   * @param {any} [figures] what else the App said, by name
    */
-  constructor(status, code, message, field) {
+  constructor(status, code, message, figures = {}) {
     super(message);
     this.status = status;
     this.code = code;
-    this.field = field;
+    this.figures = figures;
+    /** Which field of a form it is about. @type {string | undefined} */
+    this.field = figures.field;
   }
 }
 
@@ -46,7 +48,7 @@ export async function call(method, path, body) {
   const json = parse(text);
   if (!response.ok) {
     const sentence = json?.detail ?? json?.title ?? `The request failed (${response.status}).`;
-    throw new Problem(response.status, json?.code ?? "unknown", sentence, json?.field);
+    throw new Problem(response.status, json?.code ?? "unknown", sentence, json ?? {});
   }
   return json;
 }

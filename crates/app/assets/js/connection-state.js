@@ -19,14 +19,17 @@ class ConnectionState extends HTMLElement {
   changed() {
     clearTimeout(this.#timer);
     clearInterval(this.#ticker);
-    if (room.state === "live" || room.state === "refused" || room.state === "offline") this.show();
+    if (room.state === "live" || room.state === "archived" || room.state === "refused" || room.state === "offline") this.show();
     else this.#timer = setTimeout(() => this.show(), this.getAttribute("state") === "live" ? QUIET_FOR : 0);
   }
 
   show() {
+    // That a group was deleted is said where something would be written.
+    if (room.gone) return this.setAttribute("state", "archived");
     this.setAttribute("state", room.state);
     switch (room.state) {
       case "live":
+      case "archived":
         return this.replaceChildren();
       case "connecting":
         return this.replaceChildren("Connecting…");

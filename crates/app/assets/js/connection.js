@@ -14,9 +14,15 @@ const ANSWER_WITHIN = 20_000;
 const WORDS = {
   access_revoked: "You no longer have access to this group.",
   disconnected: "The connection is gone.",
+  agents_paused: "All agents of this group are paused.",
+  approval_decided: "Somebody else has decided already.",
+  approval_expired: "It can be decided no longer.",
   forbidden: "You may not do this.",
   group_archived: "The group is archived.",
   message_not_found: "The message is not there any more.",
+  not_continuable: "Nothing stops the agent there any more, or the message is too old.",
+  not_permitted: "This is for somebody else to decide.",
+  not_retryable: "This cannot be tried again: it goes on, or is too long ago.",
   overloaded: "The group is overloaded.",
   rate_limited: "That was too much at once.",
   run_not_found: "The run has ended already.",
@@ -46,6 +52,8 @@ export class Connection {
   #failures = 0;
   #timer = 0;
   #stopped = false;
+  /** Closed until it is opened again. */
+  #resting = false;
   /** @type {Status} */
   status = "connecting";
   /** When the next attempt begins, in epoch milliseconds. */
@@ -72,6 +80,7 @@ export class Connection {
   open() {
     clearTimeout(this.#timer);
     if (this.#socket || this.#stopped) return;
+    this.#resting = false;
     this.#become("connecting");
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
@@ -92,7 +101,7 @@ export class Connection {
 
   /** Tries at once if it is waiting to try. */
   retry() {
-    if (this.status === "waiting" || this.status === "offline") {
+    if (!this.#resting && (this.status === "waiting" || this.status === "offline")) {
       this.#failures = 0;
       this.open();
     }
@@ -106,9 +115,21 @@ export class Connection {
   /** Ends it for good. */
   stop() {
     this.#stopped = true;
+    this.#resting = false;
     clearTimeout(this.#timer);
     this.#socket?.close();
     this.#become("refused");
+  }
+
+  /** Closes it until it is opened again. */
+  rest() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    for (const [ref] of this.#asked) this.#answer(ref, new Refusal("disconnected"));
+    socket?.close();
+    this.#failures = 0;
+    this.#resting = true;
   }
 
   /** Drops the socket, which may be dead without knowing it, and begins anew. */
@@ -117,7 +138,7 @@ export class Connection {
     if (socket) {
       this.#lost(true, 0);
       socket.close();
-    } else if (!navigator.onLine && !this.#stopped) {
+    } else if (!navigator.onLine && !this.#stopped && !this.#resting) {
       clearTimeout(this.#timer);
       this.#become("offline");
     }
@@ -192,11 +213,12 @@ export class Connection {
    * @param {number} code
    */
   async #again(opened, code) {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#resting) return;
     if (!navigator.onLine) return this.#become("offline");
     if (!opened && this.#failures > 0) {
       const reason = await this.on.check();
       if (reason) return this.stop();
+      if (this.#socket || this.#resting) return;
     }
     const wait =
       code === TOO_SLOW && this.#failures === 0

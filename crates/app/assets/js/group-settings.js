@@ -4,10 +4,11 @@
 import { call, sentence } from "./api.js";
 import { h } from "./dom.js";
 import { heads } from "./heads.js";
+import { archive, remove } from "./life.js";
 import { pick } from "./picks.js";
 import { room } from "./room.js";
 
-/** @typedef {{title: string, is_private: boolean, can_manage: boolean, paused: boolean, revisions: "keep" | "discard"}} Detail */
+/** @typedef {{title: string, is_private: boolean, can_manage: boolean, can_govern: boolean, paused: boolean, revisions: "keep" | "discard"}} Detail */
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
 /** @typedef {{max_rounds: number | null, cooldown_secs: number | null}} Bounds how far and how often agents answer each other; null leaves it to the default */
 
@@ -117,6 +118,7 @@ class GroupSettings extends HTMLElement {
       ),
       this.problem,
       this.actions(),
+      detail.can_govern && this.life(),
     );
     this.problem.hidden = true;
     form.addEventListener("change", () => (memberPart.hidden = !closed.checked));
@@ -157,6 +159,17 @@ class GroupSettings extends HTMLElement {
     const field = h("input", { name, id: `group-settings-${name}`, type: "number", disabled: fixed, ...limits });
     field.value = String(this.bounds[name] ?? "");
     return h("div", { class: "field" }, h("label", { for: field.id }, words), field);
+  }
+
+  /** The ways to put the group away. */
+  life() {
+    const way = (/** @type {string} */ words, /** @type {() => void} */ open, danger = false) =>
+      h("button", { class: `button${danger ? " danger" : ""}`, type: "button", onclick: () => (this.dialog.close(), open()) }, words);
+    return h(
+      "fieldset", { class: "field put-away" },
+      h("legend", {}, "When it is not needed any more"),
+      h("div", { class: "line" }, !room.readOnly && way("Archive…", archive), way("Delete…", remove, true)),
+    );
   }
 
   /** @param {boolean} [saves] */

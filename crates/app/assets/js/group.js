@@ -8,6 +8,7 @@ import "./pins.js";
 import "./search.js";
 import "./typing.js";
 import "./group-settings.js";
+import "./life.js";
 import "./timeline.js";
 import "./composer.js";
 import { room } from "./room.js";

@@ -2,7 +2,7 @@
 // much is unread, in the title of the page and on the button that opens the list on a phone.
 
 import { call } from "./api.js";
-import { h, icon } from "./dom.js";
+import { find, h, icon } from "./dom.js";
 import { heads, listen } from "./heads.js";
 import { keys } from "./storage.js";
 
@@ -17,6 +17,7 @@ class Groups extends HTMLElement {
     listen(this.getAttribute("me") ?? "", (gone) => {
       if (gone) for (const link of this.links(gone)) link.closest("li")?.remove();
       this.show();
+      document.dispatchEvent(new Event("heads"));
     });
     for (const kind of ["reading", "draft"]) document.addEventListener(kind, () => this.show());
     addEventListener("storage", () => this.show());
@@ -41,7 +42,7 @@ class Groups extends HTMLElement {
     for (const head of heads.values()) {
       if (head.org_id !== this.#org) continue;
       const seen = "reading" in document.documentElement.dataset && location.pathname === `/g/${head.group_id}`;
-      if (!head.muted && !seen) unread += head.unread;
+      if (!head.muted && !seen && head.status === "active") unread += head.unread;
       if (!this.links(head.group_id).length && !this.#asked.has(head.group_id)) void this.find(head.group_id);
     }
     document.title = unread ? `(${unread}) ${this.#title}` : this.#title;
@@ -59,12 +60,13 @@ class Groups extends HTMLElement {
   mark(link, head, seen, draft) {
     const [unread, mentions] = seen || !head ? [0, 0] : [head.unread, head.mentions];
     const muted = head?.muted ?? false;
-    const state = [unread, mentions, muted, draft].join();
+    const state = [unread, mentions, muted, draft, head?.status, head?.title].join();
     if (link.getAttribute("data-state") === state) return;
     link.setAttribute("data-state", state);
     link.classList.toggle("has-unread", unread > 0 && !muted);
     link.classList.toggle("muted", muted);
     if (head) for (const title of link.querySelectorAll(".group-title")) title.textContent = head.title;
+    if (head && this.contains(link)) this.place(link, head.status);
     const marks = link.querySelector(".marks") ?? h("span", { class: "marks" });
     const mark = (/** @type {string} */ kind, /** @type {import("./dom.js").Child} */ shown, /** @type {string} */ words) =>
       h("span", { class: `mark ${kind}`, title: words }, h("span", { "aria-hidden": "true" }, shown), h("span", { class: "sr-only" }, `, ${words}`));
@@ -77,6 +79,22 @@ class Groups extends HTMLElement {
       ].filter((part) => part !== false),
     );
     link.append(marks);
+  }
+
+  /**
+   * Puts a link among the groups in use or among the archived ones, which are folded away.
+   * @param {Element} link
+   * @param {GroupLife} status
+   */
+  place(link, status) {
+    const list = find(`[data-list="${status === "active" ? "active" : "archived"}"]`, HTMLElement, this);
+    const line = link.closest("li");
+    if (line && line.parentElement !== list) list.append(line);
+    const archived = find('[data-list="archived"]', HTMLElement, this);
+    const fold = find(".put-away", HTMLDetailsElement, this);
+    fold.hidden = !archived.childElementCount;
+    if (archived.querySelector("[aria-current]")) fold.open = true;
+    find("[data-count]", HTMLElement, fold).textContent = String(archived.childElementCount);
   }
 
   /** Adds a group that was made or opened to the reader since the page came. @param {string} id */
@@ -94,6 +112,7 @@ class Groups extends HTMLElement {
         group.is_private && h("span", { class: "sr-only" }, " (private)"),
       );
       list?.append(h("li", {}, link));
+      this.place(link, group.status);
     }
     this.show();
   }

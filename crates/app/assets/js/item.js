@@ -1,5 +1,6 @@
 // Makes the items of a conversation from what history and events tell.
 
+import { showCalls } from "./calls.js";
 import { fill, shell } from "./message.js";
 import { room } from "./room.js";
 import { ending, Run } from "./run.js";
@@ -18,10 +19,8 @@ export function itemOf(message, asOf, run, existing) {
   const key = `m-${message.message_id}`;
   const el = existing ?? shell(message.author, message.at, key);
   if (existing) localise(existing, message.author, message.at);
-  else {
-    fill(el, message);
-    if (run) showEnd(el, run);
-  }
+  else fill(el, message);
+  if (run) showEnd(el, run);
   return { key, author: message.author, at: message.at, seq: message.seq, pending: false, el, message, asOf };
 }
 
@@ -37,7 +36,7 @@ export function itemOfRun(run, existing) {
   const author = { kind: "agent", id: run.agent_id };
   const el = existing ?? shell(author, run.at, key);
   if (existing) localise(existing, author, run.at);
-  else showEnd(el, run);
+  showEnd(el, run);
   return { key, author, at: run.at, seq: run.seq, pending: false, el };
 }
 
@@ -68,8 +67,10 @@ export function showEnd(el, run) {
   const old = el.querySelector("convene-run");
   const line = old instanceof Run ? old : new Run();
   if (line !== old) el.append(line);
+  el.dataset.trigger = run.trigger;
   const { state, sentence } = ending(run);
   line.set(state, run.run_id, sentence);
+  if (run.tools) showCalls(el, run.tools, run.approvals, run.usage);
 }
 
 /**

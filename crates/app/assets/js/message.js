@@ -188,28 +188,3 @@ export function note(element, entry) {
     element.append(h("div", { class: "msg-note" }, icon("clock"), h("span", {}, waiting), room.state !== "refused" && retry, takeBack));
   }
 }
-
-/** @type {Record<string, (name: string) => string>} */
-const WHY = {
-  cooldown: (name) => `${name} answered here a moment ago and waits before it is woken again.`,
-  max_rounds: (name) => `Agents have answered each other as often as they may; mention ${name} yourself to go on.`,
-  budget: () => "The workspace's budget is used up.",
-  policy: (name) => `${name} is switched off in this group.`,
-  paused: () => "All agents of this group are paused.",
-  queue_full: () => "Too many runs wait in this group already.",
-};
-
-/**
- * A quiet note below a message that did not wake an agent.
- * @param {string} agentId
- * @param {string} reason
- */
-export function why(agentId, reason) {
-  const name = room.name({ kind: "agent", id: agentId });
-  return h(
-    "details",
-    { class: "why" },
-    h("summary", {}, `${name} does not answer. Why?`),
-    WHY[reason]?.(name) ?? `The group decided so (${reason}).`,
-  );
-}

@@ -1,5 +1,8 @@
-// <convene-panel>: the people and agents of the group, kept current.
+// <convene-panel>: the people and agents of the group, kept current; the switch that pauses all agents,
+// and what they have used.
 
+import { call, sentence } from "./api.js";
+import { number } from "./calls.js";
 import { avatar, find, h } from "./dom.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
@@ -7,10 +10,23 @@ import { load, save } from "./storage.js";
 /** @type {Record<Trigger, string>} */
 const TRIGGERS = { off: "off", mention: "answers when mentioned", auto: "answers every message", discussion: "takes part in discussions" };
 
+/** How long after the end of a run it is asked what was used: the group reports that by and by. */
+const USED_AFTER = 2_000;
+
 class Panel extends HTMLElement {
+  pause = find("#pause", HTMLInputElement, this);
+  problem = find("#pause-problem", HTMLElement, this);
+  used = find("#used", HTMLElement, this);
+  #timer = 0;
+
   connectedCallback() {
     room.on("people", () => this.show());
     room.on("presence", () => this.show());
+    room.on("life", () => this.show());
+    room.on("event", ({ kind }) => kind === "run.finished" && this.askUsed(USED_AFTER));
+    this.pause.addEventListener("change", () => void this.setPaused());
+    this.askUsed(0);
+    this.showPause();
     const toggle = find("#panel-toggle", HTMLButtonElement);
     const set = (/** @type {boolean} */ open) => {
       document.documentElement.dataset.panel = open ? "open" : "closed";
@@ -24,7 +40,42 @@ class Panel extends HTMLElement {
     });
   }
 
+  async setPaused() {
+    this.problem.textContent = "";
+    const paused = this.pause.checked;
+    this.pause.disabled = true;
+    try {
+      await call("PUT", `${room.path}/agents`, { paused });
+      room.paused = paused;
+    } catch (error) {
+      this.problem.textContent = sentence(error);
+    }
+    this.show();
+  }
+
+  /** Asks what the group's agents have used, once for what happens at the same time. @param {number} after */
+  askUsed(after) {
+    this.#timer ||= setTimeout(async () => {
+      this.#timer = 0;
+      try {
+        const { months } = await call("GET", `${room.path}/usage`);
+        const [month] = months;
+        const tokens = month ? month.input_tokens + month.output_tokens : 0;
+        this.used.textContent = month?.runs ? `This month: ${number.format(month.runs)} ${month.runs === 1 ? "run" : "runs"}, ${number.format(tokens)} tokens` : "";
+      } catch {
+        this.used.textContent = "";
+      }
+    }, after);
+  }
+
+  showPause() {
+    this.pause.checked = room.paused;
+    this.pause.disabled = !room.canManage || room.readOnly || !room.agents.length;
+    this.pause.title = room.canManage ? "" : "For the group's maker and owners and admins of the workspace";
+  }
+
   show() {
+    this.showPause();
     find('[data-list="agents"]', HTMLElement, this).replaceChildren(
       ...room.agents.map((agent) =>
         h(
@@ -42,11 +93,11 @@ class Panel extends HTMLElement {
         h(
           "li", {}, avatar(false, person.user_id, person.name),
           h("span", { class: "grow clip" }, person.name, person.user_id === room.me.id && h("span", { class: "quiet" }, " (you)")),
-          h("span", { class: `presence${here(person.user_id) ? " here" : ""}` }, here(person.user_id) ? "here" : "away"),
+          !room.readOnly && h("span", { class: `presence${here(person.user_id) ? " here" : ""}` }, here(person.user_id) ? "here" : "away"),
         ),
       ),
     );
-    find("#people-count", HTMLElement).textContent = `${Math.max(1, room.presentCount)} of ${people.length} here`;
+    find("#people-count", HTMLElement).textContent = room.readOnly ? String(people.length) : `${Math.max(1, room.presentCount)} of ${people.length} here`;
   }
 }
 

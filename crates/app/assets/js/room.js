@@ -7,7 +7,7 @@ import { Connection, Refusal } from "./connection.js";
 import { Outbox } from "./outbox.js";
 
 /** @typedef {import("./outbox.js").Unsent} Unsent */
-/** @typedef {"connecting" | "live" | "waiting" | "offline" | "refused"} State */
+/** @typedef {"connecting" | "live" | "waiting" | "offline" | "refused" | "archived"} State */
 
 /**
  * What elements listen for:
@@ -18,11 +18,11 @@ import { Outbox } from "./outbox.js";
  * - `pins`: messages were pinned or taken off; `typing`: somebody is writing (the person's id)
  * - `answer`: the reader wants to answer a message
  * - `reading`: it may be said again how far the reader has read
- * - `state`: the connection's state changed
+ * - `state`: the connection's state changed; `life`: the group was archived or restored
  * @typedef {object} Topics
  * @property {GroupEvent} event
  * @property {Delta} delta
- * @property {RunView[]} runs
+ * @property {{runs: RunView[], approvals: OpenApproval[]}} runs
  * @property {string} unsent
  * @property {{page: Page, lost: boolean}} reset
  * @property {null} people
@@ -32,6 +32,7 @@ import { Outbox } from "./outbox.js";
  * @property {string} typing
  * @property {Message} answer
  * @property {State} state
+ * @property {null} life
  */
 
 /** Refusals after which trying the same again makes sense. */
@@ -79,6 +80,8 @@ class Room {
   state = "connecting";
   /** Why there will be no further attempt, as a sentence. */
   refusal = "";
+  /** Whether it was deleted. */
+  gone = false;
   /** Whether the history has been read at least once. */
   loaded = false;
 
@@ -90,7 +93,7 @@ class Room {
     this.members = start.members;
     this.agents = start.agents;
     this.paused = start.paused;
-    this.readOnly = start.read_only;
+    this.canManage = start.can_manage;
     this.page = start.page;
     this.seq = start.page?.head ?? 0;
     this.history = start.page?.history ?? "";
@@ -108,7 +111,7 @@ class Room {
       open: () => void this.#attach(),
       frame: (frame) => this.#receive(frame),
       status: (status) => this.#become(status === "open" ? "connecting" : status),
-      check: () => this.#whyRefused(),
+      check: () => this.whyRefused(),
     });
   }
 
@@ -133,7 +136,33 @@ class Room {
   }
 
   start() {
-    this.connection.open();
+    if (this.readOnly) this.#become("archived");
+    else this.connection.open();
+  }
+
+  /** Whether the group can only be read. */
+  get readOnly() {
+    return this.group.status !== "active";
+  }
+
+  /**
+   * Takes in where the group stands in its life.
+   * @param {GroupLife} status
+   * @param {number | null} at since when
+   */
+  stands(status, at) {
+    const was = this.group.status;
+    this.group.status_at = at;
+    if (status === was) return;
+    this.group.status = status;
+    if (status !== "active") {
+      // The connection is of no use until the group is back.
+      this.connection.rest();
+      this.present.clear();
+      this.#become("archived");
+      this.tell("presence", null);
+    } else this.connection.open();
+    this.tell("life", null);
   }
 
   /**
@@ -228,14 +257,15 @@ class Room {
 
   /** Says that the reader has seen everything so far: at once, or when it was just said, a little later. */
   seen() {
-    if (this.#readTimer || this.newest <= this.readUpTo || this.state !== "live") return;
+    if (this.#readTimer || this.newest <= this.readUpTo || (this.state !== "live" && this.state !== "archived")) return;
     const before = this.readUpTo;
     const upTo = (this.readUpTo = this.seq);
     this.#readTimer = setTimeout(() => {
       this.#readTimer = 0;
       this.tell("reading", null);
     }, READ_EVERY);
-    this.ask({ type: "read", up_to: upTo }).catch(() => {
+    const said = this.readOnly ? call("PUT", `${this.path}/read`, { up_to: upTo }) : this.ask({ type: "read", up_to: upTo });
+    said.catch(() => {
       // It is said again when the reader next looks.
       if (this.readUpTo === upTo) this.readUpTo = before;
     });
@@ -292,15 +322,6 @@ class Room {
   }
 
   /**
-   * Stops a run.
-   * @param {string} runId
-   * @throws {Refusal}
-   */
-  cancel(runId) {
-    return this.connection.ask({ type: "cancel", run_id: runId });
-  }
-
-  /**
    * Reads the newest page anew.
    * @param {boolean} [lost] whether events were missed that will not be replayed
    */
@@ -332,7 +353,9 @@ class Room {
         this.loaded = false;
         return void this.#attach();
       }
-      if (code === "access_revoked" || code === "forbidden" || code === "group_deleted") {
+      if (code === "group_archived") return this.#archived();
+      if (code === "group_deleted") return void this.#shownOut();
+      if (code === "access_revoked" || code === "forbidden") {
         return this.#refuse("You no longer have access to this group.");
       }
       this.connection.restart();
@@ -355,7 +378,7 @@ class Room {
         this.tell("people", null);
         this.tell("presence", null);
         this.tell("pins", null);
-        this.tell("runs", frame.state.runs);
+        this.tell("runs", { runs: frame.state.runs, approvals: frame.state.approvals ?? [] });
         this.#flush();
         return;
       case "event":
@@ -372,8 +395,8 @@ class Room {
         return;
       case "detached":
         if (frame.user_id && frame.user_id !== this.me.id) return;
-        if (frame.reason === "revoked") this.#refuse("You no longer have access to this group.");
-        else if (frame.reason === "group_archived") this.#refuse("This group is archived.");
+        if (frame.reason === "revoked") void this.#shownOut();
+        else if (frame.reason === "group_archived") this.#archived();
         else if (frame.reason !== "requested") this.connection.restart();
         return;
       case "ok":
@@ -454,22 +477,36 @@ class Room {
     this.tell("state", state);
   }
 
+  /** The group is archived, or about to be; the list of groups tells how it goes on. */
+  #archived() {
+    if (!this.readOnly) this.stands("archiving", Date.now());
+  }
+
+  async #shownOut() {
+    this.#refuse((await this.whyRefused()) ?? "You no longer have access to this group.");
+  }
+
   /** @param {string} reason */
   #refuse(reason) {
     this.refusal = reason;
     this.connection.stop();
   }
 
+  #deleted() {
+    this.refusal = "This group was deleted.";
+    this.gone = true;
+    this.tell("life", null);
+  }
+
   /** Why the socket is refused, if the App says so over HTTP. */
-  async #whyRefused() {
+  async whyRefused() {
     try {
       await call("GET", this.path);
     } catch (error) {
       if (error instanceof Problem) {
         if (error.status === 401) this.refusal = "You are signed out.";
-        if (error.status === 403 || error.status === 404 || error.status === 410) {
-          this.refusal = "You no longer have access to this group.";
-        }
+        if (error.status === 410) this.#deleted();
+        if (error.status === 403 || error.status === 404) this.refusal = "You no longer have access to this group.";
       }
     }
     return this.refusal || null;

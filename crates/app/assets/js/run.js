@@ -1,52 +1,69 @@
-// <convene-run state>: what a run of an agent is doing, and the button that stops it.
+// <convene-run state>: what a run of an agent is doing, and the button that stops it or tries it again.
 
 import { h } from "./dom.js";
+import { complain } from "./message.js";
 import { room } from "./room.js";
 
-/** @typedef {"queued" | "thinking" | "writing" | "waiting" | "done" | "failed" | "stopped" | "interrupted"} RunState */
+/** @typedef {"queued" | "thinking" | "using" | "waiting" | "writing" | "done" | "failed" | "stopped" | "interrupted"} RunState */
 
 /** @type {Record<RunState, string>} */
 const WORDS = {
   queued: "queued",
   thinking: "thinking…",
-  writing: "writing…",
+  using: "using a tool…",
   waiting: "waiting for approval",
+  writing: "writing…",
   done: "done",
   failed: "failed",
   stopped: "stopped",
   interrupted: "interrupted by a restart",
 };
+const OVER = new Set(["failed", "stopped", "interrupted"]);
 
 export class Run extends HTMLElement {
   /**
    * @param {RunState} state
    * @param {string} runId
    * @param {string} [sentence] says it in other words
+   * @param {string} [tool] that is used
    */
-  set(state, runId, sentence) {
-    if (this.getAttribute("state") === state && !sentence) return;
+  set(state, runId, sentence = WORDS[state], tool = "") {
+    const key = [state, sentence, tool].join();
+    if (this.dataset.key === key) return;
+    this.dataset.key = key;
     this.setAttribute("state", state);
     // A button that goes away must not take the focus with it.
     if (this.contains(document.activeElement)) this.closest("article")?.focus({ preventScroll: true });
-    this.replaceChildren(h("span", { class: "run-text" }, sentence ?? WORDS[state]));
-    if (state === "queued" || state === "thinking" || state === "writing" || state === "waiting") {
-      this.append(h("button", { class: "stop", type: "button", onclick: (/** @type {Event} */ event) => this.stop(runId, event) }, "Stop"));
-    }
+    this.replaceChildren(h("span", { class: "run-text" }, ...(tool ? ["using ", h("code", {}, tool), "…"] : [sentence])));
+    if (state === "done" || room.readOnly) return;
+    if (!OVER.has(state)) this.append(this.button("Stop", "stop", () => room.ask({ type: "cancel", run_id: runId })));
+    else this.append(this.button("Try again", "again", () => room.ask({ type: "retry", run_id: runId })));
   }
 
   /**
-   * @param {string} runId
-   * @param {Event} event
+   * @param {string} words
+   * @param {string} kind
+   * @param {() => Promise<unknown>} act
    */
-  async stop(runId, event) {
-    const button = /** @type {HTMLButtonElement} */ (event.currentTarget);
-    button.disabled = true;
-    try {
-      await room.cancel(runId);
-    } catch {
-      // The run may have ended on its own; otherwise the button can be pressed again.
-      button.disabled = false;
-    }
+  button(words, kind, act) {
+    const button = h("button", { class: `run-button ${kind}`, type: "button" }, words);
+    button.addEventListener("click", async () => {
+      const pressed = button === document.activeElement;
+      if (pressed) this.closest("article")?.focus({ preventScroll: true });
+      button.disabled = true;
+      try {
+        await act();
+        // What comes of it is seen: the run stops, or another one stands at the end.
+        if (kind === "again") button.remove();
+      } catch (error) {
+        button.disabled = false;
+        if (pressed) button.focus({ preventScroll: true });
+        const el = this.closest("article");
+        // A run that has ended on its own need not be stopped.
+        if (el && this.contains(button)) complain(el, error instanceof Error ? error.message : "It was refused.");
+      }
+    });
+    return button;
   }
 }
 

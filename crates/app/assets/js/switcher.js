@@ -46,9 +46,10 @@ class Switcher extends HTMLElement {
         href: link.getAttribute("href") ?? "",
         title: link.querySelector(".grow")?.textContent ?? "",
         isPrivate: link.querySelector('use[href$="#lock"]') !== null,
+        archived: link.closest(".put-away") !== null,
       }))
       .filter(({ title }) => words.every((word) => title.toLowerCase().includes(word)))
-      .sort((a, b) => Number(b.title.toLowerCase().startsWith(words[0] ?? "")) - Number(a.title.toLowerCase().startsWith(words[0] ?? "")));
+      .sort((a, b) => Number(a.archived) - Number(b.archived) || Number(b.title.toLowerCase().startsWith(words[0] ?? "")) - Number(a.title.toLowerCase().startsWith(words[0] ?? "")));
   }
 
   /** @param {number} selected */
@@ -65,6 +66,7 @@ class Switcher extends HTMLElement {
           },
           icon(group.isPrivate ? "lock" : "group"),
           h("span", { class: "grow clip" }, group.title),
+          group.archived && h("span", { class: "tag" }, "archived"),
         ),
       ),
     );

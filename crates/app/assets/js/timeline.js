@@ -9,13 +9,13 @@ import { sentence } from "./api.js";
 import { apply } from "./changes.js";
 import { find, fragment, h, icon } from "./dom.js";
 import { edit, giveUp, goOn } from "./editor.js";
-import { itemOf, itemOfRun, itemsOf, showEnd } from "./item.js";
+import { itemOf, itemOfRun, itemsOf } from "./item.js";
 import { Items } from "./items.js";
-import { complain, dress, fill, foot, note, shell, unsent, why } from "./message.js";
+import { complain, dress, fill, foot, note, unsent } from "./message.js";
 import { learn, note as quoted } from "./quote.js";
 import { room } from "./room.js";
+import { Runs } from "./runs.js";
 import { words } from "./states.js";
-import { Stream } from "./stream.js";
 import { follow, say } from "./tools.js";
 
 /** @typedef {import("./items.js").Item} Item */
@@ -41,8 +41,7 @@ class Timeline extends HTMLElement {
   first = h("div", { class: "sentinel" });
   last = h("div", { class: "sentinel" });
   watcher = new IntersectionObserver((entries) => this.near(entries), { root: this, rootMargin: `${AHEAD} 0px` });
-  /** Runs in progress by id, also those that are out of the window. @type {Map<string, Item>} */
-  runs = new Map();
+  runs = new Runs(this);
   moreBefore = false;
   moreAfter = false;
   /** @type {"before" | "after" | null} */
@@ -51,7 +50,6 @@ class Timeline extends HTMLElement {
   unseen = 0;
   /** Whether the reader made messages unread and has not gone on since. */
   held = false;
-  #frame = 0;
 
   connectedCallback() {
     this.list.before(this.first);
@@ -62,8 +60,8 @@ class Timeline extends HTMLElement {
     this.appendTail();
 
     room.on("event", (event) => this.event(event));
-    room.on("delta", (delta) => this.delta(delta));
-    room.on("runs", (runs) => this.inProgress(runs));
+    room.on("delta", (delta) => this.runs.delta(delta));
+    room.on("runs", (runs) => this.runs.inProgress(runs));
     room.on("unsent", (id) => this.unsent(id));
     room.on("reset", ({ page, lost }) => this.reset(page, lost));
     room.on("people", () => this.items.rechristen((author) => room.name(author)));
@@ -204,14 +202,14 @@ class Timeline extends HTMLElement {
     learn(page);
     if (room.readUpTo > 0 && room.readUpTo < page.head) this.items.unreadAfter = room.readUpTo;
     const messages = new Map(page.messages.map((message) => [`m-${message.message_id}`, message]));
-    const runs = new Map(page.runs.map((run) => [`r-${run.run_id}`, run]));
+    const runs = new Map(page.runs.map((run) => [run.message_id ? `m-${run.message_id}` : `r-${run.run_id}`, run]));
     for (const el of [...this.list.children]) {
       if (!(el instanceof HTMLElement) || !el.classList.contains("msg")) continue;
       const message = messages.get(el.id);
       const run = runs.get(el.id);
       if (message) {
         dress(el, message);
-        this.items.adopt(itemOf(message, page.head, undefined, el));
+        this.items.adopt(itemOf(message, page.head, run, el));
       } else if (run) {
         this.items.adopt(itemOfRun(run, el));
       }
@@ -237,7 +235,7 @@ class Timeline extends HTMLElement {
    */
   reset(page, lost) {
     // After a loss the attach that follows brings the runs in progress, with their text so far.
-    if (lost) this.runs.clear();
+    if (lost) this.runs.all.clear();
     this.show(page);
     this.scrollTop = 0;
     this.read();
@@ -251,7 +249,7 @@ class Timeline extends HTMLElement {
     this.moreAfter = page.more_after ?? false;
     this.state(null);
     this.items.prepend(itemsOf(page, this.items));
-    for (const run of page.runs) this.runs.delete(run.run_id);
+    for (const run of page.runs) this.runs.all.delete(run.run_id);
     if (!this.moreAfter) this.catchUp(page);
     this.finishPage();
     goOn(this.items);
@@ -267,7 +265,7 @@ class Timeline extends HTMLElement {
 
   /** Below the newest message: runs in progress, and what waits to be sent. */
   appendTail() {
-    for (const run of this.runs.values()) if (!this.items.has(run)) this.items.append(run);
+    for (const run of this.runs.all.values()) if (!this.items.has(run)) this.items.append(run);
     for (const entry of room.outbox.entries.values()) this.unsent(entry.message_id);
   }
 
@@ -363,26 +361,6 @@ class Timeline extends HTMLElement {
 
   // What happens
 
-  /**
-   * The item of a run in progress.
-   * @param {string} runId
-   * @param {string} agentId
-   * @param {number} at
-   * @returns {Item}
-   */
-  runItem(runId, agentId, at) {
-    const known = this.runs.get(runId);
-    if (known) return known;
-    /** @type {Author} */
-    const author = { kind: "agent", id: agentId };
-    const el = shell(author, at, `r-${runId}`);
-    const item = { key: `r-${runId}`, author, at, seq: Infinity, pending: false, el, stream: new Stream(runId, el) };
-    this.runs.set(runId, item);
-    if (!this.moreAfter) this.steady(() => this.items.append(item));
-    this.emptiness();
-    return item;
-  }
-
   /** @param {GroupEvent} event */
   event(event) {
     switch (event.kind) {
@@ -394,31 +372,17 @@ class Timeline extends HTMLElement {
       case "reaction.removed":
         return this.changed(event);
       case "trigger.decided":
-        return this.decided(event);
-      case "run.started": {
-        const { stream } = this.runItem(event.run_id, event.agent_id, event.at);
-        stream?.begin(event.attempt);
-        stream?.state.set("thinking", event.run_id);
-        return;
-      }
+      case "run.started":
       case "run.streaming":
-        this.runs.get(event.run_id)?.stream?.state.set("writing", event.run_id);
-        return;
       case "run.finished":
-        return this.finished(event);
       case "tool.requested":
-        this.runs.get(event.run_id)?.stream?.keep(event.said);
-        return;
-      case "approval.requested":
-        this.runs.get(event.run_id)?.stream?.state.set("waiting", event.run_id);
-        return;
-      case "approval.resolved":
-        this.runs.get(event.run_id)?.stream?.state.set("queued", event.run_id);
-        return;
       case "tool.started":
       case "tool.finished":
+      case "approval.requested":
       case "approval.voted":
+      case "approval.resolved":
       case "approval.expired":
+        return this.runs.event(event);
       case "message.pinned":
       case "message.unpinned":
       case "group.configured":
@@ -441,7 +405,7 @@ class Timeline extends HTMLElement {
       this.items.unreadAfter = null;
       this.held = false;
     } else this.arrived(message);
-    const run = message.run_id ? this.runs.get(message.run_id) : undefined;
+    const run = message.run_id ? this.runs.all.get(message.run_id) : undefined;
     const item = run ?? this.items.get(`m-${message.message_id}`);
     this.steady(() => {
       if (item?.stream && !this.items.has(item)) {
@@ -504,62 +468,6 @@ class Timeline extends HTMLElement {
     });
   }
 
-  /** @param {Decided} event */
-  decided(event) {
-    for (const candidate of event.candidates) {
-      if (candidate.outcome === "accepted") {
-        const { stream } = this.runItem(candidate.run_id, candidate.agent_id, event.at);
-        stream?.state.set("queued", candidate.run_id);
-      } else {
-        const item = this.items.get(`m-${event.message_id}`);
-        if (item) this.steady(() => item.el.append(why(candidate.agent_id, candidate.reason)));
-      }
-    }
-  }
-
-  /** @param {RunFinished} event */
-  finished(event) {
-    const item = this.runs.get(event.run_id) ?? this.items.get(`m-${event.message_id}`);
-    this.runs.delete(event.run_id);
-    this.steady(() => {
-      if (item) {
-        item.stream?.flush();
-        delete item.stream;
-        if (!Number.isFinite(item.seq)) item.seq = event.seq;
-        showEnd(item.el, event);
-        this.items.set();
-      } else if (!event.message_id && event.status !== "completed" && !this.moreAfter) {
-        this.items.append(itemOfRun(event));
-      }
-    });
-  }
-
-  /**
-   * The runs in progress when the connection was made; others that were shown have ended.
-   * @param {RunView[]} runs
-   */
-  inProgress(runs) {
-    for (const run of runs) {
-      const { stream } = this.runItem(run.run_id, run.agent_id, Date.now());
-      if (run.attempt > 0) stream?.begin(run.attempt);
-      stream?.state.set(run.phase, run.run_id);
-    }
-  }
-
-  /** @param {Delta} delta */
-  delta(delta) {
-    const stream = this.runs.get(delta.run_id)?.stream;
-    if (!stream?.take(delta)) return;
-    stream.state.set("writing", delta.run_id);
-    if (this.#frame) return;
-    this.#frame = requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.steady(() => {
-        for (const item of this.runs.values()) item.stream?.flush();
-      });
-    });
-  }
-
   /**
    * Shows a message of the reader as it stands in the outbox, or takes it away.
    * @param {string} id
@@ -589,14 +497,19 @@ class Timeline extends HTMLElement {
       const item = this.items.get(`m-${entry.message_id}`);
       if (item?.pending) note(item.el, entry);
     }
-    if (room.state === "live") this.read();
+    if (room.state === "live" || room.state === "archived") this.read();
     if (!room.loaded && (room.state === "refused" || room.state === "offline")) this.state("failed");
   }
 
   /** Says a finished message to those who listen. @param {Message} message */
   announce(message) {
     const text = message.html === undefined ? message.text : fragment(message.html).textContent;
-    this.announcer.textContent = `${room.name(message.author)}: ${text?.slice(0, 300)}`;
+    this.say(`${room.name(message.author)}: ${text?.slice(0, 300)}`);
+  }
+
+  /** Says something to those who listen. @param {string} words */
+  say(words) {
+    this.announcer.textContent = words;
   }
 
   // States of the whole

@@ -11,6 +11,7 @@ import { seqOf } from "./quote.js";
 import { isMine } from "./reactions.js";
 import { room } from "./room.js";
 import { full } from "./time.js";
+import { explain } from "./why.js";
 
 /** @typedef {import("./items.js").Item} Item */
 /** @typedef {Item & {message: Message}} Told */
@@ -69,6 +70,7 @@ class Tools extends HTMLElement {
       mine && { icon: "edit", words: "Edit", act: () => edit(item) },
       { icon: "pin", words: pinned ? "Take off the pins" : "Pin to the group", act: () => void command(el, { type: "pin", message_id: message.message_id, on: !pinned }) },
       { icon: "link", words: "Copy link", act: () => void copyLink(item) },
+      { icon: "agent", words: el.dataset.trigger ? "How it came about" : "Who answers, and why", act: () => void explain(el.dataset.trigger ?? message.message_id) },
       { icon: "unread", words: "Mark unread from here", act: () => this.unread(item) },
       (mine || room.org.role === "owner" || room.org.role === "admin") && { icon: "remove", words: "Delete…", danger: true, act: () => void remove(item) },
     ];
@@ -206,7 +208,7 @@ export function follow(list, itemOf, unread) {
   list.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target.closest("button, a, .msg") : null;
     const item = told(itemAt(target));
-    if (!target || !item) return;
+    if (!target || !item || room.readOnly) return;
     if (target instanceof HTMLElement && target.matches(".reaction")) {
       const emoji = target.dataset.emoji ?? "";
       void react(item, emoji, !isMine(item.message, emoji));

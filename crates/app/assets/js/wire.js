@@ -7,7 +7,9 @@
  * @typedef {{user_id: string, name: string}} Person
  * @typedef {{user_id: string, name: string, email: string, role: string}} Member
  * @typedef {{org_id: string, name: string, role: string}} Org
- * @typedef {{group_id: string, org_id: string, title: string, is_private: boolean, created_at: number, head: number, nth: number,
+ * @typedef {"active" | "archiving" | "archived" | "restoring"} GroupLife
+ * @typedef {{group_id: string, org_id: string, title: string, is_private: boolean, created_at: number,
+ *   status: GroupLife, status_at: number | null, head: number, nth: number,
  *   unread: number, mentions: number, muted: boolean, read_up_to: number, last_at: number | null}} Group
  *
  * @typedef {object} Message
@@ -31,6 +33,7 @@
  * @typedef {{message: Message, snippet: {text: string, hit?: boolean}[]}} Hit
  * @typedef {{message_id: string, message_seq: number, author: Author, at: number}} Pin
  *
+ * @typedef {{input_tokens: number, output_tokens: number}} Usage
  * @typedef {"completed" | "failed" | "cancelled" | "interrupted"} RunStatus
  *
  * @typedef {object} FinishedRun
@@ -44,7 +47,9 @@
  * @property {string} [message_id]
  * @property {string} [code]
  * @property {string} [detail]
- * @property {{input_tokens: number, output_tokens: number}} [usage]
+ * @property {Usage} [usage]
+ * @property {ToolView[]} [tools]
+ * @property {PastApproval[]} [approvals]
  *
  * @typedef {{messages: Message[], runs: FinishedRun[], answered?: Excerpt[], more_before: boolean, more_after?: boolean,
  *   head: number, history: string}} Page
@@ -58,6 +63,7 @@
  * @typedef {{approval_id: string, run_id: string, agent_id: string, call_id: string, tool: string, arguments: string, hash: string,
  *   who: Approvers, initiator?: string, expires_at: number}} Approval
  * @typedef {Approval & {votes: string[]}} OpenApproval
+ * @typedef {{call_id: string, outcome: "open" | "approved" | "denied" | "expired", by?: string[]}} PastApproval
  *
  * @typedef {{agent_id: string, outcome: "accepted", reason: string, run_id: string}
  *   | {agent_id: string, outcome: "suppressed", reason: string}} Candidate
@@ -105,9 +111,9 @@
  * @property {Person[]} members
  * @property {Agent[]} agents
  * @property {boolean} paused
+ * @property {boolean} can_manage whether the reader may change the group
  * @property {Record<string, string>} former names of authors who have left, by id
  * @property {Page | null} page null when the history could not be read
  * @property {string} csrf
- * @property {boolean} read_only
  * @property {string | null} target the message that the page was opened at
  */

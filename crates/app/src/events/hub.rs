@@ -98,6 +98,11 @@ impl Hub {
         self.streams.lock().count
     }
 
+    /// Whether the process stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Ends all streams; none is opened afterwards.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);

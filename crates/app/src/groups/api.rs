@@ -7,7 +7,7 @@ use axum::{
 };
 use convene_hop::ApiJson;
 use convene_model::{
-    AgentId, Code, GroupId, OrgId, Problem, Role, UserId,
+    AgentId, Code, GroupId, OrgId, Problem, Role, TaskId, UserId,
     event::{GroupAgent, RevisionPolicy, TriggerPolicy},
 };
 use http::StatusCode;
@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    agents,
+    agents, life,
     make::{self, MAX_MEMBERS_AT_ONCE, NewGroup, distinct},
     members,
     store::{self, Access, Change, Group},
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     identity::caller::Caller,
     state::AppState,
-    ui::view::{GroupItem, Person},
+    ui::view::{GroupItem, GroupLife, Person},
     validate,
     web::{
         extract::{Ids, Search},
@@ -36,6 +36,9 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     org_id: OrgId,
+    /// Only groups that stand so.
+    #[serde(default)]
+    status: Option<GroupLife>,
 }
 
 pub(super) async fn list(
@@ -44,7 +47,10 @@ pub(super) async fn list(
     Search(query): Search<ListQuery>,
 ) -> Answer<Json<Vec<GroupItem>>> {
     let org = orgs::enter(&state, &query.org_id, &caller).await?;
-    Ok(Json(store::list(&state, &org.org_id, caller.id()).await?))
+    life::follow::freshen(&state, &org.org_id);
+    let mut groups = store::list(&state, &org.org_id, caller.id()).await?;
+    groups.retain(|group| query.status.is_none_or(|status| group.status == status));
+    Ok(Json(groups))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -89,11 +95,21 @@ pub(super) struct GroupDetail {
     created_by: UserId,
     paused: bool,
     revisions: RevisionPolicy,
+    /// Whether the caller may archive, restore and delete it.
+    can_govern: bool,
+    /// The task that brings it into the archive or back, while it is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<TaskId>,
 }
 
 fn detail(group: Group, caller: &Caller) -> Json<GroupDetail> {
     Json(GroupDetail {
         can_manage: group.is_managed_by(caller.id()),
+        can_govern: group.role.manages(),
+        task_id: match group.item.status {
+            GroupLife::Archiving | GroupLife::Restoring => group.task,
+            GroupLife::Active | GroupLife::Archived => None,
+        },
         role: group.role,
         created_by: group.created_by,
         paused: group.paused,
@@ -107,7 +123,8 @@ pub(super) async fn show(
     caller: Caller,
     Ids(group): Ids<GroupId>,
 ) -> Answer<Json<GroupDetail>> {
-    Ok(detail(store::enter(&state, &group, &caller).await?, &caller))
+    let group = life::look(&state, store::enter(&state, &group, &caller).await?).await?;
+    Ok(detail(group, &caller))
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use crate::{
     agents::usable,
     changes::Change,
     state::{AppState, fresh_id},
-    ui::view::{GroupItem, Standing},
+    ui::view::{GroupItem, GroupLife, Standing},
     validate,
     web::failure::Answer,
 };
@@ -80,6 +80,8 @@ pub(super) async fn make(state: &AppState, maker: &UserId, new: NewGroup) -> Ans
             title,
             is_private: new.is_private,
             created_at: now,
+            status: GroupLife::Active,
+            status_at: None,
             standing: Standing::default(),
         }),
         Err(DbError::Unmet { index }) if index >= first_member => Err(members_unknown().into()),
@@ -132,6 +134,8 @@ pub(super) async fn like(
         title,
         is_private,
         created_at: now,
+        status: GroupLife::Active,
+        status_at: None,
         standing: Standing::default(),
     })
 }

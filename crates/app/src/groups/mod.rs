@@ -2,11 +2,12 @@
 //!
 //! Open groups are everybody's in their workspace; private ones exist only for their members, also
 //! for owners and admins. What is said in a group is never here: messages pass through `rooms` to
-//! the group's controller. What the controller must know has a version that grows with each change.
+//! the group's controller. Where a group stands in its life is the Orchestrator's (`life`). What the controller must know has a version that grows with each change.
 
 pub(crate) mod agents;
 mod api;
 mod commands;
+pub(crate) mod life;
 mod make;
 pub(crate) mod members;
 mod messages;

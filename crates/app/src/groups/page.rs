@@ -12,7 +12,7 @@ use convene_model::{
 };
 use serde_json::value::RawValue;
 
-use super::{agents, members, store};
+use super::{agents, life, members, store};
 use crate::{
     identity::caller::Caller,
     state::AppState,
@@ -51,13 +51,14 @@ async fn show(
     group: &GroupId,
     target: Option<MessageId>,
 ) -> Answer<Response> {
-    let group = store::enter(state, group, caller).await?;
+    let group = life::look(state, store::enter(state, group, caller).await?).await?;
     let org = orgs::enter(state, group.org(), caller).await?;
     let shell = shell(state, caller, org).await?;
     let members = members::list(state, &group).await?;
     let agents = agents::list(state, &group).await?;
     let page = match page_at(state, &group, caller, target.as_ref()).await {
         Ok(page) => Some(page),
+        Err(Failure(problem)) if problem.code == Code::GroupDeleted => return Err(problem.into()),
         // The page stands without it; the script tries again.
         Err(Failure(problem)) => {
             tracing::warn!(group_id = %group.id(), code = problem.code.as_str(), "no history for a page");
@@ -76,17 +77,23 @@ async fn show(
             Author::User(_) | Author::Agent(_) => {}
         }
     }
+    let runs = page.iter().flat_map(|page| &page.runs);
+    for user in runs.flat_map(|run| &run.approvals).flat_map(|approval| &approval.by) {
+        if members.iter().all(|person| person.user_id != *user) {
+            unknown.insert(user.as_str().to_owned());
+        }
+    }
     let former = former_names(state, group.org(), &unknown).await?;
     let view = GroupView {
         shell,
         paused: group.paused,
+        can_manage: group.is_managed_by(caller.id()),
         group: group.item,
         members,
         agents,
         former,
         page,
         target,
-        read_only: None,
     };
     Ok(web::page(pages::group(&view)))
 }
@@ -104,7 +111,9 @@ async fn page_at(
     if let Some(target) = target {
         match state.rooms.message(id.clone(), user.clone(), target.clone()).await {
             Ok(detail) => query.around = Some(numbered(&detail.message)?.seq),
-            Err(problem) if problem.code == Code::MessageNotFound => {}
+            // An archived group is opened at its end: only its messages' numbers can be looked up.
+            Err(problem) if matches!(problem.code, Code::MessageNotFound | Code::GroupArchived) => {
+            }
             Err(problem) => return Err(problem.into()),
         }
     }

@@ -6,9 +6,10 @@ use convene_hop::Clock;
 use convene_model::{
     Code, GroupId, OrgId, Problem, Role, UserId,
     event::{GroupAgent, GroupConfig},
+    infra::GroupStatus,
 };
 
-use super::store;
+use super::{life, store};
 use crate::{
     changes::Bell,
     reading::Recording,
@@ -21,6 +22,7 @@ pub struct WorkspaceGroups {
     db: Db,
     clock: Clock,
     recording: Recording,
+    bell: Bell,
 }
 
 impl WorkspaceGroups {
@@ -32,8 +34,8 @@ impl WorkspaceGroups {
 
     /// Answers from this database, and rings when it has written what others may have to hear of.
     pub(crate) fn with_bell(db: Db, clock: Clock, bell: Bell) -> Self {
-        let recording = Recording::new(db.clone(), clock.clone(), bell);
-        Self { db, clock, recording }
+        let recording = Recording::new(db.clone(), clock.clone(), bell.clone());
+        Self { db, clock, recording, bell }
     }
 
     /// One statement, so that version and agents are of the same moment.
@@ -42,7 +44,7 @@ impl WorkspaceGroups {
             g.cooldown_secs, a.agent_id, a.name, ga.wakes_on
             FROM chat_groups g LEFT JOIN group_agents ga ON ga.group_id = g.group_id
             LEFT JOIN agents a ON a.agent_id = ga.agent_id
-            WHERE g.group_id = $1 ORDER BY ga.place, a.created_at, a.agent_id";
+            WHERE g.group_id = $1 AND g.deleted_at IS NULL ORDER BY ga.place, a.created_at, a.agent_id";
         let found = self.db.query(Statement::new(SQL, params![group.as_str()])).await?;
         let Some(first) = found.first() else { return Ok(None) };
         let mut agents = Vec::new();
@@ -93,6 +95,12 @@ impl Groups for WorkspaceGroups {
             WHERE group_id = $1 AND activated_at IS NULL";
         let params = params![group.as_str(), (self.clock)().millis()];
         let done = self.db.execute(Statement::new(SQL, params)).await;
-        done.map(|_| ()).map_err(|error| of_database(&error))
+        done.map_err(|error| of_database(&error))?;
+        self.stands(group, GroupStatus::Active).await
+    }
+
+    async fn stands(&self, group: &GroupId, status: GroupStatus) -> Result<(), Problem> {
+        let noted = life::stands(&*self.db, &self.bell, group, status, (self.clock)()).await;
+        noted.map_err(|error| of_database(&error))
     }
 }

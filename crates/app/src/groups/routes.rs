@@ -4,12 +4,14 @@ use convene_hop::api::{Api, Operation};
 use convene_model::{
     Code,
     history::{HistoryPage, MessageDetail, SearchPage},
+    tasks::Task,
+    usage::GroupUsage,
     why::Why,
 };
 
 use super::{
     api::{self},
-    commands, messages,
+    commands, life, messages,
 };
 use crate::{
     rooms::Carried,
@@ -18,7 +20,20 @@ use crate::{
 };
 
 /// What every operation on a group may answer.
-const GROUP: &[Code] = &[Code::GroupNotFound, Code::Forbidden];
+const GROUP: &[Code] = &[Code::GroupNotFound, Code::GroupDeleted, Code::Forbidden];
+/// What steps of a group's life may answer besides.
+const LIFE: &[Code] = &[
+    Code::OrgBlocked,
+    Code::GroupNotActive,
+    Code::IllegalTransition,
+    Code::Conflict,
+    Code::ActiveGroupLimitExceeded,
+    Code::SnapshotTooLarge,
+    Code::SnapshotCorrupt,
+    Code::ArchiveStoreUnavailable,
+    Code::GroupControllerUnavailable,
+    Code::Unavailable,
+];
 /// What operations that need the group itself may answer besides.
 const ROOM: &[Code] = &[
     Code::GroupNotFound,
@@ -42,7 +57,8 @@ const WORK: &[Code] = &[Code::AgentsPaused, Code::StorageFull];
 
 /// The API of groups.
 pub(crate) fn api() -> Api<AppState> {
-    Api::new().merge(groups()).merge(people()).merge(conversation()).merge(work())
+    let all = Api::new().merge(groups()).merge(lives()).merge(people());
+    all.merge(conversation()).merge(work())
 }
 
 /// What people do to the work of agents.
@@ -137,6 +153,67 @@ fn groups() -> Api<AppState> {
             .answers::<GroupItem>(201)
             .problems(GROUP),
             api::clone,
+        )
+}
+
+fn lives() -> Api<AppState> {
+    Api::new()
+        .on(
+            Operation::post(
+                "/api/groups/{group_id}/archive",
+                "archiveGroup",
+                "Put a group away; it can be read, and restored. For owners and admins.",
+            )
+            .answers::<life::api::Lives>(200)
+            .answers::<life::api::Lives>(202)
+            .problems(GROUP)
+            .problems(LIFE),
+            life::api::archive,
+        )
+        .on(
+            Operation::post(
+                "/api/groups/{group_id}/restore",
+                "restoreGroup",
+                "Bring an archived group back. For owners and admins.",
+            )
+            .answers::<life::api::Lives>(200)
+            .answers::<life::api::Lives>(202)
+            .problems(GROUP)
+            .problems(LIFE),
+            life::api::restore,
+        )
+        .on(
+            Operation::delete(
+                "/api/groups/{group_id}",
+                "deleteGroup",
+                "Remove a group and everything in it for good. For owners and admins.",
+            )
+            .answers_empty(204)
+            .problems(GROUP)
+            .problems(LIFE),
+            life::api::delete,
+        )
+        .on(
+            Operation::get(
+                "/api/groups/{group_id}/tasks/{task_id}",
+                "readGroupTask",
+                "How an archive or a restore that takes a while stands.",
+            )
+            .answers::<Task>(200)
+            .problems(GROUP)
+            .problems(&[Code::TaskNotFound, Code::Unavailable]),
+            life::api::task,
+        )
+        .on(
+            Operation::get(
+                "/api/groups/{group_id}/usage",
+                "readGroupUsage",
+                "What the group's agents and clients have used, by month.",
+            )
+            .answers::<GroupUsage>(200)
+            .problems(GROUP)
+            .problems(&[Code::Unavailable]),
+            life::api::usage,
         )
 }
 

@@ -2,10 +2,11 @@
 
 use convene_db::{Database, DbError, Statement, params};
 use convene_model::{
-    Code, GroupId, OrgId, Problem, Role, Timestamp, UserId, event::RevisionPolicy,
+    Code, GroupId, OrgId, Problem, Role, TaskId, Timestamp, UserId, event::RevisionPolicy,
 };
 use serde_json::json;
 
+use super::life;
 use crate::{
     changes::Change as Changed,
     identity::caller::Caller,
@@ -33,6 +34,8 @@ pub(crate) struct Group {
     pub(crate) created_by: UserId,
     /// What the reader is in it.
     pub(crate) role: Role,
+    /// What is under way with it, or was last.
+    pub(crate) task: Option<TaskId>,
 }
 
 impl Group {
@@ -69,13 +72,31 @@ pub(crate) async fn find(
         cooldown_secs: row.get("cooldown_secs")?,
         created_by: rows::id(row, "created_by")?,
         role: rows::role(row, "role")?,
+        task: row
+            .get::<Option<String>>("task_id")?
+            .map(|id| TaskId::new(id).map_err(|error| DbError::decode("task_id", error)))
+            .transpose()?,
     }))
 }
 
-/// The group; to somebody without access it does not exist.
+/// The group; to somebody without access it does not exist, and who had access to one that was deleted
+/// learns that.
 pub(crate) async fn enter(state: &AppState, group: &GroupId, caller: &Caller) -> Answer<Group> {
-    let found = find(&*state.db, group, caller.id()).await?;
-    found.ok_or_else(|| Code::GroupNotFound.into())
+    if let Some(found) = find(&*state.db, group, caller.id()).await? {
+        return Ok(found);
+    }
+    let was_there = life::was_deleted(&*state.db, group, caller.id()).await?;
+    Err(if was_there { Code::GroupDeleted.into() } else { Code::GroupNotFound.into() })
+}
+
+/// Like [`enter`], for what only owners and admins of the workspace may do.
+pub(crate) async fn govern(state: &AppState, group: &GroupId, caller: &Caller) -> Answer<Group> {
+    let group = enter(state, group, caller).await?;
+    if !group.role.manages() {
+        let detail = "Only owners and admins of the workspace may do this.";
+        return Err(Problem::new(Code::Forbidden).detail(detail).into());
+    }
+    Ok(group)
 }
 
 /// Like [`enter`], for what only the group's maker and managers of the workspace may do.

@@ -13,7 +13,8 @@ pub(crate) const USERS_AT_ONCE: usize = 64;
 
 /// A group with a user beside it, wherever the user may see it; conditions can follow.
 pub(crate) const SEEN: &str = "SELECT g.group_id, g.org_id, g.title, g.is_private, g.created_at,
-    g.paused, g.created_by, g.revisions, g.max_rounds, g.cooldown_secs, m.user_id, m.role,
+    g.paused, g.created_by, g.revisions, g.max_rounds, g.cooldown_secs, g.status, g.status_at,
+    g.task_id, m.user_id, m.role,
     COALESCE(h.seq, 0) AS head, COALESCE(h.nth, 0) AS nth, h.at AS last_at,
     COALESCE(r.up_to, 0) AS read_up_to, COALESCE(r.nth, 0) AS read_nth,
     COALESCE(p.muted, 0) AS muted,
@@ -23,7 +24,7 @@ pub(crate) const SEEN: &str = "SELECT g.group_id, g.org_id, g.title, g.is_privat
     LEFT JOIN group_heads h ON h.group_id = g.group_id
     LEFT JOIN read_marks r ON r.group_id = g.group_id AND r.user_id = m.user_id
     LEFT JOIN group_preferences p ON p.group_id = g.group_id AND p.user_id = m.user_id
-    WHERE (g.is_private = 0 OR EXISTS (SELECT 1 FROM group_members s
+    WHERE g.deleted_at IS NULL AND (g.is_private = 0 OR EXISTS (SELECT 1 FROM group_members s
         WHERE s.group_id = g.group_id AND s.user_id = m.user_id))";
 
 /// The groups that a user may see, of one workspace or of all, oldest first.
@@ -70,6 +71,8 @@ pub(crate) fn item(row: &Row) -> Result<GroupItem, DbError> {
         title: row.get("title")?,
         is_private: row.get("is_private")?,
         created_at: rows::time(row, "created_at")?,
+        status: rows::life(row, "status")?,
+        status_at: rows::maybe_time(row, "status_at")?,
         standing: Standing {
             head: row.get("head")?,
             nth,

@@ -42,6 +42,7 @@ use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId,
     event::GroupConfig,
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
+    infra::GroupStatus,
     why::Why,
 };
 use tokio::sync::oneshot;
@@ -102,6 +103,11 @@ pub trait Groups: Send + Sync {
     /// # Errors
     /// That the workspace could not note it.
     async fn activated(&self, group: &GroupId) -> Result<(), Problem>;
+    /// The group was found to stand so, by what it or the Orchestrator answered.
+    ///
+    /// # Errors
+    /// That the workspace could not note it.
+    async fn stands(&self, group: &GroupId, status: GroupStatus) -> Result<(), Problem>;
 }
 
 /// What rooms are made of.

@@ -100,7 +100,9 @@ impl Shared {
         Ok(Some(Mark { user, up_to: up_to.min(page.head), nth }))
     }
 
-    /// Reads with a user's routing token, once more with a new one if it is refused.
+    /// Reads with a user's routing token, once more with a new one if it is refused. A new one may be
+    /// of an epoch that the group's controller has not heard of, when an archive was given up: then
+    /// the group is activated, which tells it.
     async fn read_as(
         &self,
         group: &GroupId,
@@ -108,11 +110,16 @@ impl Shared {
         reading: &Reading,
     ) -> Result<Bytes, Problem> {
         let answer = self.try_read_as(group, user, reading).await;
-        if answer.as_ref().is_err_and(|problem| is_about_the_user(problem.code)) {
-            self.withdraw_token(group, user);
-            return self.try_read_as(group, user, reading).await;
+        if !answer.as_ref().is_err_and(|problem| is_about_the_user(problem.code)) {
+            return answer;
         }
-        answer
+        self.withdraw_token(group, user);
+        let answer = self.try_read_as(group, user, reading).await;
+        if !answer.as_ref().is_err_and(|problem| problem.code == Code::StaleEpoch) {
+            return answer;
+        }
+        self.wake(group).await?;
+        self.try_read_as(group, user, reading).await
     }
 
     async fn try_read_as(

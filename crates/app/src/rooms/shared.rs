@@ -12,7 +12,7 @@ use std::{
 use convene_hop::GroupLink;
 use convene_model::{
     Code, ConnId, GroupId, OrgId, Problem, Timestamp, UserId,
-    infra::{ActivateRequest, HistoryMode, RoutingToken, RoutingTokenRequest},
+    infra::{ActivateRequest, GroupStatus, HistoryMode, RoutingToken, RoutingTokenRequest},
     limits::ROUTING_TOKEN_TTL,
 };
 use moka::sync::Cache;
@@ -210,6 +210,33 @@ impl Shared {
         self.tokens.invalidate(&(group.clone(), user.clone()));
     }
 
+    /// Activates a group; where it stands instead, if it cannot be, is noted.
+    async fn activate(&self, group: &GroupId, request: &ActivateRequest) -> Result<(), Problem> {
+        let Err(problem) = self.config.orchestrator.activate(request).await else { return Ok(()) };
+        let said = problem.extra.get("group_status").and_then(serde_json::Value::as_str);
+        let status = if problem.code == Code::GroupDeleted {
+            Some(GroupStatus::Deleted)
+        } else {
+            said.and_then(GroupStatus::parse)
+        };
+        if let Some(status) = status {
+            self.config.groups.stands(group, status).await?;
+        }
+        Err(problem)
+    }
+
+    /// Activates a group without opening it, so that its controller knows the epoch by which its
+    /// users' tokens are made.
+    pub(super) async fn wake(&self, group: &GroupId) -> Result<(), Problem> {
+        let request = self.activation_of(group, self.org(group).await?);
+        self.activate(group, &request).await
+    }
+
+    fn activation_of(&self, group: &GroupId, org_id: OrgId) -> ActivateRequest {
+        let history_mode = HistoryMode::Internal;
+        ActivateRequest { group_id: group.clone(), org_id, history_mode, region: None }
+    }
+
     /// Activates the group, tells its controller of it and connects, with the routing token of the
     /// first of `users` that has one.
     pub(crate) async fn open(
@@ -220,13 +247,8 @@ impl Shared {
         let config = &self.config;
         let description = config.groups.describe(group).await?;
         let org = description.org_id;
-        let request = ActivateRequest {
-            group_id: group.clone(),
-            org_id: org.clone(),
-            history_mode: HistoryMode::Internal,
-            region: None,
-        };
-        config.orchestrator.activate(&request).await?;
+        let request = self.activation_of(group, org.clone());
+        self.activate(group, &request).await?;
         config.groups.activated(group).await?;
         config.orchestrator.configure(group, &org, &description.config).await?;
         let mut refused = Problem::new(Code::Forbidden);

@@ -3,11 +3,15 @@
 //! Pages link to `/assets/{version}/…` with the version of this build, which may be kept for ever;
 //! relative imports between modules stay within the version. Any other version still serves the
 //! current file, but must be asked for again. No file is read from disk at run time.
+//!
+//! Script and style are sent without the lines that hold nothing but comments, which is a quarter of
+//! them; the other lines keep their numbers, so that what a browser reports can be found.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use axum::{
     Router,
+    body::Bytes,
     extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -38,6 +42,17 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         }
     }
     hex(&hash.finalize())[..VERSION_DIGITS].to_owned()
+});
+
+/// Script and style as they are sent.
+static BARE: LazyLock<HashMap<String, Bytes>> = LazyLock::new(|| {
+    let texts = Assets::iter().filter(|path| path.ends_with(".js") || path.ends_with(".css"));
+    let bare = texts.filter_map(|path| {
+        let file = Assets::get(&path)?;
+        let text = std::str::from_utf8(&file.data).ok()?;
+        Some((path.into_owned(), without_comments(text).into()))
+    });
+    bare.collect()
 });
 
 /// The folder of what only the settings load.
@@ -99,7 +114,11 @@ async fn serve(Path((version, path)): Path<(String, String)>, headers: HeaderMap
     let mut response = if known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], file.data).into_response()
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))];
+        match BARE.get(&path) {
+            Some(bare) => (kind, bare.clone()).into_response(),
+            None => (kind, file.data).into_response(),
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, cache);
@@ -108,6 +127,25 @@ async fn serve(Path((version, path)): Path<(String, String)>, headers: HeaderMap
         headers.insert(header::ETAG, etag);
     }
     response
+}
+
+/// A text with empty lines in the place of those that hold nothing but a comment. A comment beside
+/// code stays, and so does one that code follows.
+fn without_comments(text: &str) -> String {
+    let mut bare = String::with_capacity(text.len());
+    let mut within = false;
+    for line in text.lines() {
+        let trimmed = line.trim();
+        let begins = trimmed.starts_with("/*");
+        let ends = trimmed.find("*/").map(|at| at + 2 == trimmed.len());
+        let is_comment = within || trimmed.starts_with("//") || (begins && ends != Some(false));
+        within = (within || begins) && ends.is_none();
+        if !is_comment {
+            bare.push_str(line);
+        }
+        bare.push('\n');
+    }
+    bare
 }
 
 /// The content type of a file that browsers may ask for; `None` for what only lies beside them.
@@ -172,6 +210,22 @@ mod tests {
     async fn files_come_compressed_to_those_who_take_it() {
         let response = ask(&url("css/base.css"), "accept-encoding", "gzip").await;
         assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    }
+
+    #[test]
+    fn lines_of_comments_are_left_out_and_the_others_keep_their_numbers() {
+        let text = "// one\n/** two\n * three */\nlet x = 1; // four\n  /* five */\n/** @type {X} */ (x).y();\n";
+        let bare = "\n\n\nlet x = 1; // four\n\n/** @type {X} */ (x).y();\n";
+        assert_eq!(without_comments(text), bare);
+        for path in Assets::iter().filter(|path| kind(path).is_some() && !path.ends_with(".svg")) {
+            let file = Assets::get(&path).unwrap();
+            let mut within = false;
+            for line in std::str::from_utf8(&file.data).unwrap().lines().map(str::trim) {
+                // Code behind the end of a comment of several lines would be lost.
+                assert!(!within || !line.contains("*/") || line.ends_with("*/"), "{path}: {line}");
+                within = (within || line.starts_with("/*")) && !line.contains("*/");
+            }
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 pub mod assets;
 pub mod markdown;
 pub mod pages;
+pub mod runs;
 pub mod timeline;
 pub mod view;
 

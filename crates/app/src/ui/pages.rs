@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::{
     timeline::{self, Civil, Item},
     view::{
-        ErrorView, GroupItem, GroupView, InviteView, Me, MembersView, Names, OrgView, PageView,
-        Person, Shell, SignInView, SignUpView, StartView, TokensView, WorkspaceView,
+        ErrorView, GroupFilter, GroupItem, GroupLife, GroupView, InviteView, Me, MembersView,
+        Names, OrgView, PageView, Person, Shell, SignInView, SignUpView, StartView, TokensView,
+        WorkspaceView,
     },
 };
 
@@ -48,7 +49,13 @@ pub fn start(view: &StartView) -> String {
 /// A workspace and its groups.
 #[must_use]
 pub fn workspace(view: &WorkspaceView) -> String {
-    html(&Workspace { csrf: &view.shell.csrf, shell: &view.shell, current: None, settings: false })
+    let shell = &view.shell;
+    let (listed, filter) = match view.filter {
+        None => ([shell.in_service(), shell.put_away()].concat(), ""),
+        Some(GroupFilter::Active) => (shell.in_service(), "active"),
+        Some(GroupFilter::Archived) => (shell.put_away(), "archived"),
+    };
+    html(&Workspace { csrf: &shell.csrf, shell, current: None, settings: false, listed, filter })
 }
 
 /// The people of a workspace.
@@ -86,10 +93,10 @@ pub fn group(view: &GroupView) -> String {
         members: &view.members,
         agents: &view.agents,
         paused: view.paused,
+        can_manage: view.can_manage,
         former: &view.former,
         page: view.page.as_ref(),
         csrf: &view.shell.csrf,
-        read_only: view.read_only.is_some(),
         target: view.target.as_ref(),
     };
     // Within a script element only `<` could end it; in JSON it stands only inside strings.
@@ -178,6 +185,15 @@ struct Workspace<'a> {
     shell: &'a Shell,
     current: Option<String>,
     settings: bool,
+    listed: Vec<&'a GroupItem>,
+    filter: &'static str,
+}
+
+impl Workspace<'_> {
+    /// Whether it is these groups that are listed.
+    fn lists(&self, filter: &str) -> bool {
+        self.filter == filter
+    }
 }
 
 #[derive(Template)]
@@ -216,6 +232,16 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
+    /// Why nothing can be written in the group, where that is so.
+    fn life_line(&self) -> &'static str {
+        match self.view.group.status {
+            GroupLife::Active => "",
+            GroupLife::Archiving => "This group is on its way into the archive.",
+            GroupLife::Archived => "This group is archived. It can be read.",
+            GroupLife::Restoring => "This group is on its way back from the archive.",
+        }
+    }
+
     /// When an agent answers, in one line.
     fn trigger_line(&self, agent: &GroupAgent) -> &'static str {
         if self.view.paused {
@@ -240,9 +266,9 @@ struct Bootstrap<'a> {
     members: &'a [Person],
     agents: &'a [GroupAgent],
     paused: bool,
+    can_manage: bool,
     former: &'a std::collections::HashMap<String, String>,
     page: Option<&'a PageView>,
     csrf: &'a str,
-    read_only: bool,
     target: Option<&'a MessageId>,
 }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use convene_model::{
-    AgentId, GroupId, HistoryId, MessageId, OrgId, Role, RunId, Timestamp, UserId,
+    AgentId, ApprovalId, CallId, GroupId, HistoryId, MessageId, OrgId, Role, RunId, Timestamp,
+    UserId,
+    agents::Usage,
     event::{Author, GroupAgent, Posted, RunFinished, RunStatus, TriggerPolicy},
-    history::{Excerpt, FinishedRun, Message, Reactions},
+    history::{ApprovalOutcome, Excerpt, FinishedRun, Message, PastApproval, Reactions, ToolCall},
+    tools::ToolStatus,
 };
 
 use super::{
@@ -34,6 +37,8 @@ fn item() -> GroupItem {
         title: EVIL.to_owned(),
         is_private: true,
         created_at: Timestamp::from_millis(AT),
+        status: GroupLife::Archived,
+        status_at: Some(Timestamp::from_millis(AT)),
         standing: Standing::default(),
     }
 }
@@ -89,6 +94,28 @@ fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>)
     FinishedRun::new(seq, Timestamp::from_millis(AT), finished)
 }
 
+/// The run with a call that somebody allowed and one that failed.
+fn with_tools(mut run: FinishedRun) -> FinishedRun {
+    let call = |id: &str, status, arguments: &str| ToolCall {
+        call_id: CallId::new(id).unwrap(),
+        tool: "http_request".to_owned(),
+        arguments: arguments.to_owned(),
+        status: Some(status),
+        summary: Some(EVIL.to_owned()),
+    };
+    run.tools = vec![call("c1", ToolStatus::Ok, EVIL), call("c2", ToolStatus::Timeout, "{}")];
+    run.approvals = vec![PastApproval {
+        approval_id: ApprovalId::new("p1").unwrap(),
+        call_id: CallId::new("c1").unwrap(),
+        tool: "http_request".to_owned(),
+        outcome: ApprovalOutcome::Approved,
+        by: vec![UserId::new("u2").unwrap()],
+        at: None,
+    }];
+    run.finished.usage = Some(Usage { input_tokens: 1100, output_tokens: 104, ..Usage::default() });
+    run
+}
+
 fn page(messages: Vec<MessageView>, runs: Vec<FinishedRun>) -> PageView {
     let history = HistoryId::new("h1").unwrap();
     PageView {
@@ -113,10 +140,10 @@ fn group(page: Option<PageView>) -> GroupView {
             trigger: TriggerPolicy::Mention,
         }],
         paused: false,
+        can_manage: true,
         former: HashMap::new(),
         page,
         target: None,
-        read_only: Some(EVIL.to_owned()),
     }
 }
 
@@ -144,7 +171,7 @@ fn all_pages() -> Vec<String> {
     };
     let busy = page(
         vec![message(1, AT, user("u1")), message(2, AT, user("u2"))],
-        vec![run(3, None, RunStatus::Failed, Some(EVIL))],
+        vec![with_tools(run(3, None, RunStatus::Failed, Some(EVIL)))],
     );
     let mut pages = vec![
         pages::sign_up(&SignUpView {
@@ -181,8 +208,13 @@ fn all_pages() -> Vec<String> {
             name: String::new(),
             errors: FormErrors::default(),
         }),
-        pages::workspace(&WorkspaceView { shell: shell() }),
-        pages::workspace(&WorkspaceView { shell: Shell { groups: Vec::new(), ..shell() } }),
+        pages::workspace(&WorkspaceView { shell: shell(), filter: None }),
+        pages::workspace(&WorkspaceView { shell: shell(), filter: Some(GroupFilter::Active) }),
+        pages::workspace(&WorkspaceView { shell: shell(), filter: Some(GroupFilter::Archived) }),
+        pages::workspace(&WorkspaceView {
+            shell: Shell { groups: Vec::new(), ..shell() },
+            filter: None,
+        }),
         pages::settings_members(&MembersView {
             shell: shell(),
             members: vec![member("u1", Role::Owner), member("u2", Role::Member)],
@@ -251,7 +283,7 @@ fn the_bootstrap_is_json_and_ends_where_it_should() {
     assert_eq!(json["page"]["messages"][0]["html"], super::markdown::render(EVIL));
     assert_eq!(json["page"]["head"], 9);
     assert_eq!(json["me"]["id"], "u1");
-    assert_eq!(json["read_only"], true);
+    assert_eq!((&json["group"]["status"], &json["can_manage"]), (&"archived".into(), &true.into()));
     assert_eq!(
         (&json["group"]["read_up_to"], &json["target"]),
         (&0.into(), &serde_json::Value::Null)
@@ -297,6 +329,24 @@ fn a_run_stands_at_its_message_or_alone_where_it_ended() {
     assert_eq!(states, [None, Some("done"), Some("failed"), Some("stopped")]);
     assert_eq!(set[2].state.as_ref().unwrap().1, "failed because the provider is silent.");
     assert!(set[1].agent && set[1].name == "Guide");
+}
+
+#[test]
+fn the_tools_of_a_run_stand_below_it_before_any_script() {
+    let mut group = group(Some(page(
+        vec![message(1, AT, user("u1"))],
+        vec![with_tools(run(3, None, RunStatus::Failed, None))],
+    )));
+    group.members[0].name = "Ben".to_owned();
+    let html = pages::group(&group);
+    for words in [
+        "Used http_request (2): 1 of 2 without success</span><span>1,204 tokens",
+        "allowed by Ben, done",
+        "took too long",
+    ] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert_eq!(html.matches("aria-label=\"Arguments\"").count(), 1, "one call had none");
 }
 
 #[test]

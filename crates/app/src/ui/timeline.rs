@@ -10,7 +10,10 @@ use convene_model::{
     limits::EXCERPT_CHARS,
 };
 
-use super::view::{MessageView, Names, PageView};
+use super::{
+    runs::{self, Calls},
+    view::{MessageView, Names, PageView},
+};
 
 /// How long a message goes on under the header of the one before it, in milliseconds.
 pub const GROUP_MILLIS: u64 = 5 * 60 * 1000;
@@ -58,6 +61,8 @@ pub struct Item {
     pub run_id: Option<String>,
     /// How the run ended: a CSS class and a sentence.
     pub state: Option<(&'static str, String)>,
+    /// The tools that the run used.
+    pub calls: Option<Calls>,
 }
 
 /// An answered message, as it is quoted above the answer.
@@ -189,35 +194,9 @@ impl Setting {
             quote: None,
             reactions: entry.message.map(|m| m.message.reactions.clone()).unwrap_or_default(),
             run_id: entry.run.map(|run| run.finished.run_id.to_string()),
-            state: entry.run.map(state),
+            state: entry.run.map(runs::state),
+            calls: entry.run.and_then(|run| runs::calls(run, names)),
         })
-    }
-}
-
-/// How a run ended, as a CSS class and a sentence.
-fn state(run: &FinishedRun) -> (&'static str, String) {
-    match run.finished.status {
-        RunStatus::Completed => ("done", "done".to_owned()),
-        RunStatus::Failed => (
-            "failed",
-            match &run.finished.detail {
-                Some(detail) => format!("failed because {}", lower_first(detail)),
-                None => "failed".to_owned(),
-            },
-        ),
-        RunStatus::Cancelled => ("stopped", "stopped".to_owned()),
-        RunStatus::Interrupted => ("interrupted", "interrupted by a restart".to_owned()),
-    }
-}
-
-/// A sentence as it stands after "because": `The provider…` becomes `the provider…`, `HTTP…` stays.
-fn lower_first(sentence: &str) -> String {
-    let mut letters = sentence.chars();
-    match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if first.is_uppercase() && !second.is_uppercase() => {
-            first.to_lowercase().chain(sentence.chars().skip(1)).collect()
-        }
-        (Some(_) | None, _) => sentence.to_owned(),
     }
 }
 

@@ -11,7 +11,7 @@ use convene_model::{
     history::{Excerpt, FinishedRun, Message},
 };
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -55,9 +55,53 @@ pub struct GroupItem {
     pub is_private: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Where it stands in its life.
+    pub status: GroupLife,
+    /// Since when it stands there; absent for a group that was never archived.
+    pub status_at: Option<Timestamp>,
     /// How it stands with the reader.
     #[serde(flatten)]
     pub standing: Standing,
+}
+
+/// Where a group stands in its life, as people see it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupLife {
+    /// It can be written in, whether it is in use, sleeps or was never used.
+    #[default]
+    Active,
+    /// It is on its way into the archive: it can be read only.
+    Archiving,
+    /// It is read from its snapshot, until it is restored.
+    Archived,
+    /// It is on its way back: it can be read only.
+    Restoring,
+}
+
+impl GroupLife {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Archiving, Self::Archived, Self::Restoring];
+
+    /// The name in rows, in JSON and in pages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Archiving => "archiving",
+            Self::Archived => "archived",
+            Self::Restoring => "restoring",
+        }
+    }
+
+    /// Whether it can be written in.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        match self {
+            Self::Active => true,
+            Self::Archiving | Self::Archived | Self::Restoring => false,
+        }
+    }
 }
 
 /// How a group stands with its reader.
@@ -101,6 +145,27 @@ pub struct Shell {
     pub orgs: Vec<OrgView>,
     /// The groups of the workspace that the reader may open, in the order of the list.
     pub groups: Vec<GroupItem>,
+}
+
+impl Shell {
+    /// The groups that can be written in.
+    #[must_use]
+    pub fn in_service(&self) -> Vec<&GroupItem> {
+        self.groups.iter().filter(|group| group.status.is_active()).collect()
+    }
+
+    /// The groups that are archived, or on their way into the archive or back.
+    #[must_use]
+    pub fn put_away(&self) -> Vec<&GroupItem> {
+        self.groups.iter().filter(|group| !group.status.is_active()).collect()
+    }
+
+    /// Whether that group is one of those.
+    #[must_use]
+    pub fn is_put_away(&self, group: &Option<String>) -> bool {
+        let is = |other: &&GroupItem| group.as_deref() == Some(other.group_id.as_str());
+        self.put_away().iter().any(is)
+    }
 }
 
 /// What is wrong with a form that comes back.
@@ -215,6 +280,18 @@ pub struct StartView {
 pub struct WorkspaceView {
     /// What stands beside it.
     pub shell: Shell,
+    /// Which groups are listed; all without it.
+    pub filter: Option<GroupFilter>,
+}
+
+/// Which groups of a workspace are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupFilter {
+    /// Those that can be written in.
+    Active,
+    /// Those that are put away.
+    Archived,
 }
 
 /// A member of a workspace.
@@ -354,14 +431,14 @@ pub struct GroupView {
     pub agents: Vec<GroupAgent>,
     /// Whether all agents are paused.
     pub paused: bool,
+    /// Whether the reader may change the group.
+    pub can_manage: bool,
     /// Names of authors who are neither in `members` nor in `agents` any more, by id.
     pub former: HashMap<String, String>,
     /// The newest page of history; `None` when it could not be read (the script tries again).
     pub page: Option<PageView>,
     /// The message that the page is opened at; its page of history lies around it.
     pub target: Option<MessageId>,
-    /// Why nothing can be written here, as a sentence; `None` where it can.
-    pub read_only: Option<String>,
 }
 
 /// A page that says what went wrong and what to do.

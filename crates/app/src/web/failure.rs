@@ -121,6 +121,11 @@ fn describe(problem: &Problem) -> ErrorView {
     if is(&[Code::NotFound, Code::GroupNotFound]) {
         view.title = "There is nothing here".to_owned();
         view.detail = "The page does not exist, or it is not open to you.".to_owned();
+    } else if is(&[Code::GroupDeleted]) {
+        view.title = "This group was deleted".to_owned();
+        view.detail = "An owner or an admin of its workspace removed it for good, with everything \
+                       that was said in it."
+            .to_owned();
     } else if is(&[Code::BadOrigin]) {
         view.title = "This form is not good any more".to_owned();
         view.detail =

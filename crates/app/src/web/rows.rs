@@ -9,6 +9,8 @@ use convene_model::{
     ids::InvalidId,
 };
 
+use crate::ui::view::GroupLife;
+
 /// A column with an id.
 pub(crate) fn id<T: FromStr<Err = InvalidId>>(row: &Row, column: &str) -> Result<T, DbError> {
     row.get::<String>(column)?.parse().map_err(|error| DbError::decode(column, error))
@@ -64,4 +66,13 @@ pub(crate) const fn revisions_name(policy: RevisionPolicy) -> &'static str {
         RevisionPolicy::Keep => "keep",
         RevisionPolicy::Discard => "discard",
     }
+}
+
+/// A column with where a group stands in its life.
+pub(crate) fn life(row: &Row, column: &str) -> Result<GroupLife, DbError> {
+    let name = row.get::<String>(column)?;
+    GroupLife::ALL
+        .into_iter()
+        .find(|life| life.as_str() == name)
+        .ok_or_else(|| DbError::decode(column, format!("{name:?} is no status of a group")))
 }

@@ -6,6 +6,7 @@ use axum::{
 };
 use convene_model::{Code, OrgId};
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::{invites, orgs};
 use crate::{
@@ -14,17 +15,21 @@ use crate::{
     state::AppState,
     ui::{
         pages,
-        view::{FormErrors, InviteState, InviteView, OrgView, Shell, StartView, WorkspaceView},
+        view::{
+            FormErrors, GroupFilter, InviteState, InviteView, OrgView, Shell, StartView,
+            WorkspaceView,
+        },
     },
     web::{
         self,
-        extract::{Fields, Ids, Visitor},
+        extract::{Fields, Ids, Search, Visitor},
         failure::{Answer, Failure},
     },
 };
 
 /// What stands beside the content on every page of a workspace.
 pub(crate) async fn shell(state: &AppState, caller: &Caller, org: OrgView) -> Answer<Shell> {
+    groups::life::follow::freshen(state, &org.org_id);
     Ok(Shell {
         csrf: state.csrf.of_session(caller),
         me: caller.me(),
@@ -75,14 +80,21 @@ pub(super) async fn make_org(
     }
 }
 
+#[derive(Deserialize)]
+pub(super) struct WorkspaceQuery {
+    #[serde(default)]
+    status: Option<GroupFilter>,
+}
+
 pub(super) async fn workspace(
     State(state): State<AppState>,
     caller: Caller,
     Ids(org): Ids<OrgId>,
+    Search(query): Search<WorkspaceQuery>,
 ) -> Answer<Response> {
     let org = orgs::enter(&state, &org, &caller).await?;
     let shell = shell(&state, &caller, org).await?;
-    Ok(web::page(pages::workspace(&WorkspaceView { shell })))
+    Ok(web::page(pages::workspace(&WorkspaceView { shell, filter: query.status })))
 }
 
 pub(super) async fn invite(

@@ -93,7 +93,7 @@ async fn a_stream_begins_with_all_groups_and_goes_on_with_each_that_changes() {
         groups["groups"][0],
         json!({
             "group_id": group, "org_id": org, "title": "Plans", "is_private": false,
-            "created_at": world.now().millis(), "head": 10, "nth": 1, "unread": 1, "mentions": 0,
+            "created_at": world.now().millis(), "status": "active", "status_at": null, "head": 10, "nth": 1, "unread": 1, "mentions": 0,
             "muted": false, "read_up_to": 0, "last_at": world.now().millis(),
         })
     );

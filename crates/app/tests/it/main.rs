@@ -7,6 +7,7 @@ mod csrf;
 mod events;
 mod groups;
 mod identity;
+mod lives;
 mod orchestrator;
 mod pages;
 mod place;

@@ -14,12 +14,21 @@ use serde_json::{Value, json};
 /// The messages of each group that the Orchestrator knows: their events' numbers.
 pub(crate) type Talk = Arc<Mutex<HashMap<String, Vec<u64>>>>;
 
+/// What is answered to a call, as status and body, by its method and path; it goes before all else.
+pub(crate) type Scripted = Arc<Mutex<HashMap<String, (u16, Value)>>>;
+
 /// Knows the groups in which something was said; says yes to configuration and revocation, and
 /// notes what it was asked.
-pub(crate) fn orchestrator(calls: Arc<Mutex<Vec<String>>>, talk: Talk) -> Router {
+pub(crate) fn orchestrator(
+    calls: Arc<Mutex<Vec<String>>>,
+    talk: Talk,
+    scripted: Scripted,
+) -> Router {
     Router::new().fallback(move |RawQuery(query): RawQuery, request: RawRequest| {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         let line = format!("{} {} {body}", request.method, request.path);
+        let script =
+            scripted.lock().unwrap().get(&format!("{} {}", request.method, request.path)).cloned();
         let known = request.path.ends_with("/revoke") || request.path.ends_with("/config");
         if known {
             calls.lock().unwrap().push(line);
@@ -31,6 +40,13 @@ pub(crate) fn orchestrator(calls: Arc<Mutex<Vec<String>>>, talk: Talk) -> Router
         };
         let said = talk.lock().unwrap().get(&group).cloned();
         async move {
+            if let Some((status, body)) = script {
+                let status = StatusCode::from_u16(status).unwrap();
+                if body.is_null() {
+                    return status.into_response();
+                }
+                return (status, Json(body)).into_response();
+            }
             if known {
                 return StatusCode::NO_CONTENT.into_response();
             }

@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     agents_worker::agents_worker,
-    orchestrator::{Talk, orchestrator},
+    orchestrator::{Scripted, Talk, orchestrator},
     place::Place,
 };
 
@@ -75,6 +75,7 @@ pub(crate) struct World {
     now: Arc<AtomicU64>,
     calls: Arc<Mutex<Vec<String>>>,
     talk: Talk,
+    scripted: Scripted,
     place: Place,
 }
 
@@ -88,11 +89,11 @@ impl World {
         let db = place.open();
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let talk = Talk::default();
-        let config = config(&db, &now, &calls, &talk, setup);
+        let (talk, scripted) = (Talk::default(), Scripted::default());
+        let config = config(&db, &now, &calls, (&talk, &scripted), setup);
         let app = convene_app::open(config).await.unwrap();
         let router = app.router();
-        Self { app, db, router, now, calls, talk, place }
+        Self { app, db, router, now, calls, talk, scripted, place }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -132,6 +133,11 @@ impl World {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
+    /// Lets the Orchestrator answer a call (`METHOD path`) from now on with this.
+    pub(crate) fn script(&self, call: &str, status: u16, body: Value) {
+        self.scripted.lock().unwrap().insert(call.to_owned(), (status, body));
+    }
+
     /// Marks a group as one that the Orchestrator knows.
     pub(crate) async fn activate(&self, group: &str) {
         let now = self.now();
@@ -165,14 +171,20 @@ impl World {
 
     /// A second App process over the same workspace.
     pub(crate) async fn second_app(&self) -> Router {
-        let config = config(&self.db, &self.now, &self.calls, &self.talk, Setup::default());
+        let config = config(
+            &self.db,
+            &self.now,
+            &self.calls,
+            (&self.talk, &self.scripted),
+            Setup::default(),
+        );
         convene_app::open(config).await.unwrap().router()
     }
 
     /// The App of a later process, which has these master keys.
     pub(crate) async fn later_app(&self, keys: MasterKeyReader) -> App {
         let setup = Setup { master_keys: Some(keys), ..Setup::default() };
-        let config = config(&self.db, &self.now, &self.calls, &self.talk, setup);
+        let config = config(&self.db, &self.now, &self.calls, (&self.talk, &self.scripted), setup);
         convene_app::open(config).await.unwrap()
     }
 
@@ -207,7 +219,7 @@ fn config(
     db: &Db,
     now: &Arc<AtomicU64>,
     calls: &Arc<Mutex<Vec<String>>>,
-    talk: &Talk,
+    (talk, scripted): (&Talk, &Scripted),
     setup: Setup,
 ) -> Config {
     let ticks = Arc::clone(now);
@@ -216,7 +228,11 @@ fn config(
     let proxies = setup.trusted_proxies.into_iter().map(|text| text.parse().unwrap());
     Config {
         db: Arc::clone(db),
-        orchestrator: Hop::in_process(orchestrator(Arc::clone(calls), Arc::clone(talk))),
+        orchestrator: Hop::in_process(orchestrator(
+            Arc::clone(calls),
+            Arc::clone(talk),
+            Arc::clone(scripted),
+        )),
         agents: Some(Hop::in_process(agents_worker(Arc::clone(now)))),
         signer: Signer::new(key(service::APP), clock.clone()),
         agents_keys: trusted(service::AGENTS),

@@ -75,6 +75,22 @@ impl Session {
             },
             SlashCommand::Search(query) => self.search(query),
             SlashCommand::Stop => self.stop_agents(),
+            SlashCommand::Decide(decision) => match open.room.decide(decision) {
+                Some(effect) => self.carry_out(vec![effect]),
+                None => self.say("Nothing is asked that is for you to decide."),
+            },
+            SlashCommand::Why => match open.chosen_or(|_, _| true) {
+                Some(message_id) => self.ask_why(message_id),
+                None => self.say("There is no message here."),
+            },
+            SlashCommand::Continue => match open.room.let_continue() {
+                Some(effect) => self.carry_out(vec![effect]),
+                None => self.say("No agent was stopped by a bound here."),
+            },
+            SlashCommand::Retry => match open.room.retry() {
+                Some(effect) => self.carry_out(vec![effect]),
+                None => self.say("Nothing failed here."),
+            },
             SlashCommand::Who => {
                 let names: Vec<_> = open
                     .room
@@ -170,6 +186,16 @@ impl Session {
         tokio::spawn(async move {
             let answer = api.search(&group, &query).await;
             let _ = reports.send(Report::Hits(group, query, answer)).await;
+        });
+    }
+
+    fn ask_why(&mut self, message_id: MessageId) {
+        let Some(open) = &self.open else { return };
+        let (api, reports) = (self.api.clone(), self.reports.clone());
+        let group = open.group.group_id.clone();
+        tokio::spawn(async move {
+            let answer = api.why(&group, &message_id).await;
+            let _ = reports.send(Report::Why(group, answer)).await;
         });
     }
 

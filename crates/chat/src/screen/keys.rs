@@ -152,7 +152,7 @@ impl Session {
         let Some(open) = &mut self.open else { return true };
         match &mut open.over {
             Over::Nothing => return false,
-            Over::Help => open.over = Over::Nothing,
+            Over::Help | Over::Why(_) => open.over = Over::Nothing,
             Over::Delete(id) => {
                 let id = id.clone();
                 open.over = Over::Nothing;

@@ -146,6 +146,7 @@ async fn every_view(screen: Screen) {
     }
     check("unread groups").await;
     let org = &stage.org;
+    archived_group(&stage, &tides, &check).await;
     for path in [
         format!("/o/{org}"),
         format!("/o/{org}/settings/members"),
@@ -175,6 +176,31 @@ async fn every_view(screen: Screen) {
     let errors = ana.errors().await;
     assert!(errors.iter().all(|error| error.contains("/nowhere")), "{errors:?}");
     stage.close().await;
+}
+
+/// A group that is put away, and the questions before that.
+async fn archived_group(stage: &Stage, group: &str, check: &impl AsyncFn(&str)) {
+    let (ana, url) = (&stage.ana, &stage.node.url);
+    stage
+        .as_ana
+        .post(&format!("/api/groups/{group}/messages"), json!({"text": "High water"}))
+        .await;
+    open(ana, url, group).await;
+    show_panel(ana).await;
+    ana.press("Change the group").await;
+    ana.press("Delete…").await;
+    check("the question before a group is deleted").await;
+    ana.press("Cancel").await;
+    show_panel(ana).await;
+    ana.press("Change the group").await;
+    ana.press("Archive…").await;
+    check("the question before a group is archived").await;
+    ana.press("Archive").await;
+    ana.until("document.querySelector('convene-life').innerText.includes('was archived')").await;
+    ana.until("!document.querySelector('dialog[open]')").await;
+    check("an archived group").await;
+    ana.go(&format!("{url}/o/{}?status=archived", stage.org)).await;
+    check("the archived groups").await;
 }
 
 /// One of everything: an answer, an edited and a deleted message, reactions, a pin, code and a list,

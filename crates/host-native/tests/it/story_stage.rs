@@ -42,8 +42,16 @@ pub(crate) struct Stage {
 impl Stage {
     /// Opens the group `Launch week` of the workspace `Harbour Lab` in front of both.
     pub(crate) async fn set(ana: Screen, ben: Screen) -> Self {
+        Self::set_with(&[], ana, ben).await
+    }
+
+    /// The same with settings, as variables of the environment.
+    pub(crate) async fn set_with(settings: &[(&str, &str)], ana: Screen, ben: Screen) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let launch = convene(dir.path()).listen(format!("127.0.0.1:{}", free_port()));
+        let mut launch = convene(dir.path()).listen(format!("127.0.0.1:{}", free_port()));
+        for (name, value) in settings {
+            launch = launch.env(name, *value);
+        }
         let node = launch.start().await;
         let as_ana = Person::sign_up(&node.url, "Ana").await;
         let as_ben = Person::sign_up(&node.url, "Ben").await;

@@ -1,13 +1,16 @@
 //! What comes from the group: broadcasts for everybody, answers for one connection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use convene_model::{
     Code, ConnId, HistoryId, Ref, UserId,
     frame::{DetachReason, GroupFrame},
+    infra::GroupStatus,
 };
 
 use super::{
-    Room,
+    Done, Room,
     conn::{Attach, Purpose, Replay},
     error_frame,
 };
@@ -184,12 +187,28 @@ impl Room {
             DetachReason::GroupArchived => {
                 self.shared.withdraw_token(&self.group, &state.user);
                 self.fanout.direct(batch, at, conn, frame);
+                self.frozen();
             }
             DetachReason::Revoked => {
                 self.fanout.direct(batch, at, conn, frame);
                 self.close(conn, CloseCode::Revoked);
             }
         }
+    }
+
+    /// The group is on its way into the archive, which the workspace hears once.
+    fn frozen(&mut self) {
+        if std::mem::replace(&mut self.is_frozen, true) {
+            return;
+        }
+        let (shared, group) = (Arc::clone(&self.shared), self.group.clone());
+        self.tasks.spawn(async move {
+            let noted = shared.config.groups.stands(&group, GroupStatus::Archiving).await;
+            if let Err(problem) = noted {
+                tracing::warn!(%group, code = problem.code.as_str(), "a freeze was not noted");
+            }
+            Done::Noted
+        });
     }
 
     /// What a user was allowed until now was withdrawn: the sockets get what came before, and

@@ -72,6 +72,8 @@ pub(crate) struct Room {
     waiting: HashMap<ConnId, Waiting>,
     next_waiting: u64,
     recorder: Recorder,
+    /// Whether the workspace was told that the group is on its way into the archive.
+    is_frozen: bool,
     tasks: JoinSet<Done>,
     ticker: Interval,
     idle_since: Option<Instant>,
@@ -90,10 +92,17 @@ enum Upstream {
 enum Done {
     Opened(Result<GroupLink, Problem>),
     ReopenNow,
-    Token { conn: ConnId, result: Result<Option<RoutingToken>, Problem> },
-    AttachNow { conn: ConnId },
+    Token {
+        conn: ConnId,
+        result: Result<Option<RoutingToken>, Problem>,
+    },
+    AttachNow {
+        conn: ConnId,
+    },
     RecordNow,
     Recorded(Recorded),
+    /// The workspace was told where the group stands.
+    Noted,
 }
 
 enum Happening {
@@ -124,6 +133,7 @@ impl Room {
             waiting: HashMap::new(),
             next_waiting: 1,
             recorder: Recorder::default(),
+            is_frozen: false,
             tasks: JoinSet::new(),
             ticker,
             idle_since: None,
@@ -187,6 +197,7 @@ impl Room {
             Done::AttachNow { conn } => self.attach_now(&conn),
             Done::RecordNow => self.record_now(),
             Done::Recorded(recorded) => self.recorded(recorded),
+            Done::Noted => {}
         }
     }
 

@@ -42,6 +42,7 @@ impl Room {
         tracing::debug!(group = %self.group, "the upstream is open");
         self.upstream =
             Upstream::Open(link, Gauged::new(&self.shared, |counters| &counters.upstreams));
+        self.is_frozen = false;
         // What was said before it was open is read from the history.
         self.recorder.missed();
         self.record();

@@ -3,14 +3,16 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use convene_model::{
-    Code, Role,
+    Code, Role, UserId,
     frame::{DetachReason, GroupFrame},
+    history::HistoryQuery,
+    infra::GroupStatus,
 };
 use serde_json::json;
 
 use super::{
     client::{Client, Seen},
-    world::World,
+    world::{Workspace, World, group_id},
 };
 use crate::rooms::tuning::{MAX_QUEUED_FRAMES, MAX_REVOKED_TRIES, RENEW_BEFORE};
 
@@ -178,6 +180,9 @@ async fn an_archived_group_is_left_until_the_client_asks_for_it_again() {
     world.group.refuse_attaches(&[Code::GroupArchived]);
     client.nothing_more().await;
     assert_eq!(world.group.counts().attaches, attaches, "nobody brings it back");
+    let heard =
+        |workspace: &Workspace| workspace.stood.lock().as_slice() == [GroupStatus::Archiving];
+    world.workspace.until("the freeze", heard).await;
     assert_eq!(client.attach().await["code"], "group_archived");
     assert_eq!(client.attach().await["type"], "attached", "it was restored");
 }
@@ -192,6 +197,22 @@ async fn who_cannot_be_brought_back_to_an_archived_group_is_told_and_stays() {
     assert_eq!((&told["type"], &told["reason"]), (&"detached".into(), &"group_archived".into()));
     client.nothing_more().await;
     assert_eq!(client.attach().await["type"], "attached");
+}
+
+#[tokio::test]
+async fn a_reader_is_let_in_where_the_controller_has_not_heard_of_the_epoch() {
+    let world = World::new().await;
+    drop(world.attached("u1").await);
+    world.post("u1", "m1", "x").await.unwrap();
+    let read = async || {
+        let user = UserId::new("u1").unwrap();
+        world.rooms.history(group_id(), user, HistoryQuery::default()).await
+    };
+    assert_eq!(read().await.unwrap().messages.len(), 1);
+    let activations = world.group.counts().activations;
+    world.group.raise_epoch_unheard(2);
+    assert_eq!(read().await.unwrap().messages.len(), 1);
+    assert_eq!(world.group.counts().activations, activations + 1, "which tells it");
 }
 
 #[tokio::test]

@@ -62,6 +62,8 @@ pub(super) struct Inner {
     /// The frames that are neither attaches nor posts, as they came.
     pub(super) heard: Vec<serde_json::Value>,
     pub(super) epoch: u64,
+    /// Whether the controller has yet to hear of the epoch, which an activation tells it.
+    pub(super) epoch_is_unheard: bool,
     /// Whom the next message mentions.
     pub(super) mentions: Vec<ParticipantId>,
     pub(super) history_reads: usize,
@@ -133,6 +135,13 @@ impl FakeGroup {
     pub(super) fn detach(&self, user: &str, reason: DetachReason) {
         self.send_to(user, &GroupFrame::Detached { reason, user_id: None });
         self.inner.lock().conns.retain(|_, owner| owner.as_str() != user);
+    }
+
+    /// Raises the epoch, as who gives an archive up does before anybody tells the controller.
+    pub(super) fn raise_epoch_unheard(&self, epoch: u64) {
+        let mut inner = self.inner.lock();
+        inner.epoch = epoch;
+        inner.epoch_is_unheard = true;
     }
 
     /// Raises the epoch, as an operator does: every connection is detached, every token void.

@@ -75,6 +75,7 @@ async fn activate(State(group): State<FakeGroup>, request: RawRequest) -> Answer
         return Err(code.into());
     }
     inner.activated = true;
+    inner.epoch_is_unheard = false;
     Ok(axum::Json(Activation {
         group_controller_id: body.group_id.controller_id(),
         group_id: body.group_id,
@@ -144,6 +145,9 @@ async fn history(
     group.check(&request)?;
     group.check_routing(request.header("x-routing-token"))?;
     let mut inner = group.inner.lock();
+    if inner.epoch_is_unheard {
+        return Err(Code::StaleEpoch.into());
+    }
     inner.history_reads += 1;
     let before = query.before.unwrap_or(u64::MAX);
     let messages: Vec<&str> = inner

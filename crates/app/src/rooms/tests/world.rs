@@ -20,7 +20,7 @@ use axum::{
 use convene_hop::{Clock, Hop, Signer};
 use convene_model::{
     Code, GroupId, HistoryId, MessageId, OrgId, Problem, Role, Timestamp, UserId, claims::service,
-    event::GroupConfig, keys::SigningKey,
+    event::GroupConfig, infra::GroupStatus, keys::SigningKey,
 };
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::Notify};
@@ -57,6 +57,8 @@ pub(super) struct Workspace {
     roles: Mutex<HashMap<UserId, Role>>,
     pub(super) version: AtomicU64,
     pub(super) activations: AtomicUsize,
+    /// Where the group was said to stand.
+    pub(super) stood: Mutex<Vec<GroupStatus>>,
     records: Mutex<Vec<Records>>,
     head: Mutex<Option<Head>>,
     pub(super) refuses_records: AtomicBool,
@@ -102,6 +104,12 @@ impl Groups for Workspace {
 
     async fn activated(&self, _: &GroupId) -> Result<(), Problem> {
         self.activations.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn stands(&self, _: &GroupId, status: GroupStatus) -> Result<(), Problem> {
+        self.stood.lock().push(status);
+        self.changed.notify_waiters();
         Ok(())
     }
 }

@@ -1,0 +1,104 @@
+// What an agent used for an answer: the calls of its tools, which fold out below it, with arguments,
+// status and what came of each; and how many tokens it took.
+
+import { h } from "./dom.js";
+import { room } from "./room.js";
+
+/** JSON that is so short stands in one line. */
+const ONE_LINE = 56;
+
+/** @type {Record<ToolStatus, string>} */
+const STATUS = { ok: "done", failed: "failed", timeout: "took too long", denied: "not allowed", unknown: "cut off: nobody knows whether it took effect" };
+
+/** Figures as the reader's language has them. */
+export const number = new Intl.NumberFormat(document.documentElement.lang || "en");
+
+/**
+ * `1,204 tokens`, with what they cost where that is known.
+ * @param {Usage | undefined} usage
+ */
+export function spent(usage) {
+  if (!usage) return "";
+  return `${number.format(usage.input_tokens + usage.output_tokens)} tokens`;
+}
+
+/**
+ * Shows the calls of a run below its text, and keeps what is folded out as it is.
+ * @param {HTMLElement} el the message's element
+ * @param {ToolView[]} tools
+ * @param {PastApproval[]} [approvals]
+ * @param {Usage} [usage]
+ */
+export function showCalls(el, tools, approvals = [], usage) {
+  const old = el.querySelector(".calls");
+  if (!tools.length) return old?.remove();
+  const fold = old ?? h("details", { class: "calls" }, h("summary"), h("ol"));
+  const [summary, list] = fold.children;
+  summary?.replaceChildren(h("span", { class: "clip" }, line(tools)), h("span", {}, spent(usage)));
+  list?.replaceChildren(...tools.map((call) => callLine(call, approvals.find(({ call_id }) => call_id === call.call_id))));
+  if (!old) el.querySelector(".msg-body")?.after(fold);
+}
+
+/** `Used http_request, calculator (2): 1 failed`. @param {ToolView[]} tools */
+function line(tools) {
+  const counts = new Map();
+  for (const { tool } of tools) counts.set(tool, (counts.get(tool) ?? 0) + 1);
+  if (tools.some(({ status }) => !status)) return tools.length === 1 ? "1 call of a tool" : `${tools.length} calls of tools`;
+  const names = [...counts].map(([name, count]) => (count > 1 ? `${name} (${count})` : name)).join(", ");
+  const wrong = tools.filter(({ status }) => status && status !== "ok").length;
+  return `Used ${names}${wrong ? `: ${wrong} of ${tools.length} without success` : ""}`;
+}
+
+/**
+ * @param {ToolView} call
+ * @param {PastApproval | undefined} approval
+ */
+function callLine({ tool, arguments: given, status, summary }, approval) {
+  const how = [decided(approval), status ? STATUS[status] : approval?.outcome === "open" ? "" : "under way"].filter(Boolean).join(", ");
+  return h(
+    "li", { class: status && status !== "ok" ? "call bad" : "call" },
+    h("p", {}, h("code", {}, tool), " ", h("span", { class: "quiet" }, how)),
+    given && given !== "{}" && h("pre", { role: "group", tabindex: "0", "aria-label": "Arguments" }, indent(given)),
+    summary && h("p", { class: "raw" }, summary),
+  );
+}
+
+/** @param {PastApproval | undefined} approval */
+function decided(approval) {
+  const by = approval?.by?.length ? ` by ${approval.by.map((id) => room.name({ kind: "user", id })).join(", ")}` : "";
+  switch (approval?.outcome) {
+    case "open":
+      return "waits for approval";
+    case "approved":
+      return `allowed${by}`;
+    case "denied":
+      return `refused${by}`;
+    case "expired":
+      return "nobody decided in time";
+  }
+  return "";
+}
+
+/**
+ * JSON over several lines. What stands in it is not read and written anew, which could change it: only
+ * the space between its parts is.
+ * @param {string} json
+ */
+export function indent(json) {
+  if (json.length <= ONE_LINE) return json;
+  let out = "";
+  let depth = 0;
+  const begin = () => `\n${"  ".repeat(depth)}`;
+  for (const [part] of json.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s"{}[\],:]+/gs)) {
+    if (part === "}" || part === "]") {
+      depth = Math.max(0, depth - 1);
+      out += /[{[]$/.test(out) ? part : begin() + part;
+    } else {
+      if (/[{[,]$/.test(out)) out += begin();
+      out += part === ":" ? ": " : part;
+      if (part === "{" || part === "[") depth += 1;
+    }
+  }
+  // What is no JSON at all is shown as it is.
+  return out.replace(/\s/g, "") === json.replace(/\s/g, "") ? out : json;
+}
