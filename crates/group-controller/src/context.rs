@@ -5,17 +5,20 @@
 //! with the same messages. Which step is taken when is decided in `compaction.rs`.
 
 use convene_model::{
-    MessageId, Timestamp,
+    MessageId, RunId, Timestamp,
     agents::{ContextMessage, ContextSummary, SummaryAuthor},
-    event::{Deleted, Edited, Posted, SummaryRecorded},
+    event::{Author, Deleted, Edited, Posted, SummaryRecorded},
     limits::{
         COMPACT_MESSAGES, COMPACT_TOKENS, CONTEXT_MESSAGES, CONTEXT_TOKENS, KEEP_MESSAGES,
-        KEEP_TOKENS, MESSAGE_TOKENS,
+        KEEP_TOKENS, MAX_RETRYABLE, MESSAGE_TOKENS,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Remembered, State};
+use crate::{
+    remembered::{Broken, Remembered},
+    state::State,
+};
 
 /// How many times the window may be above its bounds before the oldest messages go unsummarized. No
 /// step of a controller leaves it above them; a history from before there were summaries may.
@@ -36,6 +39,12 @@ pub(crate) struct Summary {
 impl State {
     pub(crate) fn remember(&mut self, seq: u64, posted: &Posted) {
         self.messages = posted.nth;
+        let run = posted.run_id.as_ref().and_then(|run_id| self.run(run_id));
+        let (round, initiator) = match (&posted.author, run) {
+            (Author::User(user_id), _) => (0, Some(user_id.clone())),
+            (Author::Agent(_), Some(run)) => (run.round + 1, run.initiator.clone()),
+            (Author::Agent(_), None) => (posted.hop, None),
+        };
         let text = cut(&posted.text).to_owned();
         let tokens = tokens_in(&text);
         self.window_bytes += text.len();
@@ -50,6 +59,10 @@ impl State {
             },
             root: posted.root.clone(),
             hop: posted.hop,
+            round,
+            initiator,
+            stopped: Vec::new(),
+            broken: Vec::new(),
         });
         self.trim_window();
     }
@@ -67,17 +80,36 @@ impl State {
                 break;
             }
         }
+        self.trim_awaited();
     }
 
-    /// Drops the oldest message of the window, but for a run that it woke.
+    /// Drops the oldest message of the window, but for a run that it woke or that may be made again.
     fn drop_oldest(&mut self) -> bool {
         let Some(oldest) = self.window.pop_front() else { return false };
         self.window_bytes -= oldest.message.text.len();
         self.window_tokens -= oldest.tokens;
-        if self.runs.iter().any(|run| run.trigger == oldest.message.message_id) {
+        let is_trigger = self.runs.iter().any(|run| oldest.is(&run.trigger));
+        if is_trigger || oldest.may_be_retried() {
             self.awaited.push(oldest);
         }
         true
+    }
+
+    /// Lets go of messages that woke no run that has not ended, but the last that may be retried.
+    pub(crate) fn trim_awaited(&mut self) {
+        let runs = &self.runs;
+        let mut spare = MAX_RETRYABLE;
+        let mut keeps = |remembered: &Remembered| {
+            if runs.iter().any(|run| remembered.is(&run.trigger)) {
+                return true;
+            }
+            let keeps = remembered.may_be_retried() && spare > 0;
+            spare -= usize::from(keeps);
+            keeps
+        };
+        let kept: Vec<bool> = self.awaited.iter().rev().map(&mut keeps).collect();
+        let mut kept = kept.into_iter().rev();
+        self.awaited.retain(|_| kept.next().unwrap_or(false));
     }
 
     /// Counts tokens anew after the state was read: they are not stored.
@@ -132,8 +164,27 @@ impl State {
 
     /// Whether a message that woke a run which has not ended is there still; a deleted one is not.
     pub(crate) fn remembers(&self, trigger: &MessageId) -> bool {
+        self.remembered(trigger).is_some()
+    }
+
+    /// A message that can be shown to an agent still.
+    pub(crate) fn remembered(&self, message_id: &MessageId) -> Option<&Remembered> {
         let mut remembered = self.window.iter().rev().chain(&self.awaited);
-        remembered.any(|remembered| remembered.message.message_id == *trigger)
+        remembered.find(|remembered| remembered.is(message_id))
+    }
+
+    pub(crate) fn remembered_mut(&mut self, message_id: &MessageId) -> Option<&mut Remembered> {
+        let mut remembered = self.window.iter_mut().rev().chain(&mut self.awaited);
+        remembered.find(|remembered| remembered.is(message_id))
+    }
+
+    /// The message whose run ended without a whole reply, and that run.
+    pub(crate) fn broken(&self, run_id: &RunId) -> Option<(&Remembered, &Broken)> {
+        let mut remembered = self.window.iter().rev().chain(&self.awaited);
+        remembered.find_map(|remembered| {
+            let broken = remembered.broken.iter().find(|broken| broken.run_id == *run_id)?;
+            Some((remembered, broken))
+        })
     }
 
     pub(crate) fn reword(&mut self, edited: &Edited) {
@@ -184,6 +235,7 @@ impl State {
         while self.window.front().is_some_and(|oldest| oldest.seq <= recorded.to_seq) {
             self.drop_oldest();
         }
+        self.trim_awaited();
     }
 }
 

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use convene_model::{
     Code, RunId, Timestamp,
     agents::failure,
-    event::{Event, EventKind},
+    event::{Event, EventKind, RunFinished, ToolsRequested},
     frame::{DetachReason, GroupFrame, GroupState, RunPhase, RunView},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Effect, Input, commands, compaction,
+    Address, Effect, Input, Phase, Run, commands, compaction,
     live::Live,
     runs::{self, End},
-    state::{ImpossibleEvent, Phase, State},
+    state::{ImpossibleEvent, State},
 };
 
 /// When a connection that found no room may try again, in milliseconds.
@@ -73,7 +73,7 @@ pub enum SnapshotError {
     #[error("the snapshot cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Another version of the program wrote it.
-    #[error("the snapshot has format {0}, and this program reads format {SNAPSHOT_FORMAT}")]
+    #[error("the snapshot has format {0}, and this program reads up to {SNAPSHOT_FORMAT}")]
     Format(u32),
     /// An event after it cannot follow.
     #[error(transparent)]
@@ -82,7 +82,9 @@ pub enum SnapshotError {
 
 /// The form of the snapshots that are written; it grows with each change that the reader of the
 /// former form could not read.
-const SNAPSHOT_FORMAT: u32 = 1;
+const SNAPSHOT_FORMAT: u32 = 2;
+/// The oldest form that is read: what the later ones have beside it is absent there.
+const OLDEST_FORMAT: u32 = 1;
 
 #[derive(Serialize)]
 struct Snapshot<'a> {
@@ -105,7 +107,7 @@ fn read_snapshot(bytes: &[u8]) -> Result<(State, BTreeMap<RunId, String>), Snaps
         replies: BTreeMap<RunId, String>,
     }
     let Format { format } = serde_json::from_slice(bytes)?;
-    if format != SNAPSHOT_FORMAT {
+    if !(OLDEST_FORMAT..=SNAPSHOT_FORMAT).contains(&format) {
         return Err(SnapshotError::Format(format));
     }
     let Whole { mut state, replies } = serde_json::from_slice(bytes)?;
@@ -145,8 +147,11 @@ impl Controller {
             Some(state) => state.apply(event)?,
             None => self.state = Some(State::begin(event)?),
         }
-        if let EventKind::RunFinished(finished) = &event.kind {
-            self.live.replies.remove(&finished.run_id);
+        // The state has what was said before a hand-over.
+        if let EventKind::RunFinished(RunFinished { run_id, .. })
+        | EventKind::ToolsRequested(ToolsRequested { run_id, .. }) = &event.kind
+        {
+            self.live.replies.remove(run_id);
         }
         Ok(())
     }
@@ -183,7 +188,9 @@ impl Controller {
     /// The next deadline that outlives the process: what is stored with the events.
     #[must_use]
     pub fn durable_deadline(&self) -> Option<Timestamp> {
-        self.state.as_ref()?.runs.iter().filter_map(|run| run.phase.deadline()).min()
+        let state = self.state.as_ref()?;
+        let runs = state.runs.iter().filter_map(|run| run.phase.deadline());
+        runs.chain(state.approvals.deadline()).min()
     }
 
     /// Takes one input in and returns everything that follows from it.
@@ -260,6 +267,18 @@ impl Turn<'_> {
                 let done = commands::cancel(self, &from, &r#ref, &run_id);
                 self.answer(from, Some(r#ref), done)
             }
+            Input::Approve { from, r#ref, approval_id, decision } => {
+                let done = commands::approve(self, &from, &r#ref, &approval_id, decision);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Continue { from, r#ref, message_id, agent_id } => {
+                let done = commands::let_continue(self, &from, &r#ref, &message_id, &agent_id);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Retry { from, r#ref, run_id } => {
+                let done = commands::retry(self, &from, &r#ref, &run_id);
+                self.answer(from, Some(r#ref), done)
+            }
             Input::Edit { from, r#ref, message_id, text, target } => {
                 let done = commands::edit(self, &from, &r#ref, message_id, text, target);
                 self.answer(from, Some(r#ref), done)
@@ -298,6 +317,14 @@ impl Turn<'_> {
                 runs::text(self, &run_id, attempt, offset, text);
                 Ok(())
             }
+            Input::ToolStarted(started) => {
+                runs::call_started(self, started);
+                Ok(())
+            }
+            Input::ToolFinished(finished) => {
+                runs::call_finished(self, finished);
+                Ok(())
+            }
             Input::RunEnded { run_id, attempt, end } => {
                 runs::ended(self, &run_id, attempt, end);
                 Ok(())
@@ -324,6 +351,9 @@ impl Turn<'_> {
         let (from, r#ref) = match input {
             Input::Attach { from, r#ref, .. }
             | Input::Cancel { from, r#ref, .. }
+            | Input::Approve { from, r#ref, .. }
+            | Input::Continue { from, r#ref, .. }
+            | Input::Retry { from, r#ref, .. }
             | Input::Edit { from, r#ref, .. }
             | Input::Delete { from, r#ref, .. }
             | Input::Pin { from, r#ref, .. } => (from, r#ref),
@@ -341,6 +371,8 @@ impl Turn<'_> {
             | Input::Typing { .. }
             | Input::Refuse { .. }
             | Input::RunText { .. }
+            | Input::ToolStarted(_)
+            | Input::ToolFinished(_)
             | Input::RunEnded { .. }
             | Input::Summarized { .. }
             | Input::Recollected { .. }
@@ -393,6 +425,7 @@ impl Turn<'_> {
             let end = End::failed(failure::TIMEOUT, "The agent took too long.");
             runs::finish(self, &run_id, end, true);
         }
+        runs::expire(self);
     }
 
     fn dispatch(&mut self) {
@@ -459,24 +492,25 @@ impl Turn<'_> {
     /// What a client needs beside history.
     pub(crate) fn view(&self) -> GroupState {
         let state = self.state();
-        let runs = state.runs.iter().map(|run| RunView {
+        let runs = state.runs.iter().map(|run: &Run| RunView {
             run_id: run.run_id.clone(),
             agent_id: run.agent_id.clone(),
             trigger: run.trigger.clone(),
-            attempt: run.phase.attempt(),
+            attempt: run.work.attempt,
             phase: match run.phase {
                 Phase::Queued => RunPhase::Queued,
                 Phase::Thinking { .. } => RunPhase::Thinking,
                 Phase::Writing { .. } => RunPhase::Writing,
+                Phase::Waiting => RunPhase::Waiting,
             },
-            tools: Vec::new(),
+            tools: run.work.tools.clone(),
         });
         GroupState {
             version: state.config.version,
             agents: state.config.agents.clone(),
             paused: state.config.paused,
             runs: runs.collect(),
-            approvals: Vec::new(),
+            approvals: state.approvals.open.clone(),
             pins: state.pins.clone(),
             present: self.live.presence.listed().cloned().collect(),
             present_count: self.live.presence.count(),

@@ -1,7 +1,7 @@
 //! What the controller asks of its host. Effects run in order, after the step's events are durable.
 
 use convene_model::{
-    OrgId, RunId, Timestamp,
+    OrgId, RunId, Timestamp, UserId,
     agents::{InvokeRequest, SummarizeRequest},
     frame::GroupFrame,
 };
@@ -70,6 +70,8 @@ pub struct Summarization {
 pub struct Invocation {
     /// Whose group it is.
     pub org_id: OrgId,
+    /// Who answers for the run: who began the chain of messages, let it go on, or wanted it again.
+    pub initiator: Option<UserId>,
     /// What to send.
     pub request: InvokeRequest,
     /// When the controller gives the run up.

@@ -1,11 +1,11 @@
 //! What a host tells the controller.
 
 use convene_model::{
-    ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId, ParticipantId, Ref, RunId,
-    UpstreamId, UserId,
+    AgentId, ApprovalId, ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId,
+    ParticipantId, Ref, RunId, UpstreamId, UserId,
     agents::{ContextMessage, Outcome, Summarized},
     claims::Access,
-    event::{Author, GroupConfig},
+    event::{ApprovalDecision, Author, GroupConfig, ToolFinished, ToolStarted},
     infra::HistoryMode,
 };
 
@@ -90,6 +90,37 @@ pub enum Input {
         /// Which run.
         run_id: RunId,
     },
+    /// Somebody decides about a call that an agent wants to make.
+    Approve {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which approval.
+        approval_id: ApprovalId,
+        /// What is decided.
+        decision: ApprovalDecision,
+    },
+    /// Somebody lets an agent answer a message where a bound had stopped it.
+    Continue {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which message.
+        message_id: MessageId,
+        /// Which agent.
+        agent_id: AgentId,
+    },
+    /// Somebody wants a run again that ended without a whole reply.
+    Retry {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+    },
     /// Somebody replaces the text of a message.
     Edit {
         /// Whose frame it is.
@@ -158,6 +189,10 @@ pub enum Input {
         /// The text.
         text: String,
     },
+    /// An attempt began a call of a tool.
+    ToolStarted(ToolStarted),
+    /// A call of a tool that an attempt began is over.
+    ToolFinished(ToolFinished),
     /// An attempt is over.
     RunEnded {
         /// Which run.
@@ -270,5 +305,7 @@ pub enum RunEnd {
         code: &'static str,
         /// One sentence for people.
         detail: String,
+        /// Whether the attempt may have begun: not so when the Agents Worker refused the call.
+        may_have_begun: bool,
     },
 }

@@ -4,6 +4,7 @@
 //! and no randomness: a host feeds it inputs with the time, writes the events of each [`Step`]
 //! durably, then runs the step's effects in order, then sets its alarm.
 
+mod approval;
 mod checkpoints;
 mod commands;
 mod compaction;
@@ -15,6 +16,8 @@ mod input;
 mod live;
 mod mention;
 mod presence;
+mod remembered;
+mod run;
 mod runs;
 mod state;
 mod triggers;
@@ -22,4 +25,5 @@ mod triggers;
 pub use controller::{Controller, Rejected, SnapshotError, Step};
 pub use effect::{Effect, Invocation, Summarization};
 pub use input::{Address, Found, Input, Post, React, RunEnd, Standing, Target};
-pub use state::{ImpossibleEvent, Phase, Run, State};
+pub use run::{Phase, Run};
+pub use state::{ImpossibleEvent, State};

@@ -11,7 +11,7 @@ use convene_model::{
 };
 
 use crate::{
-    Address,
+    Address, Run,
     checkpoints::Checkpoints,
     compaction::Compaction,
     few::{Few, FewKeys},
@@ -25,7 +25,7 @@ pub(crate) struct Live {
     /// When each connection is detached unless it renews.
     expiry: FewKeys<(Timestamp, Address)>,
     pub(crate) presence: Presence,
-    /// The text so far of each running reply.
+    /// The text so far of each running reply, where the state does not have it.
     pub(crate) replies: BTreeMap<RunId, String>,
     /// When that is to be stored.
     pub(crate) checkpoints: Checkpoints,
@@ -134,6 +134,26 @@ impl Live {
 
     pub(crate) fn connections(&self) -> usize {
         self.expiry.len()
+    }
+
+    /// The text so far of a run's reply.
+    pub(crate) fn reply<'a>(&'a self, run: &'a Run) -> &'a str {
+        self.replies.get(&run.run_id).map_or(&run.work.said, String::as_str)
+    }
+
+    /// Adds to the text of a run's reply; whether it is to be stored.
+    pub(crate) fn say(&mut self, now: Timestamp, run: &Run, text: &str) -> bool {
+        let reply = self.replies.entry(run.run_id.clone());
+        let reply = reply.or_insert_with(|| run.work.said.clone());
+        reply.push_str(text);
+        let bytes = reply.len();
+        self.checkpoints.grown(now, &run.run_id, bytes)
+    }
+
+    /// Takes the text of a run's reply, which has ended.
+    pub(crate) fn take_reply(&mut self, run: &Run) -> String {
+        self.checkpoints.end(&run.run_id);
+        self.replies.remove(&run.run_id).unwrap_or_else(|| run.work.said.clone())
     }
 
     fn take(&mut self, address: &Address) -> Option<Access> {

@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, VecDeque};
 
 use convene_model::{
     AgentId, ArchiveId, Code, GroupId, MessageId, RunId, Timestamp, UserId,
-    agents::ContextMessage,
     claims::Access,
     event::{
-        Activated, Author, Decision, Event, EventKind, GroupAgent, GroupConfig, Pinned, RunStarted,
-        TriggerDecided,
+        Activated, ApprovalDecision, ApprovalResolved, Author, Decision, Event, EventKind,
+        GroupAgent, GroupConfig, Pinned, RunFinished, RunStarted, RunStatus, TriggerDecided,
+        WakeReason,
     },
     frame::PinView,
-    limits::{EXPIRED_TOKEN_GRACE, ROUTING_TOKEN_TTL},
+    limits::{EXPIRED_TOKEN_GRACE, MAX_RETRYABLE, ROUTING_TOKEN_TTL},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::context::Summary;
+use crate::{
+    Phase, Run,
+    approval::Approvals,
+    context::Summary,
+    remembered::{Broken, Remembered, Stopped, is_bound},
+    run::Work,
+};
 
 /// The durable state of a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,15 @@ pub struct State {
     pub(crate) runs: Vec<Run>,
     /// When each agent was last handed to the Agents Worker, for the cooldown.
     pub(crate) last_started: BTreeMap<AgentId, Timestamp>,
+    /// The number of the event that began each agent's last attempt: when its next run comes.
+    #[serde(default)]
+    pub(crate) turns: BTreeMap<AgentId, u64>,
+    /// How many runs agents have woken along each chain, by its root, since a person wrote it or let
+    /// it go on; of the chains that the other members know.
+    #[serde(default)]
+    pub(crate) chains: BTreeMap<MessageId, u32>,
+    #[serde(default)]
+    pub(crate) approvals: Approvals,
     /// What the messages before the window were about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) summary: Option<Summary>,
@@ -44,85 +59,11 @@ pub struct State {
     pub(crate) messages: u64,
     /// The pinned messages, in the order in which they were pinned.
     pub(crate) pins: Vec<PinView>,
-    /// Messages that are too old for the window, but woke a run that has not ended.
+    /// Messages that are too old for the window, but woke a run that has not ended or may be retried.
     pub(crate) awaited: Vec<Remembered>,
     /// The attempt to archive the group that it stands still for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) frozen: Option<ArchiveId>,
-}
-
-/// A run that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// Which run.
-    pub run_id: RunId,
-    /// Which agent.
-    pub agent_id: AgentId,
-    /// The message that woke it.
-    pub trigger: MessageId,
-    /// The human message that began the chain.
-    pub root: MessageId,
-    /// How many agents stand between the root and the message that woke it.
-    pub hop: u32,
-    /// What it is doing.
-    pub phase: Phase,
-}
-
-/// What a run that has not ended is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Waiting for its turn.
-    Queued,
-    /// With the Agents Worker, nothing said yet.
-    Thinking {
-        /// Which attempt.
-        attempt: u32,
-        /// When the run is given up.
-        deadline: Timestamp,
-    },
-    /// Writing its reply.
-    Writing {
-        /// Which attempt.
-        attempt: u32,
-        /// When the run is given up.
-        deadline: Timestamp,
-    },
-}
-
-impl Phase {
-    /// The attempt under way; 0 while none is.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        match self {
-            Self::Queued => 0,
-            Self::Thinking { attempt, .. } | Self::Writing { attempt, .. } => *attempt,
-        }
-    }
-
-    /// When the run is given up; `None` while it waits.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        match self {
-            Self::Queued => None,
-            Self::Thinking { deadline, .. } | Self::Writing { deadline, .. } => Some(*deadline),
-        }
-    }
-}
-
-/// A message as the state remembers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    /// The number of the event that posted it; 0 where a former version of the state did not keep it.
-    #[serde(default)]
-    pub(crate) seq: u64,
-    /// What it costs, about; counted anew when the state is read.
-    #[serde(skip)]
-    pub(crate) tokens: usize,
-    #[serde(flatten)]
-    pub(crate) message: ContextMessage,
-    pub(crate) root: MessageId,
-    pub(crate) hop: u32,
 }
 
 /// An event that cannot follow on the events before it: the stored history is not a group's.
@@ -154,6 +95,9 @@ impl State {
             revoked: BTreeMap::new(),
             runs: Vec::new(),
             last_started: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            approvals: Approvals::default(),
             summary: None,
             window: VecDeque::new(),
             window_bytes: 0,
@@ -189,22 +133,27 @@ impl State {
             EventKind::MessagePosted(posted) => self.remember(event.seq, posted),
             EventKind::MessageEdited(edited) => self.reword(edited),
             EventKind::MessageDeleted(deleted) => self.forget(deleted),
-            EventKind::TriggerDecided(decided) => self.queue(decided),
-            EventKind::RunStarted(started) => self.start(started, event.at),
-            EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
-            EventKind::RunFinished(finished) => self.end(&finished.run_id),
+            EventKind::TriggerDecided(decided) => self.queue(decided, event.seq),
+            EventKind::RunStarted(started) => self.start(started, event),
+            EventKind::RunStreaming { run_id, .. } => self.change(run_id, Run::stream),
+            EventKind::RunFinished(finished) => self.end(finished),
             EventKind::SummaryRecorded(recorded) => self.summarize(recorded, event.at),
+            EventKind::ToolsRequested(requested) => {
+                self.change(&requested.run_id, |run| run.hand_over(requested, event.at));
+            }
+            EventKind::ToolStarted(started) => {
+                self.change(&started.run_id, |run| run.call_started(started));
+            }
+            EventKind::ToolFinished(finished) => {
+                self.change(&finished.run_id, |run| run.call_finished(finished));
+            }
+            EventKind::ApprovalRequested(requested) => self.approvals.ask(requested),
+            EventKind::ApprovalVoted(voted) => self.approvals.vote(voted),
+            EventKind::ApprovalResolved(resolved) => self.resolve(resolved),
+            EventKind::ApprovalExpired(expired) => self.approvals.expire(expired),
             EventKind::MessagePinned(pinned) => self.pin(pinned, event.at),
             EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
-            EventKind::ReactionAdded(_)
-            | EventKind::ReactionRemoved(_)
-            | EventKind::ToolsRequested(_)
-            | EventKind::ToolStarted(_)
-            | EventKind::ToolFinished(_)
-            | EventKind::ApprovalRequested(_)
-            | EventKind::ApprovalVoted(_)
-            | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => {}
+            EventKind::ReactionAdded(_) | EventKind::ReactionRemoved(_) => {}
         }
         self.seq = event.seq;
         Ok(())
@@ -327,44 +276,138 @@ impl State {
         self.pins.retain(|pin| pin.message_id != *message_id);
     }
 
-    fn queue(&mut self, decided: &TriggerDecided) {
-        let message = self.window.iter().rev().find(|m| m.message.message_id == decided.message_id);
-        let (root, hop) = message
-            .map_or((decided.message_id.clone(), 0), |message| (message.root.clone(), message.hop));
-        for candidate in &decided.candidates {
-            if let Decision::Accepted { run_id, .. } = &candidate.decision {
-                self.runs.push(Run {
-                    run_id: run_id.clone(),
-                    agent_id: candidate.agent_id.clone(),
-                    trigger: decided.message_id.clone(),
-                    root: root.clone(),
-                    hop,
-                    phase: Phase::Queued,
-                });
+    fn queue(&mut self, decided: &TriggerDecided, seq: u64) {
+        let TriggerDecided { message_id, message_seq, candidates, by } = decided;
+        // Decided by itself it has a number of its own; with its message it has the message's.
+        let seq = if by.is_some() { seq } else { *message_seq };
+        let remembered = self.remembered(message_id);
+        let (root, hop, round, initiator) =
+            remembered.map_or((message_id.clone(), 0, 0, None), |remembered| {
+                let Remembered { root, hop, round, initiator, .. } = remembered;
+                (root.clone(), *hop, *round, initiator.clone())
+            });
+        for candidate in candidates {
+            let agent_id = candidate.agent_id.clone();
+            match &candidate.decision {
+                Decision::Accepted { run_id, reason } => {
+                    let round = match reason {
+                        WakeReason::Mention
+                        | WakeReason::Reply
+                        | WakeReason::Auto
+                        | WakeReason::Discussion => round,
+                        WakeReason::Continue => 0,
+                        WakeReason::Retry => self.retried(message_id, &agent_id).unwrap_or(round),
+                    };
+                    match reason {
+                        WakeReason::Discussion => self.count_in_chain(&root),
+                        WakeReason::Continue => {
+                            self.chains.remove(&root);
+                            self.continued(message_id, &agent_id);
+                        }
+                        WakeReason::Mention
+                        | WakeReason::Reply
+                        | WakeReason::Auto
+                        | WakeReason::Retry => {}
+                    }
+                    self.runs.push(Run {
+                        run_id: run_id.clone(),
+                        agent_id,
+                        trigger: message_id.clone(),
+                        root: root.clone(),
+                        hop,
+                        round,
+                        seq,
+                        initiator: by.clone().or_else(|| initiator.clone()),
+                        phase: Phase::Queued,
+                        work: Work::default(),
+                    });
+                }
+                Decision::Suppressed { reason } if is_bound(*reason) => {
+                    if let Some(remembered) = self.remembered_mut(message_id) {
+                        remembered.stopped.push(Stopped { agent_id, continued: false });
+                    }
+                }
+                Decision::Suppressed { .. } => {}
             }
         }
     }
 
-    fn start(&mut self, started: &RunStarted, at: Timestamp) {
-        self.last_started.insert(started.agent_id.clone(), at);
-        let agents = &self.config.agents;
-        self.last_started.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
-        if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == started.run_id) {
-            run.phase = Phase::Thinking { attempt: started.attempt, deadline: started.deadline };
+    fn count_in_chain(&mut self, root: &MessageId) {
+        *self.chains.entry(root.clone()).or_default() += 1;
+        let Self { chains, window, awaited, runs, .. } = self;
+        chains.retain(|root, _| {
+            let mut remembered = window.iter().chain(&*awaited);
+            remembered.any(|remembered| remembered.root == *root)
+                || runs.iter().any(|run| run.root == *root)
+        });
+    }
+
+    fn continued(&mut self, message_id: &MessageId, agent_id: &AgentId) {
+        let stopped = self.remembered_mut(message_id).into_iter().flat_map(|m| &mut m.stopped);
+        for stopped in stopped.filter(|stopped| stopped.agent_id == *agent_id) {
+            stopped.continued = true;
         }
     }
 
-    fn end(&mut self, run_id: &RunId) {
-        self.runs.retain(|run| run.run_id != *run_id);
-        let runs = &self.runs;
-        self.awaited.retain(|m| runs.iter().any(|run| run.trigger == m.message.message_id));
+    /// Notes that an agent's last run for a message is made again; the round that it was in.
+    fn retried(&mut self, message_id: &MessageId, agent_id: &AgentId) -> Option<u32> {
+        let broken = self.remembered_mut(message_id)?.broken.iter_mut();
+        let broken = broken.filter(|broken| broken.agent_id == *agent_id);
+        broken.fold(None, |_, broken| {
+            broken.retried = true;
+            Some(broken.round)
+        })
     }
 
-    fn stream(&mut self, run_id: &RunId) {
-        if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == *run_id)
-            && let Phase::Thinking { attempt, deadline } = run.phase
+    fn start(&mut self, started: &RunStarted, event: &Event) {
+        self.last_started.insert(started.agent_id.clone(), event.at);
+        self.turns.insert(started.agent_id.clone(), event.seq);
+        let agents = &self.config.agents;
+        self.last_started.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
+        self.turns.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
+        self.change(&started.run_id, |run| run.begin(started.attempt, started.deadline));
+    }
+
+    fn resolve(&mut self, resolved: &ApprovalResolved) {
+        if let Some(requested) = self.approvals.resolve(resolved) {
+            let permitted = match resolved.decision {
+                ApprovalDecision::Approve => true,
+                ApprovalDecision::Deny => false,
+            };
+            self.change(&requested.run_id, |run| run.decide(&requested.call_id, permitted));
+        }
+    }
+
+    fn end(&mut self, finished: &RunFinished) {
+        let place = self.runs.iter().position(|run| run.run_id == finished.run_id);
+        if let Some(run) = place.map(|place| self.runs.remove(place)) {
+            match finished.status {
+                RunStatus::Completed => {}
+                RunStatus::Failed | RunStatus::Cancelled | RunStatus::Interrupted => {
+                    self.broke(run);
+                }
+            }
+        }
+        self.trim_awaited();
+    }
+
+    fn broke(&mut self, run: Run) {
+        let Some(remembered) = self.remembered_mut(&run.trigger) else { return };
+        // An agent's runs of one message are made one after the other, and only the last can be
+        // made again.
+        let others = remembered.broken.iter().filter(|broken| broken.agent_id == run.agent_id);
+        if others.count() >= MAX_RETRYABLE
+            && let Some(first) = remembered.broken.iter().position(|b| b.agent_id == run.agent_id)
         {
-            run.phase = Phase::Writing { attempt, deadline };
+            remembered.broken.remove(first);
+        }
+        let Run { run_id, agent_id, round, .. } = run;
+        remembered.broken.push(Broken { run_id, agent_id, round, retried: false });
+    }
+
+    fn change(&mut self, run_id: &RunId, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.run_id == *run_id) {
+            change(run);
         }
     }
 }

@@ -14,6 +14,8 @@ pub type Chain = [u8; 32];
 pub const CHAIN_START: Chain = [0; 32];
 
 const FRAME_START: &[u8] = b"{\"type\":\"event\",\"seq\":";
+/// The kind whose frame has something for the Agents Worker alone.
+const HAND_OVER: &[u8] = b"tool.requested\"";
 const TEXT_MEMBER: &[u8] = b",\"text\":\"";
 /// What stands in a frame from its text on when that was erased.
 const ERASED_TAIL: &[u8] = b",\"text\":\"\"}";
@@ -124,6 +126,21 @@ impl Record {
         Ok(Self { seq, text_at: text_at as u32, body, erased })
     }
 
+    /// The frame as clients get it: the stored one, but for what only the Agents Worker reads.
+    #[must_use]
+    pub fn for_clients(&self) -> Bytes {
+        if !kind_of(&self.body).is_some_and(|kind| kind.starts_with(HAND_OVER)) {
+            return self.body.clone();
+        }
+        match self.decode() {
+            Ok(Event { seq, at, kind: EventKind::ToolsRequested(mut requested) }) => {
+                requested.continuation.clear();
+                Self::encode(&Event { seq, at, kind: EventKind::ToolsRequested(requested) }).body
+            }
+            _ => self.body.clone(),
+        }
+    }
+
     /// The event in this record.
     ///
     /// # Errors
@@ -216,6 +233,13 @@ pub fn read_chunk(chunk: &Bytes, first_seq: u64) -> Result<Vec<Record>, RecordEr
         at = end;
     }
     Ok(records)
+}
+
+/// A frame from its kind on.
+fn kind_of(frame: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = read_int(frame.strip_prefix(FRAME_START)?)?;
+    let (_, rest) = read_int(rest.strip_prefix(b",\"at\":")?)?;
+    rest.strip_prefix(b",\"kind\":\"")
 }
 
 fn read_u32(chunk: &[u8], at: usize) -> Result<u32, RecordError> {
@@ -318,6 +342,26 @@ mod tests {
         assert_eq!(Record::encode(&event).decode().unwrap(), event);
         let alone = serde_json::to_vec(&event).unwrap();
         assert_eq!(serde_json::from_slice::<Event>(&alone).unwrap(), event);
+    }
+
+    #[test]
+    fn clients_get_a_hand_over_without_what_is_for_the_worker_alone() {
+        let requested = crate::tools::ToolsRequested {
+            run_id: crate::RunId::new("r1-0").unwrap(),
+            attempt: 1,
+            calls: vec![],
+            usage: None,
+            continuation: "for the worker".into(),
+            said: "for everybody".into(),
+        };
+        let kind = EventKind::ToolsRequested(requested);
+        let record = Record::encode(&Event { kind, ..posted(7, "") });
+        let frame = record.for_clients();
+        let text = String::from_utf8_lossy(&frame);
+        assert!(!text.contains("for the worker") && text.contains("for everybody"), "{text}");
+        assert!(String::from_utf8_lossy(&record.body).contains("for the worker"));
+        let other = Record::encode(&posted(8, r#""kind":"tool.requested""#));
+        assert_eq!(other.for_clients(), other.body);
     }
 
     #[test]

@@ -74,13 +74,14 @@ fn check(turn: &Turn<'_>, from: &Address, access: &Access) -> Result<(), Rejecte
 fn replies_so_far(turn: &mut Turn<'_>, to: &Address) {
     let state = turn.state();
     let mut deltas = Vec::new();
-    for (run_id, text) in &turn.live.replies {
-        if let Some(run) = state.run(run_id) {
+    for run in &state.runs {
+        let text = turn.live.reply(run);
+        if !text.is_empty() {
             deltas.push(GroupFrame::Delta {
-                run_id: run_id.clone(),
-                attempt: run.phase.attempt(),
+                run_id: run.run_id.clone(),
+                attempt: run.work.attempt,
                 offset: 0,
-                text: text.clone(),
+                text: text.to_owned(),
             });
         }
     }

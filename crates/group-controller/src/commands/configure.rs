@@ -4,7 +4,7 @@
 use convene_model::{
     Code,
     event::{EventKind, GroupConfig},
-    limits::{MAX_AGENTS_PER_GROUP, MAX_NAME_CHARS},
+    limits::{COOLDOWN_SETTING_SECS, MAX_AGENTS_PER_GROUP, MAX_NAME_CHARS, MAX_ROUNDS_SETTING},
 };
 
 use crate::{
@@ -16,6 +16,13 @@ pub(crate) fn configure(turn: &mut Turn<'_>, config: GroupConfig) -> Result<(), 
     let invalid = |detail: String| Err(Rejected::new(Code::ValidationFailed, detail));
     if config.agents.len() > MAX_AGENTS_PER_GROUP {
         return invalid(format!("a group has at most {MAX_AGENTS_PER_GROUP} agents"));
+    }
+    if config.max_rounds.is_some_and(|rounds| rounds > MAX_ROUNDS_SETTING) {
+        return invalid(format!("max_rounds is at most {MAX_ROUNDS_SETTING}"));
+    }
+    if config.cooldown_secs.is_some_and(|secs| !COOLDOWN_SETTING_SECS.contains(&secs)) {
+        let (least, most) = (COOLDOWN_SETTING_SECS.start(), COOLDOWN_SETTING_SECS.end());
+        return invalid(format!("cooldown_secs is {least} to {most}"));
     }
     for (index, agent) in config.agents.iter().enumerate() {
         if agent.name.trim().is_empty() || agent.name.chars().count() > MAX_NAME_CHARS {

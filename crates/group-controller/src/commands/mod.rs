@@ -1,5 +1,6 @@
 //! The commands of a group, one file each: what is checked, what happens.
 
+mod approve;
 mod attach;
 mod cancel;
 mod configure;
@@ -8,14 +9,17 @@ mod detach;
 mod edit;
 mod freeze;
 mod init;
+mod let_continue;
 mod pin;
 mod post;
 mod react;
 mod restore;
+mod retry;
 mod revoke;
 mod thaw;
 mod typing;
 
+pub(crate) use approve::approve;
 pub(crate) use attach::attach;
 pub(crate) use cancel::cancel;
 pub(crate) use configure::configure;
@@ -24,25 +28,28 @@ pub(crate) use detach::detach;
 pub(crate) use edit::edit;
 pub(crate) use freeze::freeze;
 pub(crate) use init::init;
+pub(crate) use let_continue::let_continue;
 pub(crate) use pin::pin;
 pub(crate) use post::post;
 pub(crate) use react::react;
 pub(crate) use restore::restore;
+pub(crate) use retry::retry;
 pub(crate) use revoke::revoke;
 pub(crate) use thaw::thaw;
 pub(crate) use typing::typing;
 
 use convene_model::{
-    Code, Role,
+    AgentId, Code, MessageId, Role, UserId,
     claims::{Access, RoutingClaims},
-    event::EventKind,
+    event::{Candidate, Decision, EventKind, TriggerDecided, TriggerPolicy},
     frame::{DetachReason, GroupFrame},
-    limits::MAX_TEXT_BYTES,
+    limits::{MAX_QUEUED_RUNS, MAX_TEXT_BYTES},
 };
 
 use crate::{
     Address, Target,
     controller::{Rejected, Turn},
+    triggers,
 };
 
 /// The right of an attached connection.
@@ -57,6 +64,39 @@ fn person<'a>(turn: &'a Turn<'_>, from: &Address) -> Result<&'a RoutingClaims, R
         Role::Member | Role::Admin | Role::Owner => Ok(claims),
         Role::Agent => Err(Rejected::new(Code::Forbidden, "this is for people, not for agents")),
     }
+}
+
+/// Whether a person may let an agent run; `otherwise` is why not where the agent itself may not.
+fn may_run(turn: &Turn<'_>, agent_id: &AgentId, otherwise: Code) -> Result<(), Rejected> {
+    let state = turn.state();
+    let agent = state.agent(agent_id);
+    if agent.is_none_or(|agent| agent.trigger == TriggerPolicy::Off) {
+        return Err(Rejected::new(otherwise, "the agent takes no part in the group"));
+    }
+    if state.config.paused {
+        return Err(Rejected::new(Code::AgentsPaused, ""));
+    }
+    if triggers::waiting(state) >= MAX_QUEUED_RUNS {
+        return Err(Rejected::new(Code::Overloaded, "too many runs wait already"));
+    }
+    Ok(())
+}
+
+/// Records that a person wakes an agent for a message; the number of the event.
+fn wake(
+    turn: &mut Turn<'_>,
+    message_id: &MessageId,
+    message_seq: u64,
+    agent_id: &AgentId,
+    decision: Decision,
+    by: UserId,
+) -> u64 {
+    turn.emit(EventKind::TriggerDecided(TriggerDecided {
+        message_id: message_id.clone(),
+        message_seq,
+        candidates: vec![Candidate { agent_id: agent_id.clone(), decision }],
+        by: Some(by),
+    }))
 }
 
 /// A message that exists and was not taken back.

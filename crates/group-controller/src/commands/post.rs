@@ -52,7 +52,7 @@ pub(crate) fn post(turn: &mut Turn<'_>, post: Post) -> Result<(), Rejected> {
         text: post.text,
     };
     let answered = answered.map(|target| target.author);
-    let decided = triggers::decide(turn, &posted, answered.as_ref(), turn.next_seq());
+    let decided = triggers::decide(turn, &posted, 0, answered.as_ref(), turn.next_seq());
     let seq = turn.emit(EventKind::MessagePosted(posted));
     if let Some(decided) = decided {
         turn.emit(EventKind::TriggerDecided(decided));

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use convene_group_controller::{Controller, Input, Post, React, RunEnd};
 use convene_model::{
     Code, MessageId, Role, RunId, Timestamp, UpstreamId,
-    agents::Outcome,
-    event::{Event, EventKind, GroupConfig, TriggerPolicy},
+    agents::{Approvers, Outcome, ToolStatus},
+    event::{
+        ApprovalDecision, Event, EventKind, GroupConfig, ToolFinished, ToolStarted, TriggerPolicy,
+    },
     infra::HistoryMode,
 };
 use proptest::prelude::*;
 
-use crate::harness::{Out, Room, agent, at, id};
+use crate::harness::{Out, Room, agent, at, call, handed, id};
 
 /// Something that happens to a group, small enough that things meet often.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub(crate) enum Act {
         ahead: u64,
         policies: Vec<Option<TriggerPolicy>>,
         paused: bool,
+        max_rounds: Option<u32>,
+        cooldown_secs: Option<u64>,
     },
     Attach {
         conn: u8,
@@ -84,6 +88,29 @@ pub(crate) enum Act {
         conn: u8,
         run: usize,
     },
+    /// Decides about one of the approvals that were asked for, counted from the last.
+    Approve {
+        conn: u8,
+        back: usize,
+        decision: ApprovalDecision,
+    },
+    Continue {
+        conn: u8,
+        message: Which,
+        agent: u8,
+    },
+    /// Retries one of the runs that ended, counted from the last.
+    Retry {
+        conn: u8,
+        back: usize,
+    },
+    /// An attempt tells of a call: one of its own, or one that was handed over to it.
+    Call {
+        run: usize,
+        attempt_off: i8,
+        call: u8,
+        ends: bool,
+    },
     Refuse(u8),
     /// Text of a run: which, how far its attempt and its offset are from the right ones.
     Text {
@@ -119,7 +146,7 @@ fn emoji() -> impl Strategy<Value = &'static str> {
 }
 
 fn policy() -> impl Strategy<Value = TriggerPolicy> {
-    prop_oneof![Just(TriggerPolicy::Off), Just(TriggerPolicy::Mention), Just(TriggerPolicy::Auto)]
+    prop::sample::select(TriggerPolicy::ALL.to_vec())
 }
 
 /// A text that may mention agents, be empty, or be far too long.
@@ -154,8 +181,10 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..2_u8, -1..2_i8).prop_map(|(archive, ahead)| Act::Freeze { archive, ahead }),
         3 => (0..2_u8, -1..3_i8).prop_map(|(archive, ahead)| Act::Thaw { archive, ahead }),
         1 => (-1..2_i8).prop_map(|ahead| Act::Restore { ahead }),
-        3 => (0..3_u64, prop::collection::vec(prop::option::weighted(0.9, policy()), 0..7), prop::bool::weighted(0.2))
-            .prop_map(|(ahead, policies, paused)| Act::Configure { ahead, policies, paused }),
+        3 => (0..3_u64, prop::collection::vec(prop::option::weighted(0.9, policy()), 0..7), prop::bool::weighted(0.2), prop::option::of(0..10_u32), prop::option::of(0..30_u64))
+            .prop_map(|(ahead, policies, paused, max_rounds, cooldown_secs)| {
+                Act::Configure { ahead, policies, paused, max_rounds, cooldown_secs }
+            }),
         6 => (0..4_u8, 0..3_u8, prop_oneof![8 => Just(0_u64), 1 => Just(1_u64)], 0..400_u64, role, after, 0..8_u8)
             .prop_map(|(conn, user, epoch_off, age, role, after, history)| {
                 Act::Attach { conn, user, epoch_off, age, role, after, history }
@@ -177,10 +206,19 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(conn, message, on)| Act::Pin { conn, message, on }),
         1 => (0..4_u8).prop_map(Act::Typing),
         2 => (0..4_u8, 0..6_usize).prop_map(|(conn, run)| Act::Cancel { conn, run }),
+        6 => (0..4_u8, 0..4_usize, prop::bool::weighted(0.7)).prop_map(|(conn, back, yes)| {
+            let decision = if yes { ApprovalDecision::Approve } else { ApprovalDecision::Deny };
+            Act::Approve { conn, back, decision }
+        }),
+        4 => (0..4_u8, which(), 0..6_u8)
+            .prop_map(|(conn, message, agent)| Act::Continue { conn, message, agent }),
+        3 => (0..4_u8, 0..4_usize).prop_map(|(conn, back)| Act::Retry { conn, back }),
+        6 => (0..5_usize, attempt_off.clone(), 0..4_u8, any::<bool>())
+            .prop_map(|(run, attempt_off, call, ends)| Act::Call { run, attempt_off, call, ends }),
         1 => (0..4_u8).prop_map(Act::Refuse),
         10 => (0..5_usize, attempt_off.clone(), offset_off, text())
             .prop_map(|(run, attempt_off, offset_off, text)| Act::Text { run, attempt_off, offset_off, text }),
-        10 => (0..5_usize, attempt_off, 0..6_u8)
+        10 => (0..5_usize, attempt_off, 0..10_u8)
             .prop_map(|(run, attempt_off, end)| Act::End { run, attempt_off, end }),
         2 => Just(Act::Tick),
         1 => Just(Act::Crash),
@@ -190,7 +228,19 @@ fn act() -> impl Strategy<Value = Act> {
 /// Acts on a group that exists; half of the time one with agents and somebody attached.
 pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
     let ready = [
-        Act::Configure { ahead: 2, policies: vec![Some(TriggerPolicy::Mention); 6], paused: false },
+        Act::Configure {
+            ahead: 2,
+            policies: vec![
+                Some(TriggerPolicy::Mention),
+                Some(TriggerPolicy::Discussion),
+                Some(TriggerPolicy::Mention),
+                Some(TriggerPolicy::Auto),
+                Some(TriggerPolicy::Discussion),
+            ],
+            paused: false,
+            max_rounds: None,
+            cooldown_secs: None,
+        },
         Act::Attach {
             conn: 0,
             user: 0,
@@ -245,6 +295,11 @@ impl World {
         .unwrap_or_else(|| id("m0"))
     }
 
+    /// Something of an event so far back among those that have it.
+    fn back<T>(&self, back: usize, of: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        self.room.log.iter().rev().filter_map(of).nth(back)
+    }
+
     /// An epoch that is so far from the group's.
     fn epoch(&self, ahead: i8) -> u64 {
         let identity = self.room.controller.state().unwrap().identity();
@@ -289,7 +344,7 @@ impl World {
                 Input::Thaw { archive_id, epoch: self.epoch(ahead) }
             }
             Act::Restore { ahead } => Input::Restore { epoch: self.epoch(ahead) },
-            Act::Configure { ahead, policies, paused } => {
+            Act::Configure { ahead, policies, paused, max_rounds, cooldown_secs } => {
                 let version = self.room.controller.state().unwrap().config().version + ahead;
                 let named = policies.iter().enumerate();
                 let agents = named
@@ -298,6 +353,8 @@ impl World {
                     version,
                     agents: agents.collect(),
                     paused,
+                    max_rounds,
+                    cooldown_secs,
                     ..GroupConfig::default()
                 })
             }
@@ -368,6 +425,45 @@ impl World {
                 r#ref: id("1"),
                 run_id: self.run(run).map_or_else(|| id("r1-0"), |(run_id, _)| run_id),
             },
+            Act::Approve { conn: c, back, decision } => {
+                let asked = self.back(back, |event| match &event.kind {
+                    EventKind::ApprovalRequested(asked) => Some(asked.approval_id.clone()),
+                    _ => None,
+                });
+                let approval_id = asked.unwrap_or_else(|| id("ap1"));
+                Input::Approve { from: conn(c), r#ref: id("1"), approval_id, decision }
+            }
+            Act::Continue { conn: c, message, agent } => Input::Continue {
+                from: conn(c),
+                r#ref: id("1"),
+                message_id: self.message(message),
+                agent_id: id(format!("a{agent}")),
+            },
+            Act::Retry { conn: c, back } => {
+                let ended = self.back(back, |event| match &event.kind {
+                    EventKind::RunFinished(finished) => Some(finished.run_id.clone()),
+                    _ => None,
+                });
+                let run_id = ended.unwrap_or_else(|| id("r1-0"));
+                Input::Retry { from: conn(c), r#ref: id("1"), run_id }
+            }
+            Act::Call { run, attempt_off, call, ends } => {
+                let (run_id, attempt) = self.run(run)?;
+                let before = attempt.saturating_sub(1);
+                let call_id = match call {
+                    0 => id(format!("{before}-a")),
+                    1 => id(format!("{before}-b")),
+                    other => id(format!("{attempt}-own-{other}")),
+                };
+                let attempt = attempt.saturating_add_signed(attempt_off.into());
+                if ends {
+                    let (status, summary) = (ToolStatus::Ok, "done".to_owned());
+                    Input::ToolFinished(ToolFinished { run_id, attempt, call_id, status, summary })
+                } else {
+                    let (tool, arguments) = ("look".to_owned(), "{}".to_owned());
+                    Input::ToolStarted(ToolStarted { run_id, attempt, call_id, tool, arguments })
+                }
+            }
             Act::Refuse(c) => Input::Refuse {
                 from: conn(c),
                 r#ref: None,
@@ -377,7 +473,14 @@ impl World {
             },
             Act::Text { run, attempt_off, offset_off, text } => {
                 let (run_id, attempt) = self.run(run)?;
-                let sent = self.sent.entry((run_id.clone(), attempt)).or_default();
+                let said = self.back(0, |event| match &event.kind {
+                    EventKind::ToolsRequested(asked) if asked.run_id == run_id => {
+                        Some(asked.said.len() as u64)
+                    }
+                    _ => None,
+                });
+                let sent = self.sent.entry((run_id.clone(), attempt));
+                let sent = sent.or_insert(said.unwrap_or(0));
                 let offset = sent.saturating_add(offset_off);
                 if attempt_off == 0 && offset_off == 0 && attempt > 0 {
                     *sent += text.len() as u64;
@@ -389,7 +492,22 @@ impl World {
                 let (run_id, attempt) = self.run(run)?;
                 let attempt = attempt.saturating_add_signed(attempt_off.into());
                 let end = match end {
-                    0 => RunEnd::Lost { code: "worker_cut", detail: "Gone.".into() },
+                    0 => crate::harness::lost(),
+                    2 => RunEnd::Lost {
+                        code: "worker_unavailable",
+                        detail: "Refused.".into(),
+                        may_have_begun: false,
+                    },
+                    3..=5 => {
+                        // Calls of an attempt are told apart by it; 5 needs one of two people.
+                        let who = match end {
+                            3 => None,
+                            4 => Some(Approvers::Role { role: Role::Member }),
+                            _ => Some(Approvers::NOfM { n: 2, users: vec![id("u0"), id("u1")] }),
+                        };
+                        let name = |n| format!("{attempt}-{n}");
+                        handed(&[call(&name("a"), who), call(&name("b"), None)])
+                    }
                     1 => RunEnd::Said(Outcome::Failed {
                         code: "provider_error".into(),
                         detail: "Broken.".into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use convene_group_controller::{Input, RunEnd};
+use convene_group_controller::Input;
 use convene_model::{
     Code, Timestamp, UpstreamId,
     event::TriggerPolicy::Mention,
@@ -245,5 +245,5 @@ fn an_attach_that_meets_a_deadline_names_what_the_deadline_set_in_motion() {
     assert_eq!(out.kinds(), ["run.finished", "run.started"]);
     assert_eq!(out.replays(), [(2, room.seq())]);
     let run = out.invocations()[0].request.run_id.clone();
-    room.end(&run, 1, RunEnd::Lost { code: "worker_cut", detail: String::new() });
+    room.end(&run, 1, crate::harness::lost());
 }

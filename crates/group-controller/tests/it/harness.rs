@@ -6,10 +6,12 @@ use std::{fmt::Debug, time::Duration};
 use convene_group_controller::{Address, Controller, Effect, Input, Phase, Post, React, RunEnd};
 use convene_model::{
     MessageId, Role, RunId, Timestamp, UpstreamId,
-    agents::Outcome,
+    agents::{Approvers, Outcome, ToolRequest, ToolStatus, call_hash},
     claims::{Access, RoutingClaims},
-    event::{Event, GroupAgent, GroupConfig, TriggerPolicy},
-    frame::GroupFrame,
+    event::{
+        ApprovalDecision, Event, GroupAgent, GroupConfig, ToolFinished, ToolStarted, TriggerPolicy,
+    },
+    frame::{GroupFrame, GroupState},
     infra::HistoryMode,
     limits::ROUTING_TOKEN_TTL,
     record::Record,
@@ -59,7 +61,28 @@ pub(crate) fn completed() -> RunEnd {
 }
 
 pub(crate) fn lost() -> RunEnd {
-    RunEnd::Lost { code: "worker_cut", detail: "Gone.".to_owned() }
+    RunEnd::Lost { code: "worker_cut", detail: "Gone.".to_owned(), may_have_begun: true }
+}
+
+/// A call that an attempt hands over.
+pub(crate) fn call(call_id: &str, approvers: Option<Approvers>) -> ToolRequest {
+    ToolRequest {
+        call_id: id(call_id),
+        tool: "send".to_owned(),
+        tool_version: 1,
+        arguments: format!("{{\"to\":\"{call_id}\"}}"),
+        hash: call_hash("send", 1, &serde_json::Value::Null, call_id),
+        approvers,
+    }
+}
+
+/// An attempt ends with calls that it hands over.
+pub(crate) fn handed(calls: &[ToolRequest]) -> RunEnd {
+    RunEnd::Said(Outcome::ToolRequested {
+        calls: calls.to_vec(),
+        continuation: "so far".to_owned(),
+        usage: None,
+    })
 }
 
 /// A group and its host.
@@ -147,6 +170,16 @@ impl Room {
         let config =
             GroupConfig { version: self.version, agents, paused, ..GroupConfig::default() };
         self.step(Input::Configure(config)).accepted()
+    }
+
+    /// Sets the group's own bounds of discussions.
+    pub(crate) fn bounds(&mut self, max_rounds: Option<u32>, cooldown_secs: Option<u64>) -> Out {
+        self.version += 1;
+        let agents = self.controller.state().unwrap().config().agents.clone();
+        let version = self.version;
+        let config =
+            GroupConfig { version, agents, max_rounds, cooldown_secs, ..GroupConfig::default() };
+        self.step(Input::Configure(config))
     }
 
     /// A routing token of `user` issued now, of the current epoch.
@@ -276,6 +309,64 @@ impl Room {
         self.step(Input::Cancel { from: on("c1"), r#ref: id("ca"), run_id: run_id.clone() })
     }
 
+    pub(crate) fn retry(&mut self, run_id: &RunId) -> Out {
+        self.step(Input::Retry { from: on("c1"), r#ref: id("rt"), run_id: run_id.clone() })
+    }
+
+    pub(crate) fn let_continue(&mut self, message_id: &MessageId, agent_id: &str) -> Out {
+        let (message_id, agent_id) = (message_id.clone(), id(agent_id));
+        self.step(Input::Continue { from: on("c1"), r#ref: id("co"), message_id, agent_id })
+    }
+
+    pub(crate) fn approve(&mut self, conn: &str, approval_id: &str) -> Out {
+        self.decide(conn, approval_id, ApprovalDecision::Approve)
+    }
+
+    pub(crate) fn deny(&mut self, conn: &str, approval_id: &str) -> Out {
+        self.decide(conn, approval_id, ApprovalDecision::Deny)
+    }
+
+    fn decide(&mut self, conn: &str, approval_id: &str, decision: ApprovalDecision) -> Out {
+        let (from, approval_id) = (on(conn), id(approval_id));
+        self.step(Input::Approve { from, r#ref: id("ap"), approval_id, decision })
+    }
+
+    /// The ids of the approvals that are open, as a client that attaches is told.
+    pub(crate) fn open_approvals(&mut self) -> Vec<String> {
+        let approvals = self.view().approvals;
+        approvals.iter().map(|approval| approval.requested.approval_id.to_string()).collect()
+    }
+
+    /// What a client that attaches is told.
+    pub(crate) fn view(&mut self) -> GroupState {
+        let frames = self.attach("looker", "looker").to(&on("looker"));
+        let Some(GroupFrame::Attached { state, .. }) = frames.into_iter().next() else {
+            panic!("it is attached")
+        };
+        self.step(Input::Detach { from: on("looker"), r#ref: id("de") }).accepted();
+        state
+    }
+
+    pub(crate) fn begins(&mut self, run_id: &RunId, attempt: u32, call_id: &str) -> Out {
+        self.step(Input::ToolStarted(ToolStarted {
+            run_id: run_id.clone(),
+            attempt,
+            call_id: id(call_id),
+            tool: "look".to_owned(),
+            arguments: "{}".to_owned(),
+        }))
+    }
+
+    pub(crate) fn ends(&mut self, run_id: &RunId, attempt: u32, call_id: &str) -> Out {
+        self.step(Input::ToolFinished(ToolFinished {
+            run_id: run_id.clone(),
+            attempt,
+            call_id: id(call_id),
+            status: ToolStatus::Ok,
+            summary: "done".to_owned(),
+        }))
+    }
+
     /// The process ends; another rebuilds the group from what was written.
     pub(crate) fn crash(&mut self) -> Out {
         self.rebuild();
@@ -301,8 +392,7 @@ impl Room {
     /// The agents that work, and those that wait, in the order of their triggers.
     pub(crate) fn working_and_waiting(&self) -> (Vec<String>, Vec<String>) {
         let runs = self.controller.state().unwrap().runs();
-        let (waiting, working): (Vec<_>, Vec<_>) =
-            runs.iter().partition(|run| run.phase == Phase::Queued);
+        let (waiting, working): (Vec<_>, Vec<_>) = runs.iter().partition(|run| !run.phase.works());
         let names = |runs: Vec<&convene_group_controller::Run>| {
             runs.iter().map(|run| run.agent_id.to_string()).collect()
         };

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod acts;
+mod approvals;
 mod attach;
 mod checkpoints;
 mod compaction;
 mod configure;
 mod context;
+mod discussions;
 mod freeze;
 mod harness;
 mod init;
@@ -22,6 +24,7 @@ mod queue;
 mod runs;
 mod shelf;
 mod snapshot;
+mod tools;
 mod triggers;
 mod typing;
 mod watchers;

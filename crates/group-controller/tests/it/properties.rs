@@ -7,10 +7,13 @@ use std::{
 
 use convene_group_controller::{Address, Controller, Effect, Input, Phase};
 use convene_model::{
-    Role, UserId,
-    event::{Author, Decision, EventKind, TriggerPolicy},
+    AgentId, ApprovalId, CallId, MessageId, Role, RunId, Timestamp, UserId,
+    agents::{ToolStatus, Verdict},
+    event::{
+        Author, Candidate, Decision, Event, EventKind, GroupConfig, TriggerPolicy, WakeReason,
+    },
     frame::GroupFrame,
-    limits::{MAX_ATTEMPTS, MAX_ROUNDS, MAX_RUNS_AT_ONCE},
+    limits::{AGENT_COOLDOWN, MAX_ATTEMPTS, MAX_ROUNDS, MAX_RUNS_AT_ONCE, MAX_TOOL_ROUNDS},
 };
 use proptest::prelude::*;
 
@@ -22,18 +25,30 @@ use crate::{
 /// Runs that work: at most so many, at most one for each agent, each of an agent of the group.
 fn check_runs(room: &Room) {
     let state = room.controller.state().unwrap();
-    let working: Vec<_> = state.runs().iter().filter(|run| run.phase != Phase::Queued).collect();
+    let working: Vec<_> = state.runs().iter().filter(|run| run.phase.works()).collect();
     assert!(working.len() <= MAX_RUNS_AT_ONCE);
     let agents: BTreeSet<_> = working.iter().map(|run| &run.agent_id).collect();
     assert_eq!(agents.len(), working.len(), "one run for each agent");
     for run in state.runs() {
         assert!(state.config().agents.iter().any(|agent| agent.agent_id == run.agent_id));
-        assert!(run.phase.attempt() <= MAX_ATTEMPTS);
+        let open = open_of(room, &run.run_id);
+        assert_eq!(run.phase == Phase::Waiting, open > 0, "it waits while it asks: {run:?}");
     }
     if !state.config().paused && working.len() < MAX_RUNS_AT_ONCE {
-        let idle = state.runs().iter().find(|run| !agents.contains(&run.agent_id));
+        let mut queued = state.runs().iter().filter(|run| run.phase == Phase::Queued);
+        let idle = queued.find(|run| !agents.contains(&run.agent_id));
         assert_eq!(idle, None, "nobody waits who could work");
     }
+}
+
+/// How many approvals of a run are open, counted from the events.
+fn open_of(room: &Room, run_id: &RunId) -> usize {
+    room.log.iter().fold(0, |open, event| match &event.kind {
+        EventKind::ApprovalRequested(asked) if asked.run_id == *run_id => open + 1,
+        EventKind::ApprovalResolved(resolved) if resolved.run_id == *run_id => open - 1,
+        EventKind::ApprovalExpired(expired) if expired.run_id == *run_id => open - 1,
+        _ => open,
+    })
 }
 
 /// A step that was called a refusal did no more than a tick would have done, but say so.
@@ -80,7 +95,11 @@ fn check_still(room: &Room, frozen_at: &mut Option<u64>, out: &Out) {
 fn check_log(room: &Room) {
     let mut open = BTreeSet::new();
     let mut ended = BTreeSet::new();
+    let mut work = Work::default();
+    let mut bounds = Bounds::default();
     for event in &room.log {
+        work.see(event);
+        bounds.see(event);
         match &event.kind {
             EventKind::TriggerDecided(decided) => {
                 for candidate in &decided.candidates {
@@ -97,9 +116,9 @@ fn check_log(room: &Room) {
             EventKind::RunFinished(finished) => {
                 assert!(open.remove(&finished.run_id), "{} ends once", finished.run_id);
                 ended.insert(finished.run_id.clone());
+                work.ended(&finished.run_id);
             }
             EventKind::MessagePosted(posted) => {
-                assert!(posted.hop <= MAX_ROUNDS, "agents answer each other so far and no further");
                 assert_eq!(posted.hop == 0, posted.root == posted.message_id);
                 if let Some(run_id) = &posted.run_id {
                     assert!(open.contains(run_id), "a reply comes before the end of its run");
@@ -120,19 +139,156 @@ fn check_log(room: &Room) {
             | EventKind::MessageUnpinned(_)
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_) => {}
-            EventKind::ToolsRequested(_)
-            | EventKind::ToolStarted(_)
-            | EventKind::ToolFinished(_)
-            | EventKind::ApprovalRequested(_)
-            | EventKind::ApprovalVoted(_)
-            | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_)
-            | EventKind::GroupAdopted(_) => panic!("nothing makes these yet: {event:?}"),
+            EventKind::ToolsRequested(asked) => assert!(open.contains(&asked.run_id)),
+            EventKind::ToolStarted(started) => assert!(open.contains(&started.run_id)),
+            EventKind::ToolFinished(finished) => assert!(open.contains(&finished.run_id)),
+            EventKind::ApprovalRequested(asked) => assert!(open.contains(&asked.run_id)),
+            EventKind::ApprovalVoted(voted) => assert!(open.contains(&voted.run_id)),
+            EventKind::ApprovalResolved(resolved) => assert!(open.contains(&resolved.run_id)),
+            EventKind::ApprovalExpired(expired) => assert!(open.contains(&expired.run_id)),
+            EventKind::GroupAdopted(_) => panic!("nothing makes these yet: {event:?}"),
         }
     }
     let running: BTreeSet<_> =
         room.controller.state().unwrap().runs().iter().map(|run| run.run_id.clone()).collect();
     assert_eq!(open, running, "what has not ended is known to run");
+}
+
+/// A call and an approval end once, and before their run does; a run has so many attempts that were
+/// cut off, and so many hand-overs.
+#[derive(Default)]
+struct Work {
+    calls: BTreeSet<(RunId, CallId)>,
+    approvals: BTreeMap<ApprovalId, RunId>,
+    closed: BTreeSet<ApprovalId>,
+    attempts: BTreeMap<RunId, (u32, u32)>,
+}
+
+impl Work {
+    fn see(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::RunStarted(started) => {
+                let (attempts, rounds) = self.attempts.entry(started.run_id.clone()).or_default();
+                *attempts += 1;
+                assert_eq!(started.attempt, *attempts, "attempts are counted without gaps");
+                assert!(*attempts <= MAX_ATTEMPTS + *rounds && *rounds <= MAX_TOOL_ROUNDS);
+            }
+            EventKind::ToolsRequested(asked) => {
+                self.attempts.entry(asked.run_id.clone()).or_default().1 += 1;
+            }
+            EventKind::ToolStarted(started) => {
+                let call = (started.run_id.clone(), started.call_id.clone());
+                assert!(self.calls.insert(call), "a call begins once");
+            }
+            EventKind::ToolFinished(finished) => {
+                let call = (finished.run_id.clone(), finished.call_id.clone());
+                let begun = self.calls.remove(&call);
+                assert!(begun || finished.status == ToolStatus::Denied, "a call ends once");
+            }
+            EventKind::ApprovalRequested(asked) => {
+                self.approvals.insert(asked.approval_id.clone(), asked.run_id.clone());
+            }
+            EventKind::ApprovalResolved(resolved) => self.close(&resolved.approval_id),
+            EventKind::ApprovalExpired(expired) => self.close(&expired.approval_id),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, approval_id: &ApprovalId) {
+        assert!(self.approvals.remove(approval_id).is_some(), "an approval was asked for");
+        assert!(self.closed.insert(approval_id.clone()), "an approval ends once");
+    }
+
+    fn ended(&self, run_id: &RunId) {
+        assert!(self.calls.iter().all(|(of, _)| of != run_id), "its calls have ended");
+        assert!(self.approvals.values().all(|of| of != run_id), "its approvals have ended");
+    }
+}
+
+/// What agents wake keeps to the rounds and to the cooldown that hold at that moment, counted from
+/// the events alone.
+#[derive(Default)]
+struct Bounds {
+    config: GroupConfig,
+    rounds: BTreeMap<MessageId, u32>,
+    runs: Vec<Woken>,
+    started: BTreeMap<AgentId, Timestamp>,
+}
+
+/// A run, as much of it as counts here.
+struct Woken {
+    run_id: RunId,
+    agent_id: AgentId,
+    message_id: MessageId,
+    round: u32,
+    begun: bool,
+}
+
+impl Bounds {
+    fn see(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::GroupConfigured(config) => {
+                self.config = config.clone();
+                let in_group = |id: &AgentId| config.agents.iter().any(|a| a.agent_id == *id);
+                self.started.retain(|agent_id, _| in_group(agent_id));
+            }
+            EventKind::MessagePosted(posted) => {
+                let run = posted.run_id.as_ref().map(|run_id| self.run(run_id).round);
+                self.rounds.insert(posted.message_id.clone(), run.map_or(0, |round| round + 1));
+            }
+            EventKind::RunStarted(started) => {
+                self.started.insert(started.agent_id.clone(), event.at);
+                self.run(&started.run_id).begun = true;
+            }
+            EventKind::RunFinished(finished) => {
+                self.run(&finished.run_id).begun = true;
+            }
+            EventKind::TriggerDecided(decided) => {
+                for candidate in &decided.candidates {
+                    self.accepted(event.at, &decided.message_id, candidate);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn run(&mut self, run_id: &RunId) -> &mut Woken {
+        self.runs.iter_mut().find(|run| run.run_id == *run_id).unwrap()
+    }
+
+    fn accepted(&mut self, at: Timestamp, message_id: &MessageId, candidate: &Candidate) {
+        let Decision::Accepted { reason, run_id } = &candidate.decision else { return };
+        let agent_id = &candidate.agent_id;
+        let round = self.rounds[message_id];
+        if matches!(reason, WakeReason::Auto | WakeReason::Discussion) {
+            let cooldown = self.config.cooldown_secs.map_or(AGENT_COOLDOWN, Duration::from_secs);
+            let last = self.started.get(agent_id);
+            assert!(last.is_none_or(|last| at.since(*last) >= cooldown), "it has cooled down");
+            let queued = self.runs.iter().any(|run| run.agent_id == *agent_id && !run.begun);
+            assert!(!queued, "it waits once");
+        }
+        if *reason == WakeReason::Discussion {
+            let most = self.config.max_rounds.unwrap_or(MAX_ROUNDS);
+            assert!(round < most, "agents answer each other so far and no further");
+        }
+        let round = match reason {
+            WakeReason::Continue => 0,
+            // As far as the run was that is made again.
+            WakeReason::Retry => {
+                let of_it =
+                    |run: &&Woken| run.agent_id == *agent_id && run.message_id == *message_id;
+                self.runs.iter().rfind(of_it).unwrap().round
+            }
+            _ => round,
+        };
+        self.runs.push(Woken {
+            run_id: run_id.clone(),
+            agent_id: agent_id.clone(),
+            message_id: message_id.clone(),
+            round,
+            begun: false,
+        });
+    }
 }
 
 /// What was done to a message was done by somebody who may.
@@ -194,6 +350,15 @@ impl Roles {
 fn check_calls(out: &Out) {
     for call in out.invocations() {
         let request = &call.request;
+        let resumes = out.0.events.iter().filter_map(|event| match &event.kind {
+            EventKind::ToolStarted(started) if started.run_id == request.run_id => Some(started),
+            _ => None,
+        });
+        for started in resumes {
+            let calls = request.resume.iter().flat_map(|resume| &resume.calls);
+            let made = calls.filter(|call| call.call_id == started.call_id);
+            assert!(made.into_iter().any(|call| call.verdict == Verdict::Make), "{started:?}");
+        }
         let recorded = out.0.events.iter().any(|event| {
             matches!(&event.kind, EventKind::RunStarted(started)
                 if started.run_id == request.run_id && started.attempt == request.attempt)

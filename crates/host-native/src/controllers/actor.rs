@@ -2,6 +2,7 @@
 
 pub(super) mod archive;
 mod commit;
+mod frames;
 pub(super) mod import;
 mod look_up;
 mod rest;
@@ -16,13 +17,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use convene_group_controller::{Address, Controller, Effect, Input, Post, SnapshotError};
-use convene_hop::{GroupLink, trace::Span};
+use convene_group_controller::{Address, Controller, Effect, Input, SnapshotError};
+use convene_hop::GroupLink;
 use convene_model::{
     Code, GroupId, GroupKey, HistoryId, MessageId, Problem, RunId, Timestamp, UpstreamId,
-    claims::{Access, service},
+    claims::Access,
     event::{EventKind, GroupAgent},
-    frame::{GroupFrame, with_conn},
+    frame::with_conn,
     infra::InitRequest,
     limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
@@ -42,7 +43,6 @@ use rest::Rest;
 use super::{
     Head, MAX_BATCH, MAX_UNCOMMITTED_BATCHES, Shared,
     figures::OpenLink,
-    inbound::Inbound,
     invoke,
     output::{self, Gate, Output},
     store_problem, summarize,
@@ -391,77 +391,6 @@ impl Actor {
         }
     }
 
-    /// Takes a frame in. Its refusal is an effect of the step, so the result needs no answer here.
-    fn frame(&mut self, upstream: UpstreamId, frame: Inbound) {
-        let at = |conn| Address { upstream, conn };
-        let mut span = None;
-        let input = match frame {
-            Inbound::Attach { conn, r#ref, access, after, history } => {
-                Input::Attach { from: at(conn), r#ref, access, after, history }
-            }
-            Inbound::Detach { conn, r#ref } => Input::Detach { from: at(conn), r#ref },
-            Inbound::Cancel { conn, r#ref, run_id } => {
-                Input::Cancel { from: at(conn), r#ref, run_id }
-            }
-            Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace } => {
-                span = self.follow(&message_id, trace);
-                let post = Post {
-                    from: at(conn),
-                    r#ref,
-                    message_id,
-                    text,
-                    mentions,
-                    reply_to,
-                    found: None,
-                    answered: None,
-                };
-                self.look_up_post(post)
-            }
-            Inbound::About { conn, r#ref, message_id, command } => {
-                self.look_up_target(at(conn), r#ref, message_id, command)
-            }
-            Inbound::Typing { conn } => Input::Typing { from: at(conn) },
-            Inbound::Bad(bad) => match bad.conn {
-                Some(conn) => Input::Refuse {
-                    from: at(conn),
-                    r#ref: bad.r#ref,
-                    code: bad.code,
-                    detail: bad.detail,
-                    retry_after_ms: None,
-                },
-                None => {
-                    let frame = GroupFrame::Error {
-                        r#ref: bad.r#ref,
-                        code: bad.code,
-                        detail: Some(bad.detail),
-                        retry_after_ms: None,
-                        start: None,
-                    };
-                    self.batch.outputs.push(Output::Send { upstream, frame: frame.encode() });
-                    return;
-                }
-            },
-        };
-        let _ = self.step(input);
-        self.batch.outputs.extend(span.map(Output::Traced));
-        if self.batch.records.len() >= MAX_BATCH {
-            self.commit();
-        }
-    }
-
-    /// Begins the span of a post that is followed, and remembers it for what the post leads to.
-    fn follow(&mut self, message_id: &MessageId, parent: Option<TraceParent>) -> Option<Span> {
-        let mut span = Span::after(service::CONTROLLERS, "post", parent);
-        let trace = span.context()?;
-        span.note("group.id", &self.group_id);
-        span.note("message.id", message_id);
-        if self.followed.len() >= MAX_FOLLOWED {
-            self.followed.pop_front();
-        }
-        self.followed.push_back((message_id.clone(), trace));
-        Some(span)
-    }
-
     /// Whether the group admits who asks.
     fn admit(&self, access: Option<&Access>) -> Result<(), Problem> {
         let state = self.existing()?;
@@ -492,7 +421,7 @@ impl Actor {
             }
             self.batch.erases |= self.erases(&event.kind);
             self.chain = record.chain(&self.chain);
-            self.batch.outputs.push(Output::Broadcast(record.body.clone()));
+            self.batch.outputs.push(Output::Broadcast(record.for_clients()));
             self.batch.records.push(record);
         }
         for effect in step.effects {
@@ -590,7 +519,7 @@ impl Actor {
         match self.shared.store.events(self.key, after + 1, upto) {
             Ok(records) => {
                 for record in records {
-                    self.pass(to.upstream, with_conn(&to.conn, &record.body));
+                    self.pass(to.upstream, with_conn(&to.conn, &record.for_clients()));
                 }
             }
             Err(error) => {

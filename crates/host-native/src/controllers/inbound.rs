@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use convene_model::{
-    Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId,
+    AgentId, ApprovalId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId,
     claims::Access,
+    event::ApprovalDecision,
     frame::{self, BadFrame, UpstreamFrame},
     limits::MAX_FRAME_BYTES,
     token,
@@ -36,6 +37,23 @@ pub(super) enum Inbound {
         trace: Option<TraceParent>,
     },
     Cancel {
+        conn: ConnId,
+        r#ref: Ref,
+        run_id: RunId,
+    },
+    Approve {
+        conn: ConnId,
+        r#ref: Ref,
+        approval_id: ApprovalId,
+        decision: ApprovalDecision,
+    },
+    Continue {
+        conn: ConnId,
+        r#ref: Ref,
+        message_id: MessageId,
+        agent_id: AgentId,
+    },
+    Retry {
         conn: ConnId,
         r#ref: Ref,
         run_id: RunId,
@@ -132,13 +150,13 @@ pub(super) fn read(bytes: &Bytes) -> Read {
         Ok(UpstreamFrame::Cancel { conn, r#ref, run_id }) => {
             Inbound::Cancel { conn, r#ref, run_id }
         }
-        Ok(UpstreamFrame::Approve { conn, r#ref, .. }) => {
-            refused(Code::ApprovalNotFound, conn, r#ref)
+        Ok(UpstreamFrame::Approve { conn, r#ref, approval_id, decision }) => {
+            Inbound::Approve { conn, r#ref, approval_id, decision }
         }
-        Ok(UpstreamFrame::Continue { conn, r#ref, .. }) => {
-            refused(Code::NotContinuable, conn, r#ref)
+        Ok(UpstreamFrame::Continue { conn, r#ref, message_id, agent_id }) => {
+            Inbound::Continue { conn, r#ref, message_id, agent_id }
         }
-        Ok(UpstreamFrame::Retry { conn, r#ref, .. }) => refused(Code::NotRetryable, conn, r#ref),
+        Ok(UpstreamFrame::Retry { conn, r#ref, run_id }) => Inbound::Retry { conn, r#ref, run_id },
         Ok(UpstreamFrame::Edit { conn, r#ref, message_id, text }) => {
             Inbound::About { conn, r#ref, message_id, command: Command::Edit { text } }
         }
@@ -154,8 +172,4 @@ pub(super) fn read(bytes: &Bytes) -> Read {
         Ok(UpstreamFrame::Typing { conn }) => Inbound::Typing { conn },
         Err(bad) => Inbound::Bad(bad),
     })
-}
-
-fn refused(code: Code, conn: ConnId, r#ref: Ref) -> Inbound {
-    Inbound::Bad(BadFrame { code, detail: String::new(), conn: Some(conn), r#ref: Some(r#ref) })
 }

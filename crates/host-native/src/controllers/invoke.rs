@@ -10,6 +10,7 @@ use convene_model::{
     Problem, RunId,
     agents::{InvokeEvent, failure},
     claims::{AgentAccessClaims, SCOPE_INVOKE, service},
+    event::{ToolFinished, ToolStarted},
     limits::{MAX_BODY_BYTES, RUN_TOKEN_TTL},
     token::body_hash,
     trace::TraceParent,
@@ -23,8 +24,8 @@ use super::{Shared, actor::Mail};
 /// How long a lost attempt waits before the run goes on, times the attempt: a worker that restarts
 /// should not use all attempts up.
 const AFTER_LOSS: Duration = Duration::from_millis(500);
-/// Bytes of one server-sent event at most.
-const MAX_SSE_EVENT: usize = 256 * 1024;
+/// Bytes of one server-sent event at most: calls that are handed over, with their continuation.
+const MAX_SSE_EVENT: usize = 1024 * 1024;
 
 /// Calls the Agents Worker and feeds what it says to the group.
 pub(super) async fn run(
@@ -43,7 +44,7 @@ pub(super) async fn run(
     let streamed = stream(&shared, &invocation, &sink);
     let end = match trace::within(span.context(), streamed).await {
         Ok(end) => end,
-        Err(detail) => {
+        Err(Failure { detail, may_have_begun }) => {
             span.fail("the agents worker did not finish");
             tracing::warn!(
                 group = %invocation.request.group_id, run = %sink.run_id, attempt, detail,
@@ -53,6 +54,7 @@ pub(super) async fn run(
             RunEnd::Lost {
                 code: failure::WORKER_UNAVAILABLE,
                 detail: "The agents service could not be reached.".to_owned(),
+                may_have_begun,
             }
         }
     };
@@ -68,6 +70,24 @@ struct Sink {
 }
 
 impl Sink {
+    /// Tells the group what an attempt says before its end.
+    async fn tell(&self, event: InvokeEvent) -> Result<(), Failure> {
+        let (run_id, attempt) = (self.run_id.clone(), self.attempt);
+        let input = match event {
+            InvokeEvent::Delta { offset, text } => Input::RunText { run_id, attempt, offset, text },
+            InvokeEvent::ToolStarted { call_id, tool, arguments } => {
+                Input::ToolStarted(ToolStarted { run_id, attempt, call_id, tool, arguments })
+            }
+            InvokeEvent::ToolFinished { call_id, status, summary } => {
+                Input::ToolFinished(ToolFinished { run_id, attempt, call_id, status, summary })
+            }
+            InvokeEvent::Finished(outcome) => {
+                Input::RunEnded { run_id, attempt, end: RunEnd::Said(outcome) }
+            }
+        };
+        if self.feed(input).await { Ok(()) } else { Err(Failure::within("the group is gone")) }
+    }
+
     /// Whether the group still takes it.
     async fn feed(&self, input: Input) -> bool {
         let Some(mailbox) = self.mailbox.upgrade() else { return false };
@@ -75,9 +95,26 @@ impl Sink {
     }
 }
 
-async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result<RunEnd, String> {
+/// An attempt that the Agents Worker did not finish.
+struct Failure {
+    detail: String,
+    /// Whether the attempt may have begun: calls that it was to make were not made otherwise.
+    may_have_begun: bool,
+}
+
+impl Failure {
+    fn before(detail: impl ToString) -> Self {
+        Self { detail: detail.to_string(), may_have_begun: false }
+    }
+
+    fn within(detail: impl ToString) -> Self {
+        Self { detail: detail.to_string(), may_have_begun: true }
+    }
+}
+
+async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result<RunEnd, Failure> {
     let request = &invocation.request;
-    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let body = serde_json::to_vec(request).map_err(Failure::before)?;
     let now = shared.config.signer.now();
     let token = shared.config.signer.mint(
         service::AGENTS,
@@ -89,7 +126,7 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
             attempt: request.attempt,
             scope: SCOPE_INVOKE.to_owned(),
             bh: body_hash(&body),
-            initiator: None,
+            initiator: invocation.initiator.clone(),
             run_exp: (now + RUN_TOKEN_TTL).secs(),
         },
     );
@@ -97,36 +134,31 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(body))
-        .map_err(|error| error.to_string())?;
-    let response = shared.config.agents.send(request).await.map_err(|error| error.to_string())?;
+        .map_err(Failure::before)?;
+    let response = shared.config.agents.send(request).await.map_err(Failure::within)?;
     let status = response.status();
     if !status.is_success() {
         let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await;
         let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
         let code = problem.map_or("", |problem| problem.code.as_str());
-        return Err(format!("the agents worker answered {status} {code}"));
+        return Err(Failure::before(format!("the agents worker answered {status} {code}")));
     }
 
     let mut chunks = response.into_body().into_data_stream();
     let mut events = EventStream::default();
     while let Some(chunk) = chunks.next().await {
-        events.push(&chunk.map_err(|error| error.to_string())?);
-        while let Some(data) = events.next_event()? {
-            match serde_json::from_slice(&data).map_err(|error| error.to_string())? {
+        events.push(&chunk.map_err(Failure::within)?);
+        while let Some(data) = events.next_event().map_err(Failure::within)? {
+            match serde_json::from_slice(&data).map_err(Failure::within)? {
                 InvokeEvent::Finished(outcome) => return Ok(RunEnd::Said(outcome)),
-                InvokeEvent::ToolStarted { .. } | InvokeEvent::ToolFinished { .. } => {}
-                InvokeEvent::Delta { offset, text } => {
-                    let (run_id, attempt) = (sink.run_id.clone(), sink.attempt);
-                    if !sink.feed(Input::RunText { run_id, attempt, offset, text }).await {
-                        return Err("the group is gone".to_owned());
-                    }
-                }
+                event => sink.tell(event).await?,
             }
         }
     }
     Ok(RunEnd::Lost {
         code: failure::WORKER_CUT,
         detail: "The agents service broke off.".to_owned(),
+        may_have_begun: true,
     })
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed unwrap is a failed test")]
 
 mod access;
+mod agent_runs;
 mod archive_faults;
 mod archive_lifecycle;
 mod archive_races;

@@ -1,0 +1,81 @@
+//! Who works next, and what an attempt is given.
+
+use convene_model::{
+    agents::InvokeRequest,
+    event::{EventKind, RunStarted, ToolStarted},
+    limits::MAX_RUNS_AT_ONCE,
+};
+
+use crate::{Effect, Invocation, Phase, Run, controller::Turn, state::State};
+
+/// Hands waiting runs to the Agents Worker, one per agent and [`MAX_RUNS_AT_ONCE`] per group at a
+/// time. While all agents are paused, they wait.
+pub(crate) fn dispatch(turn: &mut Turn<'_>) {
+    if turn.state().config.paused {
+        return;
+    }
+    while let Some(run) = next(turn.state()) {
+        start(turn, &run);
+    }
+}
+
+/// The run whose turn it is: one that has begun before one that has not, then first come first
+/// served, where an agent's next run comes when the one before it was begun. So an agent with a long
+/// queue takes turns with the others instead of keeping them waiting.
+fn next(state: &State) -> Option<Run> {
+    let working = state.runs.iter().filter(|run| run.phase.works());
+    let working: Vec<_> = working.map(|run| &run.agent_id).collect();
+    if working.len() >= MAX_RUNS_AT_ONCE {
+        return None;
+    }
+    let waiting = state
+        .runs
+        .iter()
+        .filter(|run| run.phase == Phase::Queued && !working.contains(&&run.agent_id));
+    let came = |run: &&Run| {
+        let turn = state.turns.get(&run.agent_id).copied().unwrap_or(0);
+        (run.work.attempt == 0, run.seq.max(turn))
+    };
+    waiting.min_by_key(came).cloned()
+}
+
+/// Begins the next attempt of a run: the calls that it makes are recorded first.
+pub(crate) fn start(turn: &mut Turn<'_>, run: &Run) {
+    let attempt = run.work.attempt.max(run.phase.attempt()) + 1;
+    let deadline = run.phase.deadline().unwrap_or(turn.now + run.time_left());
+    for request in run.permitted() {
+        turn.emit(EventKind::ToolStarted(ToolStarted {
+            run_id: run.run_id.clone(),
+            attempt,
+            call_id: request.call_id,
+            tool: request.tool,
+            arguments: request.arguments,
+        }));
+    }
+    turn.emit(EventKind::RunStarted(RunStarted {
+        run_id: run.run_id.clone(),
+        attempt,
+        agent_id: run.agent_id.clone(),
+        trigger: run.trigger.clone(),
+        deadline,
+    }));
+    let state = turn.state();
+    let agents = state.config.agents.iter();
+    let invocation = Invocation {
+        org_id: state.identity.org_id.clone(),
+        initiator: run.initiator.clone(),
+        deadline,
+        request: InvokeRequest {
+            group_id: state.identity.group_id.clone(),
+            agent_id: run.agent_id.clone(),
+            run_id: run.run_id.clone(),
+            attempt,
+            trigger: run.trigger.clone(),
+            agents: agents.map(|agent| (agent.agent_id.clone(), agent.name.clone())).collect(),
+            summary: state.context_summary(),
+            messages: state.context(&run.trigger),
+            resume: state.run(&run.run_id).and_then(Run::resume),
+        },
+    };
+    turn.effects.push(Effect::Invoke(Box::new(invocation)));
+}
