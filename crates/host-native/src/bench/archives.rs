@@ -125,9 +125,9 @@ impl World {
         Ok(lines(store, &manifest).try_collect().await?)
     }
 
-    fn close(self, dir: &Path) -> Result<(), CliError> {
+    fn close(self) -> Result<(), CliError> {
         self.runtime.block_on(self.infra.close())?;
-        let _ = std::fs::remove_dir_all(dir);
+        let _ = std::fs::remove_dir_all(&self.data_dir);
         Ok(())
     }
 }
@@ -144,7 +144,7 @@ pub(super) fn rates(
     let messages = (slice.as_secs_f64() * MESSAGES_PER_SECOND) as u64;
     world.runtime.block_on(world.filled("bench", messages))?;
     let (mut archiving, mut restoring, mut plain_bytes) = (Vec::new(), Vec::new(), 0.0);
-    let raw = dir.join("raw.gz");
+    let raw = world.data_dir.join("raw.gz");
     for _ in 0..slices {
         let archived = world.runtime.block_on(world.archive("bench"))?;
         let bodies = world.runtime.block_on(world.lines(&archived.manifest))?;
@@ -160,11 +160,13 @@ pub(super) fn rates(
         drop(bodies);
         archiving.push((rate(archived.seconds), rate(written + read)));
 
+        // Whoever restores what was archived a moment ago also waits until it is wiped.
+        world.runtime.block_on(world.settle())?;
         let restored = world.runtime.block_on(world.restore("bench"))?;
         restoring.push((rate(restored), rate(read)));
         world.runtime.block_on(world.settle())?;
     }
-    world.close(dir)?;
+    world.close()?;
     let mut archive = Figure::from_slices("MB/s", &archiving);
     archive.extra.insert("plain_mb", plain_bytes / MEGABYTE);
     archive.extra.insert("messages", messages as f64);
@@ -228,7 +230,7 @@ pub(super) fn neighbours(dir: &Path, slice: Duration, slices: usize) -> Result<F
         figure.extra.insert("archive_s", lasted);
         Ok::<_, CliError>(figure)
     })?;
-    world.close(dir)?;
+    world.close()?;
     Ok(figure)
 }
 
@@ -247,7 +249,7 @@ pub(super) fn memory(dir: &Path, slice: Duration) -> Result<Figure, CliError> {
         let (large, plain_bytes) = growth(&world, "large").await?;
         Ok::<_, CliError>((small, large, plain_bytes))
     })?;
-    world.close(dir)?;
+    world.close()?;
     let mut figure = Figure::from_slices("bytes", &[(large, small)]);
     figure.extra.insert("messages", messages as f64);
     figure.extra.insert("plain_mb", plain_bytes / MEGABYTE);

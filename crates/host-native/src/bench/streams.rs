@@ -32,6 +32,9 @@ use crate::cli::CliError;
 const TOKEN_EVERY: Duration = Duration::from_millis(5);
 /// The same while many do.
 const TOKEN_EVERY_FOR_MANY: Duration = Duration::from_millis(20);
+/// Tokens of an answer for each second of a slice: a thousand with what a slice has by itself, since
+/// an answer has commits of its own, however short it is.
+const TOKENS_PER_SECOND: f64 = 500.0;
 /// Bytes of a token; each is of the same length, so that an offset tells which one it is.
 const TOKEN_BYTES: usize = 8;
 /// How many watch in `stream_500_watchers`.
@@ -78,7 +81,7 @@ pub(super) fn measure(
         // What is looked up once is looked up.
         chain.stream(&model, &server, 1).await?;
 
-        let tokens = (slice.as_secs_f64() / TOKEN_EVERY.as_secs_f64()) as usize;
+        let tokens = (slice.as_secs_f64() * TOKENS_PER_SECOND) as usize;
         let (mut first, mut each, mut commits) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..slices {
             model.writes(tokens, TOKEN_EVERY);

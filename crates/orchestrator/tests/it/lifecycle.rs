@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use convene_model::archive::WipeRequest;
+use object_store::ObjectStore;
 
-use crate::{controllers::Behaviour, world::World};
+use crate::{
+    controllers::Behaviour,
+    stores::{Fault, Faulty},
+    world::World,
+};
 
 #[tokio::test]
 async fn a_mark_that_comes_after_the_thaw_marks_nothing_and_nothing_is_wiped() {
@@ -25,6 +30,28 @@ async fn a_mark_that_comes_after_the_thaw_marks_nothing_and_nothing_is_wiped() {
     assert_eq!(world.status("g1").await, "active");
     let wipes = world.controllers.lines().iter().filter(|line| line.ends_with("/wipe")).count();
     assert_eq!(wipes, 0);
+}
+
+#[tokio::test]
+async fn what_is_stored_after_the_thaw_has_tidied_is_taken_back() {
+    let store = Arc::new(Faulty::new());
+    let world = World::with_store(Arc::clone(&store) as Arc<dyn ObjectStore>).await;
+    world.activate("g1", "o1").await.expect_status(200);
+    world.post("g1", 4);
+    store.set(Some(Fault::HoldsPut));
+    let thawed = async {
+        store.arrived().await;
+        world.advance_ms(61_000);
+        let second = world.second(Arc::clone(&world.db)).await;
+        second.reconcile_once().await.unwrap();
+        assert_eq!(world.status("g1").await, "active");
+        store.let_pass();
+    };
+    let (answer, ()) = tokio::join!(world.archive("g1"), thawed);
+    world.settled().await;
+    assert!(!answer.status.is_success());
+    assert_eq!(world.status("g1").await, "active");
+    assert_eq!(world.files().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A store of archives that fails in one way after another.
 
-use std::{fmt, sync::Mutex};
+use std::{fmt, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     Result, memory::InMemory, path::Path,
 };
+use tokio::sync::{Notify, Semaphore};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +25,16 @@ pub(crate) enum Fault {
     OtherBytes,
     /// What is put is not there afterwards.
     Forgets,
+    /// The next content that is put waits until it is let pass.
+    HoldsPut,
 }
 
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: InMemory,
     fault: Mutex<Option<Fault>>,
+    arrived: Notify,
+    passes: Semaphore,
 }
 
 impl Faulty {
@@ -42,11 +47,27 @@ impl Faulty {
     ];
 
     pub(crate) fn new() -> Self {
-        Self { inner: InMemory::new(), fault: Mutex::new(None) }
+        Self {
+            inner: InMemory::new(),
+            fault: Mutex::new(None),
+            arrived: Notify::new(),
+            passes: Semaphore::new(0),
+        }
     }
 
     pub(crate) fn set(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Waits until a put is held; the deadline only turns a hang into a failure.
+    pub(crate) async fn arrived(&self) {
+        let arrived = tokio::time::timeout(Duration::from_secs(30), self.arrived.notified());
+        arrived.await.expect("a put arrives");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn let_pass(&self) {
+        self.passes.add_permits(1);
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -75,6 +96,11 @@ impl ObjectStore for Faulty {
         let manifest = location.as_ref().ends_with(".manifest.json");
         if self.has(Fault::NoPut) || (manifest && self.has(Fault::NoManifest)) {
             return Err(broken());
+        }
+        if self.has(Fault::HoldsPut) && !manifest {
+            self.set(None);
+            self.arrived.notify_one();
+            self.passes.acquire().await.expect("it is never closed").forget();
         }
         if self.has(Fault::Forgets) && !manifest {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
