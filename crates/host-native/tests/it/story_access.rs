@@ -23,7 +23,7 @@ async fn browser_every_view_is_for_everybody_on_a_phone() {
 }
 
 /// axe-core's script: where `cargo xtask test` says, or where it has put it before.
-fn axe() -> String {
+pub(crate) fn axe() -> String {
     let installed = || {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
         let tools = std::fs::read_dir(target.join("tools")).ok()?;
@@ -52,7 +52,7 @@ const STILL: &str = "
 ";
 
 /// Checks what is in view, in light and in dark.
-async fn check(page: &Page, axe: &str, view: &str) {
+pub(crate) async fn check(page: &Page, axe: &str, view: &str) {
     for dark in [false, true] {
         page.prefer_dark(dark).await;
         // Colours that fade into each other would be measured halfway.

@@ -69,7 +69,11 @@ class Form extends HTMLElement {
       await call("POST", this.filled(check, answer), {});
       return true;
     } catch (error) {
-      this.say(`Saved, but not tried out: ${sentence(error)}`, "error");
+      // What is saved must not be sent a second time.
+      const go = this.getAttribute("go");
+      const next = h("a", { href: go ? this.filled(go, answer) : location.pathname }, "Go on");
+      const note = h("p", { class: "note error" }, `Saved, but not tried out: ${sentence(error)} `, next);
+      this.outcome?.replaceChildren(note);
       return false;
     }
   }
