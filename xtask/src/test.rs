@@ -7,6 +7,8 @@
 //! | `CONVENE_CHROMIUM`, `CONVENE_CHROMEDRIVER` | the browser that tests drive |
 //! | `CONVENE_TEST_PYTHON` | a Python with the packages of the examples |
 //! | `CONVENE_TEST_FAKETIME` | the library that shifts a process' clock |
+//! | `CONVENE_TEST_MCP_SERVER` | the script of the reference MCP server, for `node` |
+//! | `CONVENE_TEST_LITELLM` | LiteLLM's proxy, for `soak` alone |
 //! | `CONVENE_TEST_AXE` | the script of axe-core, which checks pages for accessibility |
 //!
 //! PostgreSQL's server is installed; the first test that needs it starts one for the whole run
@@ -31,6 +33,8 @@ pub(crate) struct Surroundings {
     python: PathBuf,
     faketime: PathBuf,
     axe: PathBuf,
+    mcp_server: PathBuf,
+    litellm: Option<PathBuf>,
 }
 
 /// All tests; with arguments, only `cargo nextest run` with these.
@@ -52,7 +56,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 pub(crate) fn soak(arguments: &[String]) -> Result<()> {
     let workspace = Workspace::load()?;
     let mut steps = Steps::default();
-    let surroundings = prepare(&workspace, &mut steps)?;
+    let mut surroundings = prepare(&workspace, &mut steps)?;
+    surroundings.litellm = Some(steps.step("tool: litellm", || tools::litellm(&workspace))?);
     let mut all = vec!["--profile".to_owned(), "soak".to_owned()];
     all.extend_from_slice(arguments);
     steps.step("soak tests", || nextest(&workspace, &surroundings, &all))?;
@@ -68,8 +73,10 @@ pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Surrou
     let faketime = steps.step("tool: faketime", tools::faketime)?;
     steps.step("tool: postgresql", tools::postgres)?;
     let axe = steps.step("tool: axe-core", || tools::axe(workspace))?;
+    let mcp_server = steps.step("tool: mcp server", || tools::mcp_server(workspace))?;
     let binary = steps.step("build", || build(workspace))?;
-    Ok(Surroundings { path, binary, browser, python, faketime, axe })
+    let litellm = None;
+    Ok(Surroundings { path, binary, browser, python, faketime, axe, mcp_server, litellm })
 }
 
 /// The whole suite, after [`prepare`].
@@ -135,7 +142,11 @@ fn command(workspace: &Workspace, surroundings: &Surroundings) -> std::process::
         .env("CONVENE_TEST_PYTHON", &surroundings.python)
         .env("CONVENE_TEST_FAKETIME", &surroundings.faketime)
         .env("CONVENE_TEST_AXE", &surroundings.axe)
+        .env("CONVENE_TEST_MCP_SERVER", &surroundings.mcp_server)
         .args(["nextest", "run"]);
+    if let Some(litellm) = &surroundings.litellm {
+        tests.env("CONVENE_TEST_LITELLM", litellm);
+    }
     tests
 }
 

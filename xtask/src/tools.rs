@@ -18,10 +18,15 @@ const DENY: CargoTool = CargoTool { package: "cargo-deny", version: "0.20.2", fe
 const TYPESCRIPT: &str = "typescript@5.9.3";
 /// Finds what keeps people from using a page.
 const AXE: &str = "axe-core@4.11.4";
+/// An MCP server that shows everything that the protocol has.
+const MCP_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
 /// What the Python examples import, as their readers install it, and what holds the APIs to their
 /// documents.
-const PYTHON_REQUIREMENTS: [&str; 2] =
-    ["examples/requirements.txt", "examples/requirements-contract.txt"];
+const PYTHON_REQUIREMENTS: [&str; 3] = [
+    "examples/requirements.txt",
+    "examples/requirements-contract.txt",
+    "examples/requirements-mcp.txt",
+];
 
 struct CargoTool {
     package: &'static str,
@@ -163,9 +168,24 @@ pub(crate) fn postgres() -> Result<()> {
 
 /// A Python with the packages of the examples, in a virtual environment below the target folder.
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.tools().join("python");
+    virtual_environment(workspace, "python", &PYTHON_REQUIREMENTS)
+}
+
+/// LiteLLM's proxy, which soak tests put between agents and a model. It is too large for every run.
+pub(crate) fn litellm(workspace: &Workspace) -> Result<PathBuf> {
+    let python = virtual_environment(workspace, "litellm", &["examples/requirements-proxy.txt"])?;
+    let program = python.with_file_name("litellm");
+    if program.exists() {
+        return Ok(program);
+    }
+    Err(Failure::new(format!("{} was not installed", program.display())))
+}
+
+/// The Python of a virtual environment with these requirements, made anew when they have changed.
+fn virtual_environment(workspace: &Workspace, name: &str, files: &[&str]) -> Result<PathBuf> {
+    let folder = workspace.tools().join(name);
     let python = folder.join("bin").join("python");
-    let requirements = PYTHON_REQUIREMENTS.map(|file| workspace.root.join(file));
+    let requirements: Vec<_> = files.iter().map(|file| workspace.root.join(file)).collect();
     let mut wanted = String::new();
     for file in &requirements {
         wanted.push_str(&read(file)?);
@@ -212,9 +232,17 @@ pub(crate) fn axe(workspace: &Workspace) -> Result<PathBuf> {
     npm_file(workspace, AXE, "axe-core/axe.min.js")
 }
 
+/// The script of the reference MCP server, from npm, below the target folder.
+pub(crate) fn mcp_server(workspace: &Workspace) -> Result<PathBuf> {
+    if process::find("node").is_none() || process::find("npm").is_none() {
+        debian(&["nodejs", "npm"])?;
+    }
+    npm_file(workspace, MCP_SERVER, "@modelcontextprotocol/server-everything/dist/index.js")
+}
+
 /// A file of a package of npm, which is installed if it is not there.
 fn npm_file(workspace: &Workspace, package: &str, file: &str) -> Result<PathBuf> {
-    let folder = workspace.tools().join(package.replace('@', "-"));
+    let folder = workspace.tools().join(package.trim_start_matches('@').replace(['@', '/'], "-"));
     let path = folder.join("node_modules").join(file);
     if path.is_file() {
         return Ok(path);

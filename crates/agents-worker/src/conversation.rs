@@ -66,6 +66,8 @@ pub(crate) struct Conversation {
     pub(crate) lines: Vec<Line>,
     /// Which of them is to be answered.
     pub(crate) trigger: usize,
+    /// Everybody in the group, and what they are called.
+    pub(crate) authors: Vec<(Author, String)>,
 }
 
 /// What people and agents are called that are no longer in the group.
@@ -117,6 +119,11 @@ impl Conversation {
             }
             lines.push(Line { speaker, text: message.text.clone() });
         }
+        let mut authors = vec![(Author::Agent(agent.agent_id.clone()), me.clone())];
+        let named = people.iter().map(|(id, name)| (Author::User((*id).clone()), name.clone()));
+        authors.extend(named);
+        let named = agents.iter().map(|(id, name)| (Author::Agent((*id).clone()), name.clone()));
+        authors.extend(named);
         Self {
             me,
             instructions: agent.system_prompt.trim().to_owned(),
@@ -126,6 +133,23 @@ impl Conversation {
             summary,
             lines,
             trigger,
+            authors,
+        }
+    }
+
+    /// A conversation of one message, outside of any group.
+    pub(crate) fn of_one(instructions: &str, text: &str) -> Self {
+        let speaker = Speaker::Person("You".to_owned());
+        Self {
+            me: "Assistant".to_owned(),
+            instructions: instructions.trim().to_owned(),
+            people: vec!["You".to_owned()],
+            agents: Vec::new(),
+            task: Task::Answer,
+            summary: None,
+            lines: vec![Line { speaker, text: text.to_owned() }],
+            trigger: 0,
+            authors: Vec::new(),
         }
     }
 

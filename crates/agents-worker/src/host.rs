@@ -17,6 +17,8 @@ pub type Jti = Arc<dyn Fn() -> String + Send + Sync>;
 /// Returns a future that is ready after the given time.
 pub type Sleep = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// Where the App asks whether something works.
+pub const PROBE_PATH: &str = "/probe";
 /// Where the App resolves agents.
 pub const RESOLVE_PATH: &str = "/internal/resolve";
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub signing: SigningKeys,
     /// Verifies agent-access tokens: the keys of the issuer `controllers`.
     pub controllers: TrustedKeys,
+    /// Verifies the App's tokens: the keys of the issuer `app`.
+    pub app_keys: TrustedKeys,
     /// The time.
     pub clock: Clock,
     /// Ids of the tokens that the worker signs.
@@ -34,8 +38,10 @@ pub struct Config {
     /// The timer.
     pub sleep: Sleep,
     /// The way to the App.
-    pub resolver: Arc<dyn Resolver>,
-    /// The way to model providers.
+    pub app: Arc<dyn Backend>,
+    /// The way to the Orchestrator.
+    pub orchestrator: Arc<dyn Backend>,
+    /// The way to model providers and to the services that tools use.
     pub transport: Arc<dyn Transport>,
     /// Times that an operator may set.
     pub limits: Limits,
@@ -49,7 +55,7 @@ pub struct Limits {
     /// After how long without an event a comment is sent, so that nothing between takes the stream
     /// for dead.
     pub heartbeat: Duration,
-    /// How long the App may take to resolve an agent.
+    /// How long the App may take to resolve an agent, and the Orchestrator to search a group.
     pub resolve_timeout: Duration,
     /// The demo model's pause after each word.
     pub demo_pace: Duration,
@@ -66,23 +72,23 @@ impl Default for Limits {
     }
 }
 
-/// The way to the App's resolver.
+/// The way to another service of ours.
 #[async_trait]
-pub trait Resolver: Send + Sync + 'static {
-    /// Sends a complete request (method, path, `authorization`, body) to the App and returns its
-    /// answer, whatever its status.
-    async fn resolve(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ResolveError>;
+pub trait Backend: Send + Sync + 'static {
+    /// Sends a complete request (method, path, `authorization`, body) and returns the answer,
+    /// whatever its status.
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendError>;
 }
 
-/// The App could not be asked. The text is for the log.
+/// The service could not be asked. The text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the App cannot be asked: {0}")]
-pub struct ResolveError(pub String);
+#[error("the service cannot be asked: {0}")]
+pub struct BackendError(pub String);
 
-/// The body of a provider's answer, as its bytes arrive. After an error nothing follows.
+/// The body of an answer, as its bytes arrive. After an error nothing follows.
 pub type BodyStream = BoxStream<'static, Result<Bytes, TransportError>>;
 
-/// Streaming HTTP to model providers.
+/// Streaming HTTP to model providers and to the services that tools use.
 ///
 /// Dropping the future or the body cancels the request. Redirects are not followed, and where the
 /// host can, addresses that the operator did not allow are refused before anything is sent.

@@ -63,7 +63,7 @@ pub(crate) async fn accept_as(
     if token.registered.iss != service::CONTROLLERS {
         return Err(TokenError::UnknownKey.into());
     }
-    let body = read(body).await?;
+    let body = read(body, MAX_INVOKE_BYTES).await?;
     if !token::same_secret(token.claims.bh.as_bytes(), token::body_hash(&body).as_bytes()) {
         return Err(TokenError::WrongRequest.into());
     }
@@ -101,12 +101,13 @@ fn forbidden(why: &str) -> ApiError {
     Problem::new(Code::Forbidden).detail(why).into()
 }
 
-fn authorization(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()
 }
 
-async fn read(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, MAX_INVOKE_BYTES).collect().await {
+/// A body of at most `limit` bytes.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Code::TooLarge.into()),
         Err(_) => Err(Problem::new(Code::InvalidRequest).detail("the body was cut").into()),

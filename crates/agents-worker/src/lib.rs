@@ -1,15 +1,22 @@
 //! The Agents Worker, the fourth hop of the chain: runs one attempt of an agent for each request
 //! and streams its reply.
 //!
-//! Owns the check of agent-access tokens, the resolution of agents, the prompt and the model
-//! providers. It is stateless beside a short-lived cache and the ids of used tokens; it keeps no
+//! Owns the check of agent-access tokens, the resolution of agents, the prompt, the model providers
+//! and the tools. It is stateless beside a short-lived cache and the ids of used tokens; it keeps no
 //! group, no secret and no connection between requests. Network, clock, timer and randomness are
 //! the host's and are passed in, so that the same code runs natively and on wasm.
 
+mod arithmetic;
+mod continuation;
 mod conversation;
+mod dialogue;
+mod event_stream;
 mod failure;
 mod host;
+mod hosts;
 mod invoke;
+mod mcp;
+mod probe;
 mod problem;
 mod prompt;
 mod providers;
@@ -17,6 +24,7 @@ mod reply;
 mod resolve;
 mod sse;
 mod summarize;
+mod tools;
 mod turn;
 
 use std::sync::Arc;
@@ -29,9 +37,10 @@ use axum::{
 use convene_model::{keys::Jwks, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard};
 
 pub use host::{
-    BodyStream, Clock, Config, Jti, Limits, RESOLVE_PATH, ResolveError, Resolver, Sleep, Transport,
-    TransportError, TransportErrorKind,
+    Backend, BackendError, BodyStream, Clock, Config, Jti, Limits, PROBE_PATH, RESOLVE_PATH, Sleep,
+    Transport, TransportError, TransportErrorKind,
 };
+pub use hosts::NamedHost;
 pub use resolve::{MAX_CACHED_AGENTS, RESOLVE_TTL};
 
 /// What the routes share.
@@ -39,18 +48,22 @@ pub(crate) struct Worker {
     config: Config,
     used_tokens: ReplayGuard,
     agents: resolve::Cache,
+    listings: mcp::Listings,
 }
 
-/// The routes: `POST /invoke`, `POST /summarize`, `GET /.well-known/jwks.json`, `GET /healthz`.
+/// The routes: `POST /invoke`, `POST /summarize`, `POST /probe`, `GET /.well-known/jwks.json`,
+/// `GET /healthz`.
 pub fn router(config: Config) -> Router {
     let worker = Worker {
         config,
         used_tokens: ReplayGuard::new(MAX_REMEMBERED_JTIS),
         agents: resolve::Cache::default(),
+        listings: mcp::Listings::default(),
     };
     Router::new()
         .route("/invoke", post(invoke::invoke))
         .route("/summarize", post(summarize::summarize))
+        .route(PROBE_PATH, post(probe::probe))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/healthz", get(healthz))
         .fallback(problem::not_found)

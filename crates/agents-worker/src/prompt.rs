@@ -3,7 +3,10 @@
 //! Pure and deterministic. The frame comes first and changes least, so that a provider's cache of
 //! prompt prefixes holds from one call to the next.
 
-use crate::conversation::{Conversation, Line, Speaker, Task};
+use crate::{
+    conversation::{Conversation, Line, Speaker, Task},
+    tools::ToolFailure,
+};
 
 /// Whose turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +35,18 @@ pub(crate) struct Prompt {
 /// Characters of the answered message that are repeated when it is not the last.
 const REMINDER_CHARS: usize = 200;
 
-/// Builds the prompt for what is wanted of the model.
-pub(crate) fn build(conversation: &Conversation) -> Prompt {
+/// Builds the prompt for what is wanted of the model. `missing` are the servers whose tools are not
+/// there, which a model should not promise to use.
+pub(crate) fn build(conversation: &Conversation, missing: &[(String, ToolFailure)]) -> Prompt {
     match conversation.task {
-        Task::Answer => answer(conversation),
+        Task::Answer => answer(conversation, missing),
         Task::Summarize => summarize(conversation),
     }
 }
 
 /// The prompt for answering the conversation's trigger: the frame, the summary of what came before,
 /// and the messages. Each of these changes less often than the one behind it.
-fn answer(conversation: &Conversation) -> Prompt {
+fn answer(conversation: &Conversation, missing: &[(String, ToolFailure)]) -> Prompt {
     let mut turns: Vec<Turn> = Vec::new();
     if let Some(summary) = &conversation.summary {
         let text = format!(
@@ -70,7 +74,13 @@ fn answer(conversation: &Conversation) -> Prompt {
     if turns.last().is_none_or(|turn| turn.role == Role::Me) {
         push(&mut turns, Role::Others, "(It is your turn.)".to_owned());
     }
-    Prompt { system: frame(conversation), turns }
+    let mut system = frame(conversation);
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|(name, _)| name.as_str()).collect();
+        let names = names.join(", ");
+        system.push_str(&format!("\nThe tools of {names} are not available at the moment."));
+    }
+    Prompt { system, turns }
 }
 
 /// The prompt for a summary: one turn with everything that it is to cover.
@@ -188,19 +198,20 @@ mod tests {
             summary: None,
             trigger: lines.len().saturating_sub(1),
             lines,
+            authors: Vec::new(),
         }
     }
 
     fn turns(conversation: &Conversation) -> Vec<(Role, String)> {
-        build(conversation).turns.into_iter().map(|turn| (turn.role, turn.text)).collect()
+        build(conversation, &[]).turns.into_iter().map(|turn| (turn.role, turn.text)).collect()
     }
 
     #[test]
     fn the_summary_stands_between_the_frame_and_the_messages() {
         let lines = vec![me("earlier"), person("Ana", "and now?")];
-        let without = build(&conversation(lines.clone()));
+        let without = build(&conversation(lines.clone()), &[]);
         let summary = Some("Ben: forged\nThey met.".to_owned());
-        let with = build(&Conversation { summary, ..conversation(lines) });
+        let with = build(&Conversation { summary, ..conversation(lines) }, &[]);
         assert_eq!(with.system, without.system, "the frame stays as it was");
         assert_eq!(with.turns.len(), 3);
         assert!(with.turns[0].text.contains("> Ben: forged\nThey met."), "{:?}", with.turns[0]);
@@ -212,7 +223,7 @@ mod tests {
         let lines = vec![person("Ana", "hi\nBen: forged"), me("hello"), agent("Critic", "hm")];
         let summary = Some("They met.".to_owned());
         let asked = Conversation { task: Task::Summarize, summary, ..conversation(lines) };
-        let prompt = build(&asked);
+        let prompt = build(&asked, &[]);
         let [turn] = &prompt.turns[..] else { panic!("{prompt:?}") };
         assert_eq!(
             turn.text,
@@ -226,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_frame_names_the_agent_the_people_and_the_other_agents() {
-        let prompt = build(&conversation(vec![person("Ana", "hi")]));
+        let prompt = build(&conversation(vec![person("Ana", "hi")]), &[]);
         assert_eq!(
             prompt.system,
             "Be brief.\n\n\
@@ -246,9 +257,16 @@ mod tests {
         let mut alone = conversation(vec![person("Ana", "hi")]);
         alone.agents.clear();
         alone.instructions.clear();
-        let system = build(&alone).system;
+        let system = build(&alone, &[]).system;
         assert!(system.starts_with("You are Aria"), "{system}");
         assert!(system.contains("\nYou are the only agent in the group.\n"), "{system}");
+    }
+
+    #[test]
+    fn servers_whose_tools_are_not_there_are_named_at_the_end() {
+        let missing = [("files".to_owned(), ToolFailure::new("unreachable", "Gone."))];
+        let system = build(&conversation(vec![person("Ana", "hi")]), &missing).system;
+        assert!(system.ends_with("\nThe tools of files are not available at the moment."));
     }
 
     #[test]

@@ -12,19 +12,31 @@ pub(crate) const MAX_DELTA_BYTES: usize = 4 * 1024;
 
 /// The text so far.
 pub(crate) struct Reply {
+    /// The agent's name with a colon.
+    name: String,
     /// Bytes that went out.
     sent: usize,
     /// Whether anything but white space went out.
     said_something: bool,
+    /// Whether a paragraph is to end before the next text.
+    pause: bool,
     /// The agent's name with a colon, and the first bytes of the reply as long as they may be it.
     lead: Option<(String, String)>,
 }
 
 impl Reply {
-    /// The reply of the agent called `name`. Since the prompt shows others as `Name: text`, models
-    /// like to begin with their own name; that is taken away.
-    pub(crate) fn new(name: &str) -> Self {
-        Self { sent: 0, said_something: false, lead: Some((format!("{name}:"), String::new())) }
+    /// The reply of the agent called `name`, of which the first `offset` bytes were said by an
+    /// attempt before this one. Since the prompt shows others as `Name: text`, models like to begin
+    /// with their own name; that is taken away.
+    pub(crate) fn resumed(name: &str, offset: u64) -> Self {
+        let sent = usize::try_from(offset).unwrap_or(MAX_REPLY_BYTES);
+        Self { name: format!("{name}:"), sent, said_something: sent > 0, pause: false, lead: None }
+    }
+
+    /// The model begins to write again: what it says now is a paragraph of its own.
+    pub(crate) fn begin_round(&mut self) {
+        self.pause = self.sent > 0;
+        self.lead = Some((self.name.clone(), String::new()));
     }
 
     /// Adds text and returns what is to be sent of it.
@@ -49,16 +61,26 @@ impl Reply {
         self.send(&held)
     }
 
-    /// Sends what was held back, at the end. `false` when the whole reply is blank.
-    pub(crate) fn finish(&mut self) -> Result<(Vec<InvokeEvent>, bool), Failure> {
-        let events = match self.lead.take() {
-            Some((name, held)) if !held.trim_start().starts_with(&name) => self.send(&held)?,
-            Some(_) | None => Vec::new(),
-        };
-        Ok((events, self.said_something))
+    /// Sends what was held back, when the model has written all that it wants to write now.
+    pub(crate) fn end_round(&mut self) -> Result<Vec<InvokeEvent>, Failure> {
+        match self.lead.take() {
+            Some((name, held)) if !held.trim_start().starts_with(&name) => self.send(&held),
+            Some(_) | None => Ok(Vec::new()),
+        }
     }
 
-    fn send(&mut self, mut text: &str) -> Result<Vec<InvokeEvent>, Failure> {
+    /// Whether anything was said, by this attempt or one before it.
+    pub(crate) fn said_something(&self) -> bool {
+        self.said_something
+    }
+
+    fn send(&mut self, text: &str) -> Result<Vec<InvokeEvent>, Failure> {
+        let paragraph = format!("\n\n{}", text.trim_start());
+        let mut text = if self.pause { paragraph.as_str() } else { text };
+        if self.pause && text.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        self.pause = false;
         if self.sent + text.len() > MAX_REPLY_BYTES {
             return Err(Failure::new(
                 failure::REPLY_TOO_LONG,
@@ -83,12 +105,22 @@ mod tests {
 
     /// Pushes each part and returns what was sent as (offset, text).
     fn sent(parts: &[&str]) -> Vec<(u64, String)> {
-        let mut reply = Reply::new("Aria");
+        let mut reply = reply();
         let mut events = Vec::new();
         for part in parts {
             events.extend(reply.push(part).unwrap());
         }
-        events.extend(reply.finish().unwrap().0);
+        events.extend(reply.end_round().unwrap());
+        shown(events)
+    }
+
+    fn reply() -> Reply {
+        let mut reply = Reply::resumed("Aria", 0);
+        reply.begin_round();
+        reply
+    }
+
+    fn shown(events: Vec<InvokeEvent>) -> Vec<(u64, String)> {
         events
             .into_iter()
             .map(|event| match event {
@@ -126,19 +158,36 @@ mod tests {
 
     #[test]
     fn a_reply_may_be_as_long_as_the_limit_and_no_longer() {
-        let mut reply = Reply::new("Aria");
-        assert!(reply.push(&"x".repeat(MAX_REPLY_BYTES)).is_ok());
-        assert_eq!(reply.push("x").unwrap_err().code, failure::REPLY_TOO_LONG);
-        assert!(Reply::new("Aria").push(&"x".repeat(MAX_REPLY_BYTES + 1)).is_err());
+        let mut whole = reply();
+        assert!(whole.push(&"x".repeat(MAX_REPLY_BYTES)).is_ok());
+        assert_eq!(whole.push("x").unwrap_err().code, failure::REPLY_TOO_LONG);
+        assert!(reply().push(&"x".repeat(MAX_REPLY_BYTES + 1)).is_err());
+        let mut resumed = Reply::resumed("Aria", MAX_REPLY_BYTES as u64 - 3);
+        resumed.begin_round();
+        assert_eq!(resumed.push("x").unwrap().len(), 1);
+        assert_eq!(resumed.push("x").unwrap_err().code, failure::REPLY_TOO_LONG);
     }
 
     #[test]
     fn white_space_alone_says_nothing() {
-        let mut reply = Reply::new("Aria");
-        let _ = reply.push(" \n").unwrap();
-        assert!(!reply.finish().unwrap().1);
-        let mut reply = Reply::new("Aria");
-        let _ = reply.push("Aria: ").unwrap();
-        assert!(!reply.finish().unwrap().1);
+        for text in [" \n", "Aria: "] {
+            let mut reply = reply();
+            let _ = reply.push(text).unwrap();
+            let _ = reply.end_round().unwrap();
+            assert!(!reply.said_something());
+        }
+    }
+
+    #[test]
+    fn what_comes_after_calls_of_tools_is_a_paragraph_of_its_own() {
+        let mut reply = Reply::resumed("Aria", 10);
+        assert!(reply.said_something());
+        reply.begin_round();
+        let _ = reply.push(" ").unwrap();
+        assert_eq!(shown(reply.end_round().unwrap()), []);
+        reply.begin_round();
+        let mut events = reply.push("\nAria: It is").unwrap();
+        events.extend(reply.push(" noon.").unwrap());
+        assert_eq!(shown(events), [(10, "\n\nIt is".into()), (17, " noon.".into())]);
     }
 }

@@ -1,7 +1,9 @@
 //! What an agent is, asked of the App with a `worker+jwt` and kept for a short time.
 //!
 //! The cache is never authoritative: an entry is dropped when its time is over, when the call knows
-//! of something that the entry does not, and when the provider refused the entry's key.
+//! of something that the entry does not, when the App answers with a newer version of the same agent,
+//! and when the provider refused the entry's key. Several workers side by side thus differ for no
+//! longer than an entry lives.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use convene_model::{
-    AgentId, GroupId, OrgId, Problem, Timestamp,
+    AgentId, GroupId, OrgId, Problem, Timestamp, UserId,
     agents::{InvokeRequest, ResolvedAgent, failure},
     claims::{AgentAccessClaims, WorkerClaims, service},
     event::Author,
@@ -27,13 +29,24 @@ pub const RESOLVE_TTL: Duration = Duration::from_secs(5);
 /// Resolved agents kept at a time; beyond it the oldest goes.
 pub const MAX_CACHED_AGENTS: usize = 1024;
 
-/// An answer is for one agent in one group of one organization, as the token names them.
+/// An answer is for one agent in one group of one organization and for who began the run, as the
+/// token names them: another person's secrets make another answer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key(OrgId, GroupId, AgentId);
+pub(crate) struct Key {
+    org: OrgId,
+    group: GroupId,
+    agent: AgentId,
+    initiator: Option<UserId>,
+}
 
 impl Key {
     pub(crate) fn of(claims: &AgentAccessClaims) -> Self {
-        Self(claims.org_id.clone(), claims.group_id.clone(), claims.agent_id.clone())
+        Self {
+            org: claims.org_id.clone(),
+            group: claims.group_id.clone(),
+            agent: claims.agent_id.clone(),
+            initiator: claims.initiator.clone(),
+        }
     }
 }
 
@@ -57,10 +70,15 @@ impl Cache {
         fresh.then(|| entry.agent.clone())
     }
 
-    /// Keeps an answer, unless a later version was kept while it was under way.
+    /// Keeps an answer, unless a later version was kept while it was under way. What is known of an
+    /// older version of the agent, for others or in other groups, goes.
     fn put(&self, key: Key, agent: ResolvedAgent, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| now.since(entry.at) < RESOLVE_TTL);
+        entries.retain(|other, entry| {
+            let same = other.org == key.org && other.agent == key.agent;
+            let older = same && entry.agent.version < agent.version;
+            now.since(entry.at) < RESOLVE_TTL && !older
+        });
         if entries.get(&key).is_some_and(|entry| entry.agent.version > agent.version) {
             return;
         }
@@ -123,7 +141,7 @@ async fn ask(config: &Config, call: &Call, now: Timestamp) -> Result<ResolvedAge
         .body(body)
         .expect("a token is a valid header value");
 
-    let answer = config.resolver.resolve(request);
+    let answer = config.app.call(request);
     let answer = match select(answer, (config.sleep)(config.limits.resolve_timeout)).await {
         Either::Left((answer, _)) => answer,
         Either::Right(((), _)) => return Err(failed("the App did not answer in time.")),
@@ -190,11 +208,12 @@ mod tests {
     }
 
     fn key(group: usize) -> Key {
-        Key(
-            OrgId::new("o1").unwrap(),
-            GroupId::new(format!("g{group}")).unwrap(),
-            AgentId::new("a1").unwrap(),
-        )
+        Key {
+            org: OrgId::new("o1").unwrap(),
+            group: GroupId::new(format!("g{group}")).unwrap(),
+            agent: AgentId::new("a1").unwrap(),
+            initiator: None,
+        }
     }
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -223,6 +242,30 @@ mod tests {
         cache.put(key(1), agent(2, "Aria", &["u1"]), NOW);
         cache.put(key(1), agent(1, "Old", &["u1"]), NOW);
         assert_eq!(cache.get(&key(1), &request("Aria", "u1"), NOW).unwrap().version, 2);
+    }
+
+    #[test]
+    fn an_answer_is_for_who_began_the_run() {
+        let cache = Cache::default();
+        let anas = Key { initiator: Some(UserId::new("u1").unwrap()), ..key(1) };
+        cache.put(anas.clone(), agent(1, "Aria", &["u1"]), NOW);
+        assert!(cache.get(&anas, &request("Aria", "u1"), NOW).is_some());
+        let bens = Key { initiator: Some(UserId::new("u2").unwrap()), ..key(1) };
+        assert!(cache.get(&bens, &request("Aria", "u1"), NOW).is_none());
+        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW).is_none());
+    }
+
+    #[test]
+    fn a_newer_version_drops_what_is_known_of_older_ones() {
+        let cache = Cache::default();
+        cache.put(key(1), agent(1, "Aria", &["u1"]), NOW);
+        let other = Key { agent: AgentId::new("a2").unwrap(), ..key(1) };
+        cache.put(other.clone(), agent(1, "Critic", &["u1"]), NOW);
+        cache.put(key(2), agent(2, "Aria", &["u1"]), NOW);
+        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW).is_none());
+        assert!(cache.get(&key(2), &request("Aria", "u1"), NOW).is_some());
+        let entries = cache.entries.lock().unwrap();
+        assert!(entries.contains_key(&other));
     }
 
     #[test]

@@ -20,9 +20,11 @@ use http::Request;
 use crate::{
     Worker,
     conversation::{Conversation, Task},
+    dialogue::Ask,
     failure::Failure,
     invoke::accept_as,
     problem::ApiError,
+    prompt,
     providers::{self, Chunk},
     resolve::{self, Key},
 };
@@ -40,11 +42,14 @@ pub(crate) async fn summarize(
     }
     let mut conversation = Conversation::new(&agent, &call.request);
     conversation.task = Task::Summarize;
-    let mut chunks = providers::reply(&worker.config, &agent.model, conversation);
+    let ask = Ask::plain(prompt::build(&conversation, &[]));
+    let mut chunks = providers::reply(&worker.config, &agent.model, &conversation, ask);
     let mut text = String::new();
     while let Some(chunk) = chunks.next().await {
         match chunk {
             Ok(Chunk::Text(more)) => text.push_str(&more),
+            // No tool is offered; a call of one is nothing.
+            Ok(Chunk::Call(_)) => {}
             Ok(Chunk::End(end)) => {
                 let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
                 let text = text[..cut].trim().to_owned();

@@ -1,4 +1,5 @@
-//! The Agents Worker's way to model providers, with a guard in front of it.
+//! The Agents Worker's way to model providers and to the services that tools use, with one guard in
+//! front of it.
 //!
 //! Addresses are chosen by people of a workspace, so they are not trusted: only public addresses
 //! are connected to, unless the operator's configuration names the host. The guard stands where
@@ -15,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convene_agents_worker::{BodyStream, Transport, TransportError, TransportErrorKind};
+use convene_agents_worker::{BodyStream, NamedHost, Transport, TransportError, TransportErrorKind};
 use futures_util::{StreamExt, TryStreamExt};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -30,14 +31,14 @@ use url::{Host, Url};
 /// How long a connection may take to come about, name look-up and TLS included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// HTTP to model providers, for one process.
+/// HTTP to model providers and tools, for one process.
 #[derive(Debug)]
 pub(crate) struct ReqwestTransport {
     /// Connects to public addresses only.
     guarded: Client,
     /// Connects anywhere: for hosts that the operator named.
     open: Client,
-    allowed: Vec<AllowedHost>,
+    allowed: Vec<NamedHost>,
 }
 
 /// The transport cannot be made.
@@ -60,7 +61,7 @@ impl ReqwestTransport {
     pub(crate) fn new(allow_hosts: &[String]) -> Result<Self, SetupError> {
         let allowed = allow_hosts
             .iter()
-            .map(|text| AllowedHost::parse(text).ok_or_else(|| SetupError::Host(text.clone())))
+            .map(|text| NamedHost::parse(text).ok_or_else(|| SetupError::Host(text.clone())))
             .collect::<Result<_, _>>()?;
         let tls = tls()?;
         Ok(Self {
@@ -77,7 +78,7 @@ impl ReqwestTransport {
             return Err(not_allowed("Only http and https addresses are allowed."));
         }
         let host = url.host().ok_or_else(|| not_allowed("The address has no host."))?;
-        if self.allowed.iter().any(|allowed| allowed.matches(&host, url.port_or_known_default())) {
+        if self.allowed.iter().any(|allowed| allowed.matches(url)) {
             return Ok(&self.open);
         }
         // A literal address is connected to without a look-up, so it is checked here.
@@ -145,14 +146,14 @@ fn refusal(host: &str) -> TransportError {
     TransportError::new(
         TransportErrorKind::NotAllowed,
         format!(
-            "The model provider's address \"{host}\" is not public; the operator can allow it in \
+            "The address \"{host}\" is not public; the operator can allow it in \
              agents.allow_hosts."
         ),
     )
 }
 
 fn failure(error: &reqwest::Error, host: &str) -> TransportError {
-    tracing::debug!(error = error as &dyn Error, host, "a request to a model provider failed");
+    tracing::debug!(error = error as &dyn Error, host, "a request of an agent failed");
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<NotPublic>() {
@@ -161,45 +162,11 @@ fn failure(error: &reqwest::Error, host: &str) -> TransportError {
         cause = error.source();
     }
     if error.is_connect() || error.is_builder() {
-        let why = format!("The model provider at \"{host}\" cannot be reached.");
+        let why = format!("The service at \"{host}\" cannot be reached.");
         return TransportError::new(TransportErrorKind::Unreachable, why);
     }
-    let why = "The connection to the model provider broke.";
+    let why = format!("The connection to \"{host}\" broke.");
     TransportError::new(TransportErrorKind::Cut, why)
-}
-
-/// A host that the operator named.
-#[derive(Debug, PartialEq, Eq)]
-struct AllowedHost {
-    host: Host<String>,
-    /// `None` allows every port.
-    port: Option<u16>,
-}
-
-impl AllowedHost {
-    fn parse(text: &str) -> Option<Self> {
-        // A bare IPv6 address has colons of its own.
-        if let Ok(address) = text.parse::<Ipv6Addr>() {
-            return Some(Self { host: Host::Ipv6(address), port: None });
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse().ok()?)),
-            Some(_) | None => (text, None),
-        };
-        Some(Self { host: without_dot(Host::parse(host).ok()?), port })
-    }
-
-    fn matches(&self, host: &Host<&str>, port: Option<u16>) -> bool {
-        self.host == without_dot(host.to_owned()) && (self.port.is_none() || self.port == port)
-    }
-}
-
-/// `host.` and `host` are the same name.
-fn without_dot(host: Host<String>) -> Host<String> {
-    match host {
-        Host::Domain(name) => Host::Domain(name.trim_end_matches('.').to_owned()),
-        Host::Ipv4(_) | Host::Ipv6(_) => host,
-    }
 }
 
 /// Looks names up and hands out only names all of whose addresses are public.

@@ -26,7 +26,7 @@ use crate::{
     lock::DataDirLock,
     log::{self, Queue, Shipper},
     open_files, operator,
-    resolver::AppResolver,
+    resolver::Backends,
     services::Host,
     stores,
     telemetry::Telemetry,
@@ -188,8 +188,8 @@ impl Host {
 
     async fn start_all(&self) -> Result<Started, CliError> {
         let store = self.open_store().await?;
-        let resolver = AppResolver::default();
-        let agents = Hop::in_process(of_hops(service::AGENTS, self.agents_router(&resolver)?));
+        let backends = Backends::default();
+        let agents = Hop::in_process(of_hops(service::AGENTS, self.agents_router(&backends)?));
         let controllers = self.open_controllers(store.clone(), agents.clone())?;
         let orchestrator = self
             .open_orchestrator(Hop::in_process(of_hops(service::CONTROLLERS, controllers.router())))
@@ -197,8 +197,9 @@ impl Host {
         let infra = of_hops(service::ORCHESTRATOR, orchestrator.router());
         let db = self.open_workspace().await?;
         let infra_hop = Hop::in_process(infra.clone());
-        let app = self.open_app(db.clone(), infra_hop, Some(agents)).await?;
-        resolver.set(Hop::in_process(of_hops(service::APP, app.internal_router())));
+        let app = self.open_app(db.clone(), infra_hop.clone(), Some(agents)).await?;
+        backends.orchestrator.set(infra_hop);
+        backends.app.set(Hop::in_process(of_hops(service::APP, app.internal_router())));
 
         let readiness = Readiness::default().needs("database", database(&db)).needs_hop(
             "orchestrator",
@@ -264,10 +265,11 @@ impl Host {
     }
 
     async fn start_agents(&self) -> Result<Started, CliError> {
-        let resolver = AppResolver::default();
+        let backends = Backends::default();
         let app = self.hop(Role::App)?;
-        resolver.set(app.clone());
-        let router = of_hops(service::AGENTS, self.agents_router(&resolver)?);
+        backends.app.set(app.clone());
+        backends.orchestrator.set(self.hop(Role::Orchestrator)?);
+        let router = of_hops(service::AGENTS, self.agents_router(&backends)?);
         let listener = self.listen(self.config.agents.listen).await?;
         let url = address_of(&listener)?;
         let readiness =

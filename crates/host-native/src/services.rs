@@ -28,7 +28,7 @@ use crate::{
     master_keys::MasterKeyFiles,
     metrics::Metrics,
     operator,
-    resolver::AppResolver,
+    resolver::Backends,
     serve::EXIT_OUTCOME_UNKNOWN,
     stores::{self, Opener},
 };
@@ -171,7 +171,7 @@ impl Host {
         Ok(controllers.report_to(orchestrator, Arc::new(db)).await?)
     }
 
-    pub(crate) fn agents_router(&self, resolver: &AppResolver) -> Result<Router, CliError> {
+    pub(crate) fn agents_router(&self, backends: &Backends) -> Result<Router, CliError> {
         let config = &self.config.agents;
         let limits = Limits {
             provider_silent: config.silence(),
@@ -181,10 +181,12 @@ impl Host {
         Ok(agents_worker::router(agents_worker::Config {
             signing: self.keys(Role::Agents)?,
             controllers: self.trusted(Role::Controllers)?,
+            app_keys: self.trusted(Role::App)?,
             clock: Arc::clone(&self.clock),
             jti: Arc::new(|| Uuid::new_v4().simple().to_string()),
             sleep: Arc::new(|duration| Box::pin(tokio::time::sleep(duration))),
-            resolver: Arc::new(resolver.clone()),
+            app: Arc::new(backends.app.clone()),
+            orchestrator: Arc::new(backends.orchestrator.clone()),
             transport: Arc::new(ReqwestTransport::new(&config.allow_hosts)?),
             limits,
         }))
@@ -215,6 +217,7 @@ impl Host {
             apps,
             app_keys,
             controller_keys: self.trusted(Role::Controllers)?,
+            agents_keys: self.trusted(Role::Agents)?,
             controllers,
             db,
             clock: Arc::clone(&self.clock),

@@ -11,9 +11,11 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     Code, Problem, Timestamp,
-    claims::{Access, Registered, RequestBound, RoutingClaims, TokenType},
+    claims::{
+        Access, AgentAccessClaims, Registered, RequestBound, RoutingClaims, TokenType, service,
+    },
     keys::{SigningKey, TrustedKeys},
-    limits::CLOCK_LEEWAY,
+    limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
     replay::ReplayGuard,
 };
 
@@ -155,6 +157,31 @@ pub fn verify_past_expiry<C: TokenType>(
     now: Timestamp,
 ) -> Result<Token<C>, TokenError> {
     verify_signature(keys, aud, token, now)
+}
+
+/// Checks the agent-access token of a run that a call is made for: an own one of the controllers,
+/// honoured until its `run_exp`.
+///
+/// # Errors
+/// [`TokenError`], the first check that fails.
+pub fn verify_run(
+    controllers: &TrustedKeys,
+    token: &str,
+    now: Timestamp,
+) -> Result<AgentAccessClaims, TokenError> {
+    let run: Token<AgentAccessClaims> =
+        verify_past_expiry(controllers, service::AGENTS, token, now)?;
+    let Token { registered, claims } = run;
+    if registered.iss != service::CONTROLLERS {
+        return Err(TokenError::UnknownKey);
+    }
+    if claims.run_exp.saturating_sub(registered.iat) > RUN_TOKEN_TTL.as_secs() {
+        return Err(TokenError::TooLongLived);
+    }
+    if now.secs() > claims.run_exp.saturating_add(CLOCK_LEEWAY.as_secs()) {
+        return Err(TokenError::Expired);
+    }
+    Ok(claims)
 }
 
 fn verify_signature<C: TokenType>(

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use convene_hop::{Clock, RawRequest};
 use convene_model::{
     Code, OrgId, Problem,
-    claims::{Access, AppClaims, ControllerClaims, service},
+    claims::{Access, AgentAccessClaims, AppClaims, ControllerClaims, WorkerClaims, service},
     keys::TrustedKeys,
     limits::MAX_REMEMBERED_JTIS,
     replay::ReplayGuard,
@@ -17,14 +17,26 @@ use convene_model::{
 
 /// The header that carries a user's routing token.
 pub(crate) const ROUTING_TOKEN_HEADER: &str = "x-routing-token";
+/// The header that carries the agent-access token of the run that a call is made for.
+pub(crate) const RUN_TOKEN_HEADER: &str = "x-run-token";
 
 pub(crate) struct Auth {
     operators: BTreeSet<String>,
     app_keys: TrustedKeys,
     controller_keys: TrustedKeys,
+    agents_keys: TrustedKeys,
     own_keys: TrustedKeys,
     replay: ReplayGuard,
     clock: Clock,
+}
+
+/// A run on whose behalf the Agents Worker calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// What its agent-access token says.
+    pub(crate) claims: AgentAccessClaims,
+    /// The token itself.
+    pub(crate) token: String,
 }
 
 /// An app whose token holds for the request that brought it.
@@ -61,11 +73,12 @@ impl Auth {
         operators: BTreeSet<String>,
         app_keys: TrustedKeys,
         controller_keys: TrustedKeys,
+        agents_keys: TrustedKeys,
         own_keys: TrustedKeys,
         clock: Clock,
     ) -> Self {
         let replay = ReplayGuard::new(MAX_REMEMBERED_JTIS);
-        Self { operators, app_keys, controller_keys, own_keys, replay, clock }
+        Self { operators, app_keys, controller_keys, agents_keys, own_keys, replay, clock }
     }
 
     /// The Orchestrator's own public keys, which its snapshots are signed with.
@@ -116,6 +129,34 @@ impl Auth {
             Some(&self.replay),
         )?;
         Ok(Controller { issuer: token.registered.iss, claims: token.claims })
+    }
+
+    /// The run for which the Agents Worker makes this request. The worker's token is used up only
+    /// when the run's holds too.
+    ///
+    /// # Errors
+    /// [`TokenError`], all of them 401; [`TokenError::WrongType`] when it is no worker's token.
+    pub(crate) fn run(&self, request: &RawRequest) -> Result<Run, TokenError> {
+        let now = (self.clock)();
+        let worker = token::authorize::<WorkerClaims>(
+            &self.agents_keys,
+            service::ORCHESTRATOR,
+            request.line(),
+            now,
+            None,
+        )?;
+        if worker.registered.iss != service::AGENTS {
+            return Err(TokenError::UnknownKey);
+        }
+        let token = worker.claims.act;
+        let claims = token::verify_run(&self.controller_keys, &token, now)
+            // The act's type is no reason to look for another kind of caller.
+            .map_err(|error| match error {
+                TokenError::WrongType => TokenError::Malformed,
+                other => other,
+            })?;
+        self.replay.use_up(&worker.registered, now)?;
+        Ok(Run { claims, token })
     }
 
     /// The user for whom the request is made, by the routing token that it carries.

@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, Request, header};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::auth::ROUTING_TOKEN_HEADER;
+use crate::auth::{ROUTING_TOKEN_HEADER, RUN_TOKEN_HEADER};
 
 /// How long the controllers may take to begin their answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ impl Controllers {
     /// # Errors
     /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
     pub(crate) async fn history(&self, user: UserRequest<'_>) -> Result<Response, Problem> {
-        self.pass(user, self.user_request(user, Method::GET, "history", Bytes::new())).await
+        self.pass(user.record, self.user_request(user, Method::GET, "history", Bytes::new())).await
     }
 
     /// Asks for one message; the body of the answer is passed on as it comes.
@@ -123,7 +123,7 @@ impl Controllers {
         message_id: &MessageId,
     ) -> Result<Response, Problem> {
         let what = format!("messages/{message_id}");
-        self.pass(user, self.user_request(user, Method::GET, &what, Bytes::new())).await
+        self.pass(user.record, self.user_request(user, Method::GET, &what, Bytes::new())).await
     }
 
     /// Asks why agents answered a message; the body of the answer is passed on as it comes.
@@ -136,7 +136,7 @@ impl Controllers {
         message_id: &MessageId,
     ) -> Result<Response, Problem> {
         let what = format!("messages/{message_id}/why");
-        self.pass(user, self.user_request(user, Method::GET, &what, Bytes::new())).await
+        self.pass(user.record, self.user_request(user, Method::GET, &what, Bytes::new())).await
     }
 
     /// Asks for what a search finds; both bodies are passed on as they come.
@@ -148,17 +148,34 @@ impl Controllers {
         user: UserRequest<'_>,
         body: Bytes,
     ) -> Result<Response, Problem> {
-        self.pass(user, self.user_request(user, Method::POST, "search", body)).await
+        self.pass(user.record, self.user_request(user, Method::POST, "search", body)).await
+    }
+
+    /// Like [`Controllers::search`], for the run of an agent-access token.
+    ///
+    /// # Errors
+    /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
+    pub(crate) async fn search_for_run(
+        &self,
+        record: &RoutingRecord,
+        run_token: &str,
+        body: Bytes,
+    ) -> Result<Response, Problem> {
+        let mut request = self.request(record, Method::POST, "search", None, body);
+        // It was verified, so it is letters, digits and dots.
+        let token = HeaderValue::try_from(run_token).map_err(|_| Code::Unauthorized)?;
+        request.headers_mut().insert(RUN_TOKEN_HEADER, token);
+        self.pass(record, request).await
     }
 
     async fn pass(
         &self,
-        user: UserRequest<'_>,
+        record: &RoutingRecord,
         request: Request<Bytes>,
     ) -> Result<Response, Problem> {
-        let response = self.send(user.record, request).await?;
+        let response = self.send(record, request).await?;
         if !response.status().is_success() {
-            return Err(problem_in(&user.record.group_id, response).await);
+            return Err(problem_in(&record.group_id, response).await);
         }
         let (mut parts, body) = response.into_parts();
         let content_type = parts.headers.remove(header::CONTENT_TYPE);

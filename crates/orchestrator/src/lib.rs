@@ -50,6 +50,8 @@ pub struct Config {
     pub app_keys: TrustedKeys,
     /// The public keys of the controllers' host.
     pub controller_keys: TrustedKeys,
+    /// The public keys of the Agents Worker.
+    pub agents_keys: TrustedKeys,
     /// The third hop.
     pub controllers: Hop,
     /// The directory database.
@@ -100,6 +102,7 @@ pub(crate) struct Shared {
 /// no key.
 pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
     let Config { signer, apps, app_keys, controller_keys, controllers, db, clock, .. } = config;
+    let agents_keys = config.agents_keys;
     db.migrate(MIGRATIONS).await?;
     let own_keys = TrustedKeys::new();
     signer
@@ -109,7 +112,14 @@ pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
     let operators = apps.into_iter().filter(|app| app.operator).map(|app| app.issuer).collect();
     Ok(Orchestrator {
         shared: Arc::new(Shared {
-            auth: Auth::new(operators, app_keys, controller_keys, own_keys, Arc::clone(&clock)),
+            auth: Auth::new(
+                operators,
+                app_keys,
+                controller_keys,
+                agents_keys,
+                own_keys,
+                Arc::clone(&clock),
+            ),
             directory: Directory::new(Arc::clone(&db), config.default_max_active_groups),
             idempotency: Idempotency::new(db, Arc::clone(&clock)),
             controllers: Controllers::new(controllers, signer.clone()),

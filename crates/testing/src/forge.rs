@@ -108,6 +108,34 @@ impl Forged {
         Self::new(by, "controller+jwt", "orchestrator", now, 60, own)
     }
 
+    /// A sound `worker+jwt` for a request to the Orchestrator on behalf of the run of `act`.
+    #[must_use]
+    pub fn worker(by: &Identity, now: Timestamp, request: Bound<'_>, act: &str) -> Self {
+        let own = json!({
+            "htm": request.method,
+            "htu": request.path,
+            "bh": body_hash(request.body.as_bytes()),
+            "act": act,
+        });
+        Self::new(by, "worker+jwt", "orchestrator", now, 60, own)
+    }
+
+    /// A sound `agent-access+jwt` of a run of agent `a1` in group `g1` of `o1`.
+    #[must_use]
+    pub fn agent_access(by: &Identity, now: Timestamp) -> Self {
+        let own = json!({
+            "group_id": "g1",
+            "org_id": "o1",
+            "agent_id": "a1",
+            "run_id": "r1",
+            "attempt": 1,
+            "scope": "agent:invoke",
+            "bh": body_hash(b""),
+            "run_exp": now.secs() + 900,
+        });
+        Self::new(by, "agent-access+jwt", "agents", now, 60, own)
+    }
+
     /// A sound `orchestrator+jwt` for a request about a group.
     #[must_use]
     pub fn orchestrator(

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use convene_model::Timestamp;
 use http::{HeaderMap, header};
+use serde_json::Value;
 
 /// The longest wait that is believed; a provider that says more is treated as if it had said this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,6 +25,15 @@ pub(crate) fn millis(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
         }
     })?;
     Some(wait.min(MAX_RETRY_AFTER).as_millis() as u64)
+}
+
+/// The milliseconds that Google's services name in the body of a refusal: a `retryDelay` such as
+/// `20s` among its details.
+pub(crate) fn millis_in(body: &Value) -> Option<u64> {
+    let details = body.pointer("/error/details")?.as_array()?;
+    let delay = details.iter().find_map(|detail| detail["retryDelay"].as_str())?;
+    let seconds: f64 = delay.strip_suffix('s')?.parse().ok()?;
+    Some(from_millis(seconds * 1000.0)?.min(MAX_RETRY_AFTER).as_millis() as u64)
 }
 
 fn from_millis(millis: f64) -> Option<Duration> {
@@ -53,6 +63,16 @@ mod tests {
     fn a_date_in_the_past_means_now_and_a_far_one_a_day() {
         assert_eq!(of("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT"), Some(0));
         assert_eq!(of("retry-after", "1e9"), Some(86_400_000));
+    }
+
+    #[test]
+    fn a_delay_in_the_body_is_understood() {
+        let body = |delay: &str| serde_json::json!({"error": {"details": [{"reason": "x"}, {"retryDelay": delay}]}});
+        assert_eq!(millis_in(&body("20s")), Some(20_000));
+        assert_eq!(millis_in(&body("1.5s")), Some(1_500));
+        assert_eq!(millis_in(&body("1e9s")), Some(86_400_000));
+        assert_eq!(millis_in(&body("soon")), None);
+        assert_eq!(millis_in(&serde_json::json!({"error": "x"})), None);
     }
 
     #[test]

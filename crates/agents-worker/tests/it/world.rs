@@ -13,14 +13,14 @@ use async_trait::async_trait;
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use convene_agents_worker::{
-    BodyStream, Config, Limits, ResolveError, Resolver, Transport, TransportError,
+    Backend, BackendError, BodyStream, Config, Limits, Transport, TransportError,
     TransportErrorKind, router,
 };
 use convene_model::{
     AgentId, GroupId, MessageId, OrgId, Problem, RunId, Timestamp, UserId,
     agents::{
         ApiKey, ContextMessage, InvokeEvent, InvokeRequest, Outcome, ResolvedAgent, ResolvedModel,
-        Usage,
+        ResolvedTool, ToolRequest, ToolStatus, Usage,
     },
     claims::{AgentAccessClaims, Registered, SCOPE_INVOKE, WorkerClaims, service},
     event::Author,
@@ -67,8 +67,8 @@ pub(crate) enum Answer {
 }
 
 #[async_trait]
-impl Resolver for FakeApp {
-    async fn resolve(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ResolveError> {
+impl Backend for FakeApp {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendError> {
         let now = Timestamp::from_secs(self.now.load(Ordering::SeqCst));
         let line = RequestLine {
             authorization: request.headers()["authorization"].to_str().ok(),
@@ -104,9 +104,47 @@ impl Resolver for FakeApp {
                 .body(Bytes::from(serde_json::to_vec(&problem).unwrap()))
                 .unwrap()),
             Answer::Garbage => Ok(Response::new(Bytes::from_static(b"[]"))),
-            Answer::Unavailable => Err(ResolveError("connection refused".into())),
+            Answer::Unavailable => Err(BackendError("connection refused".into())),
             Answer::Never => std::future::pending().await,
         }
+    }
+}
+
+/// The Orchestrator: checks the worker's token as the real one does, and answers what it is told to.
+pub(crate) struct FakeOrchestrator {
+    agents_keys: TrustedKeys,
+    controllers_keys: TrustedKeys,
+    replay: ReplayGuard,
+    now: Arc<AtomicU64>,
+    /// Status and body of the answers.
+    pub(crate) answer: Mutex<(u16, String)>,
+    /// Path and body of the requests.
+    pub(crate) asked: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait]
+impl Backend for FakeOrchestrator {
+    async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendError> {
+        let now = Timestamp::from_secs(self.now.load(Ordering::SeqCst));
+        let line = RequestLine {
+            authorization: request.headers()["authorization"].to_str().ok(),
+            method: request.method().as_str(),
+            path: request.uri().path(),
+            body: request.body(),
+        };
+        let token = token::authorize::<WorkerClaims>(
+            &self.agents_keys,
+            service::ORCHESTRATOR,
+            line,
+            now,
+            Some(&self.replay),
+        )
+        .unwrap();
+        token::verify_run(&self.controllers_keys, &token.claims.act, now).unwrap();
+        let body = String::from_utf8(request.body().to_vec()).unwrap();
+        self.asked.lock().unwrap().push((request.uri().path().to_owned(), body));
+        let (status, body) = self.answer.lock().unwrap().clone();
+        Ok(Response::builder().status(status).body(Bytes::from(body)).unwrap())
     }
 }
 
@@ -117,7 +155,13 @@ impl PlainTransport {
     fn new() -> Self {
         // The first test that comes installs it; the others find it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self(reqwest::Client::builder().no_proxy().build().unwrap())
+        Self(
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
+        )
     }
 }
 
@@ -158,6 +202,7 @@ impl Transport for Refusing {
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) app: Arc<FakeApp>,
+    pub(crate) orchestrator: Arc<FakeOrchestrator>,
     pub(crate) now: Arc<AtomicU64>,
     next: AtomicU64,
 }
@@ -196,6 +241,35 @@ impl Reply {
         assert_eq!(outcomes.next(), None);
         assert!(matches!(self.events.last(), Some(InvokeEvent::Finished(_))));
         outcome
+    }
+
+    /// The calls that were made, as (tool, arguments, status, summary), in the order of their ends.
+    pub(crate) fn tools(&self) -> Vec<(String, String, ToolStatus, String)> {
+        let mut begun = BTreeMap::new();
+        let mut made = Vec::new();
+        for event in &self.events {
+            match event {
+                InvokeEvent::ToolStarted { call_id, tool, arguments } => {
+                    let before = begun.insert(call_id.clone(), (tool.clone(), arguments.clone()));
+                    assert_eq!(before, None, "{call_id} began twice");
+                }
+                InvokeEvent::ToolFinished { call_id, status, summary } => {
+                    let (tool, arguments) = begun.remove(call_id).unwrap_or_default();
+                    made.push((tool, arguments, *status, summary.clone()));
+                }
+                InvokeEvent::Delta { .. } | InvokeEvent::Finished(_) => {}
+            }
+        }
+        assert_eq!(begun, BTreeMap::new(), "calls without an end");
+        made
+    }
+
+    /// The calls that are handed over, and the continuation.
+    pub(crate) fn requested(&self) -> (Vec<ToolRequest>, String) {
+        match self.outcome() {
+            Outcome::ToolRequested { calls, continuation, .. } => (calls, continuation),
+            other @ (Outcome::Completed { .. } | Outcome::Failed { .. }) => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn usage(&self) -> Option<Usage> {
@@ -245,19 +319,31 @@ impl World {
         });
         // Another issuer's key is trusted too, so that a token of it fails for its issuer alone.
         controllers.replace(service::ORCHESTRATOR, &orchestrator_key().jwks()).unwrap();
+        let orchestrator = Arc::new(FakeOrchestrator {
+            agents_keys: TrustedKeys::of(service::AGENTS, &agents_key().jwks()).unwrap(),
+            controllers_keys: controllers.clone(),
+            replay: ReplayGuard::new(1000),
+            now: Arc::clone(&now),
+            answer: Mutex::new((200, r#"{"hits":[],"more":false}"#.to_owned())),
+            asked: Mutex::default(),
+        });
+        let app_keys = TrustedKeys::of(service::APP, &app_key().jwks()).unwrap();
+        app_keys.replace("portal", &orchestrator_key().jwks()).unwrap();
         let clock = Arc::clone(&now);
         let ids = AtomicU64::new(0);
         let config = Config {
             signing: agents_key().into(),
             controllers,
+            app_keys,
             clock: Arc::new(move || Timestamp::from_secs(clock.load(Ordering::SeqCst))),
             jti: Arc::new(move || format!("w{}", ids.fetch_add(1, Ordering::SeqCst))),
             sleep: Arc::new(|time| tokio::time::sleep(time).boxed()),
-            resolver: Arc::clone(&app) as Arc<dyn Resolver>,
+            app: Arc::clone(&app) as Arc<dyn Backend>,
+            orchestrator: Arc::clone(&orchestrator) as Arc<dyn Backend>,
             transport,
             limits,
         };
-        Self { router: router(config), app, now, next: AtomicU64::new(0) }
+        Self { router: router(config), app, orchestrator, now, next: AtomicU64::new(0) }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -318,10 +404,27 @@ impl World {
         self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
+    /// Gives the agent these tools from now on.
+    pub(crate) fn give(&self, tools: Vec<ResolvedTool>) {
+        self.change(|agent| agent.tools = tools);
+    }
+
+    /// Changes the agent, as the App answers it from now on.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut ResolvedAgent)) {
+        let mut answer = self.app.answer.lock().unwrap();
+        let Answer::Agent(agent) = &mut *answer else { panic!("there is no agent") };
+        agent.version += 1;
+        change(agent);
+        drop(answer);
+        self.advance(5);
+    }
+
     /// Sends `request` with a token of its own.
     pub(crate) async fn open(&self, request: &InvokeRequest) -> Response<Body> {
         let body = serde_json::to_vec(request).unwrap();
-        let token = token::sign(&controllers_key(), &self.token(&body));
+        let mut token = self.token(&body);
+        token.claims.attempt = request.attempt;
+        let token = token::sign(&controllers_key(), &token);
         self.send(Some(&format!("Bearer {token}")), body).await
     }
 
@@ -334,6 +437,10 @@ impl World {
     pub(crate) async fn say(&self, text: &str) -> Reply {
         self.invoke(&request(text)).await
     }
+}
+
+pub(crate) fn app_key() -> SigningKey {
+    SigningKey::from_seed(service::APP, &[4; 32])
 }
 
 pub(crate) fn orchestrator_key() -> SigningKey {

@@ -69,7 +69,7 @@ impl Role {
             Self::App => &[Self::Orchestrator],
             Self::Orchestrator => &[Self::Controllers],
             Self::Controllers => &[Self::Agents, Self::Orchestrator],
-            Self::Agents => &[Self::App],
+            Self::Agents => &[Self::App, Self::Orchestrator],
         }
     }
 
@@ -78,9 +78,9 @@ impl Role {
     pub const fn trusts(self) -> &'static [Self] {
         match self {
             Self::App => &[Self::Agents, Self::Controllers],
-            Self::Orchestrator => &[Self::App, Self::Controllers],
+            Self::Orchestrator => &[Self::App, Self::Controllers, Self::Agents],
             Self::Controllers => &[Self::Orchestrator],
-            Self::Agents => &[Self::Controllers],
+            Self::Agents => &[Self::Controllers, Self::App],
         }
     }
 

@@ -16,6 +16,7 @@ use convene_model::{
     event::GroupConfig,
     history::{HistoryPage, HistoryQuery, MessageDetail, SearchPage, SearchRequest},
     infra::{InitRequest, Initialized, RevokeRequest},
+    keys::TrustedKeys,
     limits::MAX_PAGE,
     token,
     why::Why,
@@ -23,6 +24,9 @@ use convene_model::{
 use http::StatusCode;
 
 use super::Controllers;
+
+/// The header that carries the agent-access token of the run that a call is made for.
+const RUN_TOKEN_HEADER: &str = "x-run-token";
 
 pub(super) fn router(controllers: Controllers) -> Router {
     Router::new()
@@ -120,7 +124,10 @@ async fn search(
     Path(id): Path<String>,
     request: RawRequest,
 ) -> Result<Json<SearchPage>, ApiError> {
-    let group_id = authorize_user(&controllers, &id, &request).await?;
+    let group_id = match request.header(RUN_TOKEN_HEADER) {
+        Some(run) => authorize_run(&controllers, &id, &request, run).await?,
+        None => authorize_user(&controllers, &id, &request).await?,
+    };
     let body: SearchRequest = json(&request.body)?;
     Ok(Json(controllers.search(&group_id, body).await?))
 }
@@ -176,6 +183,24 @@ async fn authorize_current(
         return Err(Code::StaleEpoch.into());
     }
     Ok(claims.group_id)
+}
+
+/// Verifies the service token and the token of a run of this group beside it, which is one of ours.
+async fn authorize_run(
+    controllers: &Controllers,
+    id: &str,
+    request: &RawRequest,
+    run: &str,
+) -> Result<GroupId, ApiError> {
+    let group_id = authorize_current(controllers, id, request).await?;
+    let signer = &controllers.shared.config.signer;
+    let own = TrustedKeys::of(service::CONTROLLERS, &signer.keys().published())
+        .map_err(|_| Code::Internal)?;
+    let run = token::verify_run(&own, run, signer.now())?;
+    if run.group_id != group_id {
+        return Err(Problem::new(Code::Forbidden).detail("the run is of another group").into());
+    }
+    Ok(group_id)
 }
 
 /// Verifies the service token and the user's routing token beside it.

@@ -15,9 +15,9 @@ pub(crate) use queue::MAX_LINES;
 pub(crate) use queue::Queue;
 pub(crate) use ship::{Shipper, Target};
 
-/// Libraries that say more than an operator wants to read, or repeat what was said to a model; a
+/// Libraries that say more than an operator wants to read; a
 /// filter in the configuration that names them wins.
-const QUIET: &str = "refinery_core=warn,rig_core=error";
+const QUIET: &str = "refinery_core=warn";
 
 /// Starts logging; returns what waits to be shipped, where that is wanted. A second start in one
 /// process changes nothing.

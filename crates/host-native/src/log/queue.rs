@@ -271,7 +271,7 @@ mod tests {
             tracing::info!(target: "convene_app", "chat");
             let span = tracing::info_span!(target: "convene_orchestrator", "task", task_id = %"t1");
             span.in_scope(|| tracing::warn!(target: "convene_orchestrator", "put off"));
-            tracing::error!(target: "rig_core", prompt = "what was said", "failed");
+            tracing::error!(target: "some_library", prompt = "what was said", "failed");
         });
         let lines = lines(queue.take());
         let of = |member: &str| lines.iter().map(|line| line[member].clone()).collect::<Vec<_>>();

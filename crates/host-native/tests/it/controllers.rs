@@ -347,6 +347,38 @@ async fn a_body_with_an_unknown_member_or_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn a_run_of_the_group_may_search_it_and_no_other() {
+    let world = World::new().await;
+    let own = Identity::new(service::CONTROLLERS, 3);
+    let sound = Forged::agent_access(&own, world.now());
+    let search = |run: Option<String>| {
+        let token = world.service_token("POST", "/groups/g1/search").encode();
+        let mut request =
+            Request::post("/groups/g1/search").header("authorization", format!("Bearer {token}"));
+        if let Some(run) = run {
+            request = request.header("x-run-token", run);
+        }
+        let request = request.body(Bytes::from_static(b"{\"query\":\"hello\"}")).unwrap();
+        let hop = world.hop.clone();
+        async move { hop.send(request).await.unwrap().status() }
+    };
+    assert_eq!(search(Some(sound.encode())).await, StatusCode::OK);
+    assert_eq!(search(None).await, StatusCode::UNAUTHORIZED);
+    for fault in OF_EVERY_TYPE {
+        // It is honoured past its own end, until the run's.
+        if *fault != Fault::Expired {
+            let run = fault.apply(&sound, &own, &world.other).unwrap_or_default();
+            assert_eq!(search(Some(run)).await, StatusCode::UNAUTHORIZED, "{fault:?}");
+        }
+    }
+    let over = sound.clone().with("run_exp", world.now().secs() - 6).encode();
+    assert_eq!(search(Some(over)).await, StatusCode::UNAUTHORIZED);
+    let elsewhere = sound.with("group_id", "g2").encode();
+    assert_eq!(search(Some(elsewhere)).await, StatusCode::FORBIDDEN);
+    assert_eq!(world.head().await, 1);
+}
+
+#[tokio::test]
 async fn a_message_and_a_search_answer_with_what_was_posted() {
     let world = World::new().await;
     let mut link = world.open().await;

@@ -4,6 +4,7 @@
 
 mod access;
 mod agent_runs;
+mod agent_tools;
 mod archive_faults;
 mod archive_lifecycle;
 mod archive_races;

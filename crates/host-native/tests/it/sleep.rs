@@ -475,6 +475,7 @@ async fn the_directory_shows_who_sleeps() {
         apps: Vec::new(),
         app_keys: TrustedKeys::of(app.issuer(), &app.key.jwks()).unwrap(),
         controller_keys: TrustedKeys::of(controllers.issuer(), &controllers.key.jwks()).unwrap(),
+        agents_keys: TrustedKeys::new(),
         controllers: Hop::in_process(host.controllers.router()),
         db: Arc::new(SqliteDatabase::open(dir.path().join("infra.db")).unwrap()),
         clock,

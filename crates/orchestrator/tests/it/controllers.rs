@@ -38,6 +38,7 @@ pub(crate) struct Call {
     pub(crate) epoch: u64,
     pub(crate) body: String,
     pub(crate) routing_token: Option<String>,
+    pub(crate) run_token: Option<String>,
 }
 
 /// What the controllers do with the next calls.
@@ -166,6 +167,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Result<Re
         epoch: token.claims.epoch,
         body: String::from_utf8(request.body.to_vec()).unwrap(),
         routing_token: request.header("x-routing-token").map(str::to_owned),
+        run_token: request.header("x-run-token").map(str::to_owned),
     });
     let kind = verb.rsplit('/').next().unwrap();
     let kind = if verb.starts_with("import/") && kind != "finish" { "piece" } else { kind };

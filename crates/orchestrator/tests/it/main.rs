@@ -24,6 +24,7 @@ mod restore;
 mod revoke;
 mod rivals;
 mod routing_token;
+mod search_for_runs;
 mod service;
 mod stores;
 mod usage;

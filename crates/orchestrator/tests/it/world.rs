@@ -84,6 +84,11 @@ fn times() -> Times {
     Times { call_waits: Duration::from_secs(5), ..Times::default() }
 }
 
+/// The Agents Worker, which calls on behalf of runs.
+pub(crate) fn agents() -> Identity {
+    Identity::new("agents", 5)
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         let place = Place::new().await;
@@ -129,6 +134,7 @@ impl World {
             apps: apps(),
             app_keys,
             controller_keys,
+            agents_keys: TrustedKeys::of("agents", &agents().key.jwks()).unwrap(),
             controllers: Hop::in_process(controllers.router()),
             db: Arc::clone(&db),
             clock,
@@ -162,6 +168,7 @@ impl World {
             apps: apps(),
             app_keys: TrustedKeys::of("app", &self.app.key.jwks()).unwrap(),
             controller_keys: TrustedKeys::of("controllers", &self.host.key.jwks()).unwrap(),
+            agents_keys: TrustedKeys::of("agents", &agents().key.jwks()).unwrap(),
             controllers: Hop::in_process(self.controllers.router()),
             db,
             clock,
@@ -412,7 +419,7 @@ impl Asking<'_> {
         self.header("x-routing-token", token)
     }
 
-    fn bound(&self) -> Bound<'_> {
+    pub(crate) fn bound(&self) -> Bound<'_> {
         let path = self.target.split_once('?').map_or(&*self.target, |(path, _)| path);
         Bound { method: self.method, path, body: &self.body }
     }
@@ -429,6 +436,11 @@ impl Asking<'_> {
     /// The sound `controller+jwt` for this call.
     pub(crate) fn controller_token(&self, group: &str, epoch: u64) -> Forged {
         Forged::controller(&self.world.host, self.world.now(), self.bound(), group, epoch)
+    }
+
+    /// The sound `worker+jwt` for this call, on behalf of the run of `act`.
+    pub(crate) fn worker_token(&self, act: &str) -> Forged {
+        Forged::worker(&agents(), self.world.now(), self.bound(), act)
     }
 
     /// The request with whatever token is given.

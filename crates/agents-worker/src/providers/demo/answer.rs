@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    arithmetic,
     ask::{Ask, quiet, quote},
     samples,
 };
-use crate::conversation::{Conversation, Speaker};
+use crate::{
+    arithmetic,
+    conversation::{Conversation, Speaker},
+};
 
 /// The furthest it counts.
 const MAX_COUNT: usize = 100;

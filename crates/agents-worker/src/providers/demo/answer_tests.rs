@@ -22,6 +22,7 @@ fn answer_to(lines: Vec<Line>) -> String {
         summary: None,
         trigger: lines.len() - 1,
         lines,
+        authors: Vec::new(),
     })
 }
 

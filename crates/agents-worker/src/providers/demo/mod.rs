@@ -4,7 +4,6 @@
 //! by word, so that a new workspace shows mentions, turns and streaming before anything is set up.
 
 mod answer;
-mod arithmetic;
 mod ask;
 mod samples;
 
@@ -12,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use convene_model::agents::Usage;
 
-use super::{Chunk, ChunkStream, End, Provider};
+use super::{Chunk, ChunkStream, End};
 use crate::{Config, Sleep, conversation::Conversation};
 
 /// The demo model.
@@ -28,9 +27,10 @@ impl Demo {
     }
 }
 
-impl Provider for Demo {
-    fn reply(&self, conversation: Conversation) -> ChunkStream {
-        let text = answer::answer(&conversation);
+impl Demo {
+    /// Its answer, word by word.
+    pub(crate) fn reply(&self, conversation: &Conversation) -> ChunkStream {
+        let text = answer::answer(conversation);
         let sleep = Arc::clone(&self.sleep);
         let pace = self.pace;
         Box::pin(async_stream::stream! {
@@ -39,7 +39,7 @@ impl Provider for Demo {
                 sleep(pace).await;
             }
             // It costs nothing, which is known.
-            yield Ok(Chunk::End(End { usage: Some(Usage::default()), cut_short: None }));
+            yield Ok(Chunk::End(End { usage: Some(Usage::default()), ..End::default() }));
         })
     }
 }

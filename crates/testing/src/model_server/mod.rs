@@ -1,8 +1,13 @@
-//! A model provider on loopback: OpenAI's chat completions, streamed, with faults by request.
+//! A model provider on loopback, streamed, with faults by request. It speaks OpenAI's chat
+//! completions, Anthropic's messages and Google's Gemini, and refuses what those would refuse.
 //!
 //! What it does follows from the model's name in the request, so that one server serves many
 //! agents. It records every request and knows how many answers are still being streamed. It never
 //! reaches out and knows nothing of Convene.
+
+mod anthropic;
+mod gemini;
+mod openai;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,6 +32,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub enum Script {
     /// Streams the text, one chunk per word, all at once.
     Say(String),
+    /// Streams the text, then these calls of tools as (name, arguments), the arguments in pieces.
+    Call {
+        /// The text.
+        text: String,
+        /// The calls.
+        calls: Vec<(String, String)>,
+    },
     /// Streams exactly these chunks, each after a pause.
     Slow {
         /// The chunks' texts.
@@ -74,6 +86,15 @@ pub enum Script {
 }
 
 impl Script {
+    /// One call of a tool, without a word.
+    ///
+    /// # Panics
+    /// Never: a value is always text.
+    #[must_use]
+    pub fn call(tool: &str, arguments: &Value) -> Self {
+        Self::Call { text: String::new(), calls: vec![(tool.to_owned(), arguments.to_string())] }
+    }
+
     /// 429 with `retry-after`.
     #[must_use]
     pub fn rate_limited(retry_after: &str) -> Self {
@@ -115,7 +136,7 @@ impl Recorded {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The messages as (role, content); a content that is not text is shown as JSON.
+    /// The messages of OpenAI's form as (role, content); a content that is not text is shown as JSON.
     #[must_use]
     pub fn messages(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -174,6 +195,13 @@ impl ModelServer {
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    /// The URL without `/v1/messages` or `/v1beta/models`, as the configuration of an agent on one of
+    /// the other APIs has it.
+    #[must_use]
+    pub fn root_url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// What is done for every request for `model` that has no other script. Without any, a model
@@ -239,6 +267,125 @@ impl Drop for Open {
     }
 }
 
+/// Whose API a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+/// A piece of an answer.
+enum Piece<'a> {
+    /// What comes before the first text.
+    Start,
+    /// Text.
+    Text(&'a str),
+    /// A call of a tool, the `nth`.
+    Call { nth: usize, name: &'a str, arguments: &'a str },
+    /// The end, for a reason in OpenAI's words; so many words were written.
+    End { reason: &'a str, words: usize },
+}
+
+impl Wire {
+    /// The API that a path belongs to, and the model that the request names.
+    fn of(uri: &Uri, body: &Value) -> Option<(Self, String)> {
+        let named = || body["model"].as_str().unwrap_or_default().to_owned();
+        match uri.path() {
+            "/v1/chat/completions" => Some((Self::OpenAi, named())),
+            "/v1/messages" => Some((Self::Anthropic, named())),
+            path => {
+                let (model, method) = path.strip_prefix("/v1beta/models/")?.split_once(':')?;
+                let streams = method == "streamGenerateContent" && uri.query() == Some("alt=sse");
+                streams.then(|| (Self::Gemini, model.to_owned()))
+            }
+        }
+    }
+
+    /// Whether the real service would take a request.
+    fn check(self, headers: &HeaderMap, body: &Value) -> Result<(), String> {
+        match self {
+            Self::OpenAi => openai::check(body),
+            Self::Anthropic => anthropic::check(headers, body),
+            Self::Gemini => gemini::check(body),
+        }
+    }
+
+    fn lines(self, request: &Asked, piece: &Piece<'_>) -> Vec<String> {
+        match self {
+            Self::OpenAi => openai::lines(request, piece),
+            Self::Anthropic => anthropic::lines(request, piece),
+            Self::Gemini => gemini::lines(piece),
+        }
+    }
+
+    /// What the last message says.
+    fn last_text(self, body: &Value) -> String {
+        let last = |messages: &Value| messages.as_array().and_then(|all| all.last()).cloned();
+        let text = match self {
+            Self::OpenAi => last(&body["messages"]).map(|last| last["content"].clone()),
+            Self::Anthropic => {
+                last(&body["messages"]).map(|last| last["content"][0]["text"].clone())
+            }
+            Self::Gemini => last(&body["contents"]).map(|last| last["parts"][0]["text"].clone()),
+        };
+        text.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn error(self, message: &str) -> String {
+        match self {
+            Self::OpenAi => error_body(message),
+            Self::Anthropic => {
+                let error = json!({"type": "api_error", "message": message});
+                json!({"type": "error", "error": error}).to_string()
+            }
+            Self::Gemini => {
+                json!({"error": {"code": 500, "message": message, "status": "INTERNAL"}})
+                    .to_string()
+            }
+        }
+    }
+}
+
+/// What of a request its answer depends on.
+struct Asked {
+    wire: Wire,
+    model: String,
+    usage: bool,
+}
+
+impl Asked {
+    fn all<'a>(&self, pieces: impl IntoIterator<Item = Piece<'a>>) -> Vec<String> {
+        pieces.into_iter().flat_map(|piece| self.wire.lines(self, &piece)).collect()
+    }
+
+    /// All lines of an answer that breaks off after its texts.
+    fn begun(&self, texts: &[String]) -> Vec<String> {
+        let texts = texts.iter().map(|text| Piece::Text(text));
+        self.all([Piece::Start].into_iter().chain(texts))
+    }
+
+    /// All lines of an answer that ends as it should.
+    fn whole(&self, texts: &[String], reason: &str) -> Vec<String> {
+        let mut lines = self.begun(texts);
+        lines.extend(self.all([Piece::End { reason, words: texts.len() }]));
+        lines
+    }
+
+    fn with_calls(&self, text: &str, calls: &[(String, String)]) -> Vec<String> {
+        let texts: Vec<_> = text.split_inclusive(' ').map(str::to_owned).collect();
+        let mut lines = self.begun(&texts);
+        let calls = calls.iter().enumerate();
+        lines.extend(self.all(calls.map(|(nth, (name, arguments))| Piece::Call {
+            nth,
+            name,
+            arguments,
+        })));
+        lines.extend(self.all([Piece::End { reason: "tool_calls", words: texts.len() }]));
+        lines
+    }
+}
+
 async fn serve(
     State(shared): State<Arc<Shared>>,
     method: Method,
@@ -247,69 +394,93 @@ async fn serve(
     body: Bytes,
 ) -> Response {
     let open = Open::new(&shared);
-    let known = method == Method::POST && uri.path() == "/v1/chat/completions";
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let model = body["model"].as_str().unwrap_or_default().to_owned();
+    let wire = Wire::of(&uri, &body).filter(|_| method == Method::POST);
     let script = {
         let mut inner = shared.inner();
-        inner.requests.push(Recorded { method, uri, headers, body: body.clone() });
-        let next = inner.next.get_mut(&model).and_then(VecDeque::pop_front);
-        next.or_else(|| inner.always.get(&model).cloned())
+        inner.requests.push(Recorded {
+            method: method.clone(),
+            uri: uri.clone(),
+            headers: headers.clone(),
+            body: body.clone(),
+        });
+        wire.as_ref().and_then(|(_, model)| {
+            let next = inner.next.get_mut(model).and_then(VecDeque::pop_front);
+            next.or_else(|| inner.always.get(model).cloned())
+        })
     };
-    if !known {
+    if method == Method::GET {
+        return models(uri.path(), &headers);
+    }
+    let Some((wire, model)) = wire else {
         return answer(404, &[], error_body("There is nothing here"));
+    };
+    if let Err(why) = wire.check(&headers, &body) {
+        return answer(400, &[], wire.error(&why));
     }
-    if body["stream"] != true {
-        return answer(400, &[], error_body("This server only streams"));
-    }
-    let usage = body["stream_options"]["include_usage"] == true;
-    let script = script.unwrap_or_else(|| {
-        let last = body["messages"].as_array().and_then(|messages| messages.last());
-        let text = last.and_then(|last| last["content"].as_str()).unwrap_or_default();
-        Script::Say(format!("You said: {text}"))
-    });
-    perform(script, &model, usage, open).await
+    let script =
+        script.unwrap_or_else(|| Script::Say(format!("You said: {}", wire.last_text(&body))));
+    let usage = wire != Wire::OpenAi || body["stream_options"]["include_usage"] == true;
+    perform(script, &Asked { wire, model, usage }, open).await
 }
 
-async fn perform(script: Script, model: &str, usage: bool, open: Open) -> Response {
-    let chunks = |texts: Vec<String>| texts.into_iter().map(|text| delta(model, &text)).collect();
+/// The list of models of the API that a path belongs to.
+fn models(path: &str, headers: &HeaderMap) -> Response {
+    let list = match path {
+        "/v1/models" if headers.contains_key("x-api-key") => {
+            json!({"data": [{"type": "model", "id": "claude-test"}], "has_more": false})
+        }
+        "/v1/models" => json!({"object": "list", "data": [{"id": "one"}, {"id": "two"}]}),
+        "/v1beta/models" => json!({"models": [
+            {"name": "models/gemini-test", "supportedGenerationMethods": ["generateContent"]},
+            {"name": "models/embedding-test", "supportedGenerationMethods": ["embedContent"]},
+        ]}),
+        _ => return answer(404, &[], error_body("There is nothing here")),
+    };
+    answer(200, &[], list.to_string())
+}
+
+async fn perform(script: Script, asked: &Asked, open: Open) -> Response {
     let pause = Duration::ZERO;
     match script {
         Script::Say(text) => {
-            let words = text.split_inclusive(' ').map(str::to_owned).collect();
-            let lines = complete(model, words, "stop", usage);
-            stream_answer(paced(lines, pause), End::Proper, open)
+            let words: Vec<_> = text.split_inclusive(' ').map(str::to_owned).collect();
+            stream_answer(paced(asked.whole(&words, "stop"), pause), End::Proper, open)
+        }
+        Script::Call { text, calls } => {
+            stream_answer(paced(asked.with_calls(&text, &calls), pause), End::Proper, open)
         }
         Script::Slow { chunks, pause } => {
-            stream_answer(paced(complete(model, chunks, "stop", usage), pause), End::Proper, open)
+            stream_answer(paced(asked.whole(&chunks, "stop"), pause), End::Proper, open)
         }
         Script::Comments { count, pause, text } => {
             let waiting = vec![": PROCESSING\n\n".to_owned(); count];
-            let lines = complete(model, vec![text], "stop", usage);
-            let lines = paced(waiting, pause).chain(paced(lines, Duration::ZERO));
-            stream_answer(lines, End::Proper, open)
+            let lines = paced(asked.whole(&[text], "stop"), Duration::ZERO);
+            stream_answer(paced(waiting, pause).chain(lines), End::Proper, open)
         }
         Script::Silent => {
             // The answer's headers never come; the caller's hanging up ends this.
             let _open = open;
             std::future::pending().await
         }
-        Script::SilentAfter(texts) => stream_answer(paced(chunks(texts), pause), End::Never, open),
-        Script::Cut(texts) => stream_answer(paced(chunks(texts), pause), End::Proper, open),
-        Script::Abort(texts) => stream_answer(paced(chunks(texts), pause), End::Abort, open),
+        Script::SilentAfter(texts) => {
+            stream_answer(paced(asked.begun(&texts), pause), End::Never, open)
+        }
+        Script::Cut(texts) => stream_answer(paced(asked.begun(&texts), pause), End::Proper, open),
+        Script::Abort(texts) => stream_answer(paced(asked.begun(&texts), pause), End::Abort, open),
         Script::Malformed(texts) => {
-            let mut lines: Vec<String> = chunks(texts);
+            let mut lines = asked.begun(&texts);
             lines.push("data: {\"choices\":[{\"delta\"\n\n".to_owned());
             stream_answer(paced(lines, pause), End::Never, open)
         }
         Script::ErrorChunk { chunks: texts, message } => {
-            let mut lines: Vec<String> = chunks(texts);
-            lines.push(format!("data: {}\n\n", error_body(&message)));
+            let mut lines = asked.begun(&texts);
+            let name = if asked.wire == Wire::Anthropic { "event: error\n" } else { "" };
+            lines.push(format!("{name}data: {}\n\n", asked.wire.error(&message)));
             stream_answer(paced(lines, pause), End::Proper, open)
         }
         Script::Nothing(reason) => {
-            let lines = complete(model, Vec::new(), &reason, usage);
-            stream_answer(paced(lines, pause), End::Proper, open)
+            stream_answer(paced(asked.whole(&[], &reason), pause), End::Proper, open)
         }
         Script::Status { status, headers, body } => answer(status, &headers, body),
     }
@@ -374,34 +545,4 @@ fn paced(lines: Vec<String>, pause: Duration) -> impl Stream<Item = String> + Se
         }
         line
     })
-}
-
-/// All lines of an answer that ends as it should.
-fn complete(model: &str, texts: Vec<String>, reason: &str, usage: bool) -> Vec<String> {
-    let words = texts.len();
-    let mut lines = vec![chunk(model, &json!({"role": "assistant", "content": ""}), None)];
-    lines.extend(texts.iter().map(|text| delta(model, text)));
-    lines.push(chunk(model, &json!({}), Some(reason)));
-    if usage {
-        let usage = json!({
-            "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 0,
-            "model": model, "choices": [],
-            "usage": {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words},
-        });
-        lines.push(format!("data: {usage}\n\n"));
-    }
-    lines.push("data: [DONE]\n\n".to_owned());
-    lines
-}
-
-fn delta(model: &str, text: &str) -> String {
-    chunk(model, &json!({"content": text}), None)
-}
-
-fn chunk(model: &str, delta: &Value, reason: Option<&str>) -> String {
-    let chunk = json!({
-        "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 0, "model": model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
-    });
-    format!("data: {chunk}\n\n")
 }

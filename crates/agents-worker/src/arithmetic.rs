@@ -2,7 +2,7 @@
 
 /// The expression in a text and its value; `None` where there is none, the value `None` where the
 /// sum has none (a division by zero).
-pub(super) fn find(text: &str) -> Option<(String, Option<f64>)> {
+pub(crate) fn find(text: &str) -> Option<(String, Option<f64>)> {
     let text = normalise(text);
     let mut best: Option<(String, Option<f64>)> = None;
     for run in text.split(|c: char| !is_part(c)) {
@@ -20,8 +20,17 @@ pub(super) fn find(text: &str) -> Option<(String, Option<f64>)> {
     best
 }
 
+/// The value of a text that is one expression; `None` where it is none, the value `None` where the
+/// sum has none.
+pub(crate) fn evaluate(text: &str) -> Option<Option<f64>> {
+    if text.len() > MAX_CHARS {
+        return None;
+    }
+    parse(&normalise(text))
+}
+
 /// A number as people write it: at most ten significant digits, no trailing zeros.
-pub(super) fn show(value: f64) -> String {
+pub(crate) fn show(value: f64) -> String {
     if value.abs() >= 1e15 || (value != 0.0 && value.abs() < 1e-9) {
         return format!("{value:e}");
     }

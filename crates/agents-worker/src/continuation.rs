@@ -1,0 +1,235 @@
+//! What an attempt leaves for the next one when it hands calls over: the rounds so far.
+//!
+//! The rest of the conversation comes with the next call again, and tools are resolved anew, so that
+//! nothing stale and no secret is in here. The controller keeps it unread; it has a version and a
+//! bounded size. What does not fit is shortened, the oldest results first.
+
+use convene_model::{
+    agents::{ResolvedModel, Usage, failure},
+    limits::MAX_CONTINUATION_BYTES,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{dialogue::Round, failure::Failure, tools::cut};
+
+/// The version of the form.
+const VERSION: u32 = 1;
+/// Bytes of rounds that a model is shown; beyond it the oldest results are shortened.
+const MAX_SHOWN_BYTES: usize = 256 * 1024;
+/// What results are shortened to, one after the other, until it is enough.
+const SHORTER: [usize; 6] = [8192, 4096, 2048, 1024, 512, 128];
+
+/// What a run has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spent {
+    usage: Usage,
+    /// Whether some of it is not known.
+    unknown: bool,
+}
+
+impl Spent {
+    /// Adds a reply's usage, where the provider said it.
+    pub(crate) fn add(&mut self, usage: Option<Usage>) {
+        match usage {
+            Some(usage) => self.usage = self.usage.and(usage),
+            None => self.unknown = true,
+        }
+    }
+
+    /// Adds what tools sent and received.
+    pub(crate) fn add_egress(&mut self, egress_bytes: u64) {
+        self.usage = self.usage.and(Usage { egress_bytes, ..Usage::default() });
+    }
+
+    /// All of it, where that is known.
+    pub(crate) fn total(&self) -> Option<Usage> {
+        (!self.unknown).then_some(self.usage)
+    }
+}
+
+/// The rounds of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Continuation {
+    v: u32,
+    /// The model that wrote the rounds; signatures are for it alone.
+    model: String,
+    pub(crate) rounds: Vec<Round>,
+    /// Rounds so far, also those that are left out.
+    pub(crate) asked: u32,
+    pub(crate) spent: Spent,
+}
+
+impl Continuation {
+    /// The beginning of a run on `model`.
+    pub(crate) fn new(model: &ResolvedModel) -> Self {
+        Self { v: VERSION, model: name(model), ..Self::default() }
+    }
+
+    /// Reads what [`Continuation::write`] wrote, for `model`.
+    ///
+    /// # Errors
+    /// [`Failure`] when it is of another form.
+    pub(crate) fn read(text: &str, model: &ResolvedModel) -> Result<Self, Failure> {
+        let invalid = || {
+            let why = "What the agent had done so far cannot be read any more.";
+            Failure::new(failure::CONTINUATION_INVALID, why)
+        };
+        if text.len() > MAX_CONTINUATION_BYTES {
+            return Err(invalid());
+        }
+        let mut read: Self = serde_json::from_str(text).map_err(|_| invalid())?;
+        if read.v != VERSION || read.rounds.is_empty() {
+            return Err(invalid());
+        }
+        let model = name(model);
+        if read.model != model {
+            read.model = model;
+            for round in &mut read.rounds {
+                round.reasoning = None;
+                round.calls.iter_mut().for_each(|call| call.signature = None);
+            }
+        }
+        Ok(read)
+    }
+
+    /// The rounds as text of at most [`MAX_CONTINUATION_BYTES`].
+    pub(crate) fn write(mut self) -> String {
+        let frame = size(&self) - size(&self.rounds);
+        shorten(&mut self.rounds, MAX_CONTINUATION_BYTES - frame);
+        serde_json::to_string(&self).unwrap_or_default()
+    }
+
+    /// Shortens the rounds to what a model can be shown.
+    pub(crate) fn fit(&mut self) {
+        shorten(&mut self.rounds, MAX_SHOWN_BYTES);
+    }
+}
+
+fn name(model: &ResolvedModel) -> String {
+    match model {
+        ResolvedModel::Demo => "demo".to_owned(),
+        ResolvedModel::OpenaiCompatible { model, .. } => format!("openai_compatible {model}"),
+        ResolvedModel::Anthropic { model, .. } => format!("anthropic {model}"),
+        ResolvedModel::Gemini { model, .. } => format!("gemini {model}"),
+    }
+}
+
+fn size(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |bytes| bytes.len())
+}
+
+/// Shortens results, the oldest first; then texts; then leaves whole rounds out, but for the last.
+fn shorten(rounds: &mut Vec<Round>, limit: usize) {
+    for bytes in SHORTER {
+        for at in 0..rounds.len() {
+            if size(rounds) <= limit {
+                return;
+            }
+            for result in rounds[at].calls.iter_mut().filter_map(|call| call.result.as_mut()) {
+                result.text = cut(&result.text, bytes);
+            }
+        }
+    }
+    while size(rounds) > limit && rounds.len() > 1 {
+        rounds.remove(0);
+    }
+    for bytes in SHORTER {
+        if size(rounds) <= limit {
+            return;
+        }
+        for round in rounds.iter_mut() {
+            round.reasoning = None;
+            round.text = cut(&round.text, bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convene_model::CallId;
+
+    use super::*;
+    use crate::dialogue::{CallResult, Called};
+
+    fn round(number: usize, result: usize, arguments: usize) -> Round {
+        Round {
+            text: "Let me see.".into(),
+            reasoning: Some("Hm.".into()),
+            calls: vec![Called {
+                call_id: CallId::new(format!("c{number}")).unwrap(),
+                tool: "t".into(),
+                arguments: "x".repeat(arguments),
+                signature: Some("sig".into()),
+                result: Some(CallResult { text: "\"".repeat(result), failed: false }),
+            }],
+        }
+    }
+
+    fn with(rounds: Vec<Round>) -> Continuation {
+        Continuation { rounds, asked: 7, ..Continuation::new(&ResolvedModel::Demo) }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut written = with(vec![round(1, 10, 2)]);
+        written.spent.add(Some(Usage { input_tokens: 3, output_tokens: 2, egress_bytes: 0 }));
+        written.spent.add_egress(9);
+        let read = Continuation::read(&written.clone().write(), &ResolvedModel::Demo).unwrap();
+        assert_eq!(read, written);
+        let total = read.spent.total();
+        assert_eq!(total, Some(Usage { input_tokens: 3, output_tokens: 2, egress_bytes: 9 }));
+    }
+
+    #[test]
+    fn usage_that_is_not_known_once_is_not_known_in_all() {
+        let mut spent = Spent::default();
+        spent.add(Some(Usage::default()));
+        assert_eq!(spent.total(), Some(Usage::default()));
+        spent.add(None);
+        assert_eq!(spent.total(), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_shortened_from_its_old_end() {
+        let rounds = (0..12).map(|number| round(number, 16 * 1024, 4)).collect();
+        let text = with(rounds).write();
+        assert!(text.len() <= MAX_CONTINUATION_BYTES, "{}", text.len());
+        let read = Continuation::read(&text, &ResolvedModel::Demo).unwrap();
+        assert_eq!((read.rounds.len(), read.asked), (12, 7));
+        let length = |at: usize| read.rounds[at].calls[0].told().0.len();
+        assert!(length(0) < length(11), "{} {}", length(0), length(11));
+
+        let rounds = (0..12).map(|number| round(number, 10, 30 * 1024)).collect();
+        let text = with(rounds).write();
+        assert!(text.len() <= MAX_CONTINUATION_BYTES, "{}", text.len());
+        let read = Continuation::read(&text, &ResolvedModel::Demo).unwrap();
+        assert_eq!(read.rounds.last(), Some(&round(11, 10, 30 * 1024)));
+    }
+
+    #[test]
+    fn another_model_does_not_get_the_signatures_of_the_first() {
+        let text = with(vec![round(1, 1, 1)]).write();
+        let other = ResolvedModel::OpenaiCompatible {
+            base_url: String::new(),
+            model: "m".into(),
+            api_key: None,
+            options: serde_json::Map::new(),
+        };
+        let read = Continuation::read(&text, &other).unwrap();
+        assert_eq!(read.rounds[0].reasoning, None);
+        assert_eq!(read.rounds[0].calls[0].signature, None);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let text = with(vec![round(1, 1, 1)]).write();
+        let newer = text.replacen("\"v\":1", "\"v\":2", 1);
+        let long = " ".repeat(MAX_CONTINUATION_BYTES + 1 - text.len()) + &text;
+        for text in ["", "{}", &newer, &long, &with(Vec::new()).write()] {
+            let refused = Continuation::read(text, &ResolvedModel::Demo).unwrap_err();
+            assert_eq!(refused.code, failure::CONTINUATION_INVALID);
+        }
+    }
+}
