@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use convene_group_controller::{Phase, RunEnd};
+use convene_group_controller::{Controller, Input, Phase, RunEnd};
 use convene_model::{
     RunId,
     agents::{Approvers, Outcome, ToolStatus, Usage, Verdict, failure},
@@ -14,7 +14,10 @@ use convene_model::{
     },
 };
 
-use crate::harness::{Out, Room, call, completed, handed, lost, on};
+use crate::{
+    harness::{Out, Room, call, completed, handed, lost, on},
+    watchers::Watchers,
+};
 
 fn woken() -> (Room, RunId) {
     let mut room = Room::with(&[("guide", Mention), ("other", Mention)]);
@@ -278,4 +281,21 @@ fn a_client_that_comes_gets_the_text_so_far_and_the_calls_cut_short() {
     let lengths: Vec<_> = tools.iter().map(|tool| tool.arguments.len()).collect();
     assert_eq!(lengths, [MAX_TOOL_EXCERPT_BYTES; 2]);
     assert!(matches!(room.phase(&run), Some(Phase::Thinking { attempt: 2, .. })));
+}
+
+#[test]
+fn the_text_of_a_hand_over_is_newer_than_that_of_a_snapshot_before_it() {
+    let (mut room, run) = woken();
+    room.text(&run, 1, 0, "First. ");
+    let (snapshot, seq) = (room.controller.snapshot().unwrap(), room.log.len());
+    room.text(&run, 1, 7, "Second. ");
+    room.end(&run, 1, handed(&[call("t1", None)]));
+    room.ends(&run, 2, "t1");
+    let later = room.log[seq..].to_vec();
+    room.controller = Controller::rebuild(Some(&snapshot), later).unwrap();
+    room.watchers = Watchers::default();
+    let out = room.step(Input::Recovered);
+    assert_eq!(out.invocations()[0].request.resume.as_ref().map(|resume| resume.offset), Some(15));
+    room.text(&run, 3, 15, "Third.");
+    assert_eq!(room.end(&run, 3, completed()).posted()[0].text, "First. Second. Third.");
 }
