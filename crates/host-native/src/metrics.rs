@@ -219,6 +219,21 @@ impl Metrics {
         let Some((controllers, store)) = self.0.controllers.get() else { return Ok(()) };
         let (figures, stats) = (controllers.figures(), store.stats());
         encoder.gauge("convene_groups_awake", "Groups in memory", figures.awake as u64)?;
+        let usage = controllers.usage();
+        encoder.counter("convene_runs", "Runs of agents that ended", usage.runs)?;
+        let kinds = [("input", usage.input_tokens), ("output", usage.output_tokens)];
+        let tokens = kinds.into_iter().map(|(kind, tokens)| ([("kind", kind)], tokens));
+        encoder.counters("convene_tokens", "Tokens that models have read and written", tokens)?;
+        encoder.counter(
+            "convene_egress_bytes",
+            "Bytes from groups to Apps, and between agents' tools and services",
+            usage.egress_bytes,
+        )?;
+        encoder.gauge(
+            "convene_usage_unsent",
+            "Reports of usage that the Orchestrator has not acknowledged",
+            usage.unsent,
+        )?;
         encoder.gauge("convene_upstreams", "Upstreams of groups", figures.upstreams as u64)?;
         encoder.gauge("convene_mailboxes", "Inputs in all mailboxes", figures.mailboxes as u64)?;
         encoder.gauge("convene_journal_files", "Journal files on disk", stats.journal_files)?;

@@ -6,6 +6,7 @@ mod frames;
 pub(super) mod import;
 mod look_up;
 mod rest;
+mod usage;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,6 +48,7 @@ use super::{
     output::{self, Gate, Output},
     store_problem, summarize,
     upstreams::{Arrival, Upstreams},
+    usage::{EndedRun, Meter},
 };
 
 /// Posts of a group whose trace is remembered at most.
@@ -113,6 +115,8 @@ pub(super) struct Actor {
     wake_at: Option<Timestamp>,
     /// When something came in last.
     used_at: Instant,
+    /// What the group has used and not handed over yet.
+    meter: Meter,
     /// Whether the Orchestrator is told that the group is awake.
     reported: bool,
     /// The last posts that are followed in a trace: the runs that they lead to belong to it.
@@ -171,6 +175,7 @@ impl Actor {
             stored_wake_at: None,
             wake_at: None,
             used_at: Instant::now(),
+            meter: Meter::new(Instant::now()),
             reported: false,
             followed: VecDeque::new(),
             import: None,
@@ -255,6 +260,9 @@ impl Actor {
                         self.commit_if_idle();
                     }
                     self.report();
+                    if self.meter.is_due(self.used_at) {
+                        self.hand_over(self.used_at);
+                    }
                 }
                 Happening::Due => {
                     timer_at = None;
@@ -284,6 +292,7 @@ impl Actor {
         for run in std::mem::take(&mut self.runs).into_values() {
             run.abort();
         }
+        self.hand_over(Instant::now());
         self.shared.store.release(self.key);
     }
 
@@ -294,7 +303,7 @@ impl Actor {
             && state.frozen().is_none()
         {
             self.reported = true;
-            self.shared.lifecycle.awake(&self.group_id, state.identity().epoch);
+            self.shared.lifecycle.awake(&self.group_id, state.identity().epoch, state.seq());
         }
     }
 
@@ -422,6 +431,7 @@ impl Actor {
             self.batch.erases |= self.erases(&event.kind);
             self.chain = record.chain(&self.chain);
             self.batch.outputs.push(Output::Broadcast(record.for_clients()));
+            self.batch.outputs.extend(EndedRun::of(event).map(Output::RunEnded));
             self.batch.records.push(record);
         }
         for effect in step.effects {
@@ -455,6 +465,7 @@ impl Actor {
         for output in outputs {
             match output {
                 Output::Broadcast(frame) => {
+                    self.meter.leaves(frame.len(), self.upstreams.len());
                     for upstream in self.upstreams.broadcast(&frame) {
                         self.drop_upstream(upstream);
                     }
@@ -489,6 +500,7 @@ impl Actor {
                     self.upstreams.add(upstream, link, figures);
                     let _ = reply.send(Ok(()));
                 }
+                Output::RunEnded(run) => self.run_ended(run),
                 Output::Traced(span) => drop(span),
                 Output::Closed { upstream } => {
                     self.upstreams.remove(upstream);
@@ -502,6 +514,7 @@ impl Actor {
     }
 
     fn pass(&mut self, upstream: UpstreamId, frame: Bytes) {
+        self.meter.leaves(frame.len(), 1);
         if !self.upstreams.send(upstream, frame) {
             self.drop_upstream(upstream);
         }

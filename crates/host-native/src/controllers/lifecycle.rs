@@ -22,7 +22,7 @@ use http::{Method, Request, header};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Shared;
+use super::{Shared, usage};
 
 /// Words that are sent at the same time.
 const AT_ONCE: usize = 8;
@@ -33,15 +33,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after words that did not arrive: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "lifecycle",
-    sql: "CREATE TABLE reported (
-              group_id TEXT PRIMARY KEY,
-              epoch BIGINT NOT NULL,
-              asleep BIGINT NOT NULL
-          );",
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "lifecycle",
+        sql: "CREATE TABLE reported (
+                  group_id TEXT PRIMARY KEY,
+                  epoch BIGINT NOT NULL,
+                  asleep BIGINT NOT NULL
+              );",
+    },
+    usage::MARKS_AND_OUTBOX,
+];
 
 /// What is to be said of groups.
 #[derive(Default)]
@@ -57,17 +60,19 @@ pub(super) struct Lifecycle {
 struct Word {
     epoch: u64,
     asleep: bool,
+    /// The group's last event when it woke.
+    head: u64,
 }
 
 impl Lifecycle {
-    /// The group is awake.
-    pub(super) fn awake(&self, group_id: &GroupId, epoch: u64) {
-        self.say(group_id, Word { epoch, asleep: false });
+    /// The group is awake; `head` is its last event.
+    pub(super) fn awake(&self, group_id: &GroupId, epoch: u64, head: u64) {
+        self.say(group_id, Word { epoch, asleep: false, head });
     }
 
     /// The group sleeps.
     pub(super) fn asleep(&self, group_id: &GroupId, epoch: u64) {
-        self.say(group_id, Word { epoch, asleep: true });
+        self.say(group_id, Word { epoch, asleep: true, head: 0 });
     }
 
     /// Words that are not delivered yet.
@@ -103,16 +108,19 @@ pub(super) async fn begin(shared: &Arc<Shared>, orchestrator: Hop, db: Db) -> Re
     db.migrate(MIGRATIONS).await?;
     let noted = db.query(Statement::new("SELECT group_id, epoch FROM reported", params![])).await?;
     shared.lifecycle.listens.store(true, std::sync::atomic::Ordering::Release);
+    let mut were_awake = Vec::new();
     for row in noted {
         let group_id: String = row.get("group_id")?;
         let group_id =
             GroupId::new(group_id).map_err(|error| DbError::decode("group_id", error))?;
+        were_awake.push((group_id.clone(), row.get("epoch")?));
         // A group that is awake already has said so, or will.
         if !shared.is_awake(&group_id) {
-            let word = Word { epoch: row.get("epoch")?, asleep: true };
+            let word = Word { epoch: row.get("epoch")?, asleep: true, head: 0 };
             shared.lifecycle.put_back(group_id, word);
         }
     }
+    usage::begin(shared, orchestrator.clone(), Db::clone(&db), were_awake).await?;
     shared.lifecycle.left.notify_one();
     let teller = Teller { shared: Arc::clone(shared), orchestrator, db };
     shared.tasks.spawn(teller.run());
@@ -203,13 +211,20 @@ impl Teller {
                     params![group_id.as_str(), word.epoch, word.asleep],
                 )
             });
-            self.db.batch(note.collect()).await?;
+            // Whoever is noted as awake has a mark beyond which a new process looks for ends of runs.
+            let awake = words.iter().filter(|(_, word)| !word.asleep);
+            let marks = awake.map(|(group_id, word)| usage::begin_mark(group_id, word.head));
+            self.db.batch(note.chain(marks).collect()).await?;
         }
         Ok(())
     }
 
     /// A group that sleeps, and was said to, needs no note: a new process finds it asleep.
     async fn forget(&self, words: &[(GroupId, Word)]) -> Result<(), DbError> {
+        if !words.is_empty() {
+            // What these groups have used is not looked for any more.
+            self.shared.usage.note().await?;
+        }
         for words in words.chunks(NOTED_AT_ONCE) {
             let forget = words.iter().map(|(group_id, word)| {
                 Statement::new(

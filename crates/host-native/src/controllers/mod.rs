@@ -15,6 +15,7 @@ mod reads;
 mod routes;
 mod summarize;
 mod upstreams;
+mod usage;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -40,6 +41,8 @@ use alarms::Alarms;
 pub use figures::Figures;
 use figures::{Counters, OpenLink};
 use lifecycle::Lifecycle;
+use usage::Usage;
+pub use usage::UsageTotals;
 
 /// Inputs that wait for one group. Requests beyond it are refused as overloaded; what a run of the
 /// group says waits in turn.
@@ -87,6 +90,7 @@ pub(crate) struct Shared {
     alarms: Alarms,
     counters: Counters,
     lifecycle: Lifecycle,
+    usage: Usage,
     /// The groups that are awake, or wake.
     groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
     /// Groups that may be read from the store at the same time.
@@ -164,6 +168,7 @@ impl Controllers {
                 alarms: Alarms::default(),
                 counters: Counters::default(),
                 lifecycle: Lifecycle::default(),
+                usage: Usage::default(),
                 groups: Mutex::new(HashMap::new()),
                 waking: Semaphore::new(WAKING_AT_ONCE),
                 next_upstream: std::sync::atomic::AtomicU64::new(1),
@@ -193,8 +198,8 @@ impl Controllers {
         Ok(alarms.len())
     }
 
-    /// Tells the Orchestrator from now on which groups are awake and which sleep. `db` keeps what
-    /// has not been said yet.
+    /// Tells the Orchestrator from now on which groups are awake and which sleep, and what they use.
+    /// `db` keeps what has not been said yet.
     ///
     /// # Errors
     /// [`convene_db::DbError`] when it cannot be read.
@@ -216,6 +221,12 @@ impl Controllers {
     #[must_use]
     pub fn unreported(&self) -> usize {
         self.shared.lifecycle.waiting()
+    }
+
+    /// What the groups of this process have used.
+    #[must_use]
+    pub fn usage(&self) -> UsageTotals {
+        self.shared.usage.totals()
     }
 
     /// Brings a group to life, or repeats that.
@@ -300,6 +311,9 @@ impl Controllers {
         self.shared.groups.lock().clear();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        if let Err(error) = self.shared.usage.note().await {
+            tracing::error!(%error, "what groups have used last is lost");
+        }
     }
 
     async fn ask<T>(

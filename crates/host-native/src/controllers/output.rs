@@ -14,7 +14,7 @@ use convene_model::{Problem, RunId, UpstreamId, frame::GroupFrame};
 use convene_storage::CommitFailed;
 use tokio::sync::oneshot;
 
-use super::{Head, figures::OpenLink};
+use super::{Head, figures::OpenLink, usage::EndedRun};
 
 /// Something that leaves a group.
 pub(super) enum Output {
@@ -34,6 +34,8 @@ pub(super) enum Output {
     Recollect { id: u64, from_seq: u64, to_seq: u64 },
     /// Stop waiting for an attempt.
     Abort { run_id: RunId, attempt: u32 },
+    /// A run has ended: what it used is reported.
+    RunEnded(EndedRun),
     /// From here on the upstream gets broadcasts and is read.
     Opened {
         upstream: UpstreamId,

@@ -47,6 +47,7 @@ mod story_settings;
 mod story_stage;
 mod streams;
 mod traces;
+mod usage;
 mod users;
 mod why;
 

@@ -30,6 +30,9 @@ impl Actor {
     /// Looks whether the group may sleep, and takes the next step towards that.
     pub(super) fn rest(&mut self) -> Rest {
         let now = Instant::now();
+        if self.meter.is_due(now) {
+            self.hand_over(now);
+        }
         if self.controller.connections() > 0 || !self.runs.is_empty() {
             self.used_at = now;
         }
@@ -59,7 +62,8 @@ impl Actor {
     }
 
     /// Leaves what outlives the group's task: its alarm, and word of its sleep.
-    pub(super) fn fall_asleep(&self) {
+    pub(super) fn fall_asleep(&mut self) {
+        self.hand_over(Instant::now());
         if let Some(at) = self.stored_wake_at {
             self.shared.alarms.set(&self.shared, at, self.group_id.clone());
         }
