@@ -279,7 +279,7 @@ impl Gathered {
         let row = |key: String, report: &UsageReport| {
             let body = serde_json::to_string(report)
                 .map_err(|error| DbError::Other(format!("a report cannot be encoded: {error}")))?;
-            Ok(Row { group_id: group_id.clone(), key, epoch: self.epoch, body })
+            Ok::<_, DbError>(Row { group_id: group_id.clone(), key, epoch: self.epoch, body })
         };
         let mut rows = Vec::new();
         for run in self.runs.values() {

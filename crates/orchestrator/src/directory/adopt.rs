@@ -132,5 +132,6 @@ fn adopted(manifest: &Manifest, owner: &str, now: Timestamp) -> OwnedRecord {
         archive_id: Some(manifest.archive_id.clone()),
         task_id: None,
         blocked: false,
+        monthly_tokens: None,
     }
 }
