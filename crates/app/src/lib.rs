@@ -26,6 +26,7 @@ mod settings;
 mod state;
 pub mod tools;
 pub mod ui;
+mod usage;
 pub mod validate;
 pub mod web;
 pub mod workspaces;
@@ -73,6 +74,8 @@ pub struct Config {
     /// How often a client's socket is pinged, so that nothing between takes it for idle; silent for
     /// two and a half times as long, it counts as gone.
     pub ping_every: Duration,
+    /// How many requests one person may make in a minute; without it as many as they like.
+    pub requests_per_minute: Option<u32>,
     /// The keys behind secrets at rest and CSRF tokens. Without them stored secrets are lost.
     pub master_keys: MasterKeyReader,
 }

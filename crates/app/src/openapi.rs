@@ -24,7 +24,7 @@ pub fn document() -> Value {
         }),
         problems: Problems {
             any: &[Code::Unavailable],
-            caller: &[Code::Unauthorized],
+            caller: &[Code::Unauthorized, Code::RateLimited],
             user: &[],
             changing: &[Code::BadOrigin, Code::InvalidRequest],
             body: &[Code::TooLarge, Code::ValidationFailed],

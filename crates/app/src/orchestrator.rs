@@ -17,6 +17,7 @@ use convene_model::{
     infra::{ActivateRequest, Activation, RevokeRequest, RoutingToken, RoutingTokenRequest},
     limits::MAX_BODY_BYTES,
     token::body_hash,
+    usage::{OrgUsage, OrgUsageQuery},
 };
 use http::{HeaderName, Method, Request, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -201,6 +202,36 @@ impl OrchestratorClient {
             limit: MAX_HISTORY_BYTES,
         })
         .await
+    }
+
+    /// What an organization has used in a month: `GET /infra/orgs/{id}/usage`.
+    ///
+    /// # Errors
+    /// The Orchestrator's problem, [`Code::ValidationFailed`] for a page that is none among them.
+    pub async fn org_usage(&self, org: &OrgId, query: &OrgUsageQuery) -> Result<OrgUsage, Problem> {
+        let path = format!("/infra/orgs/{org}/usage");
+        let OrgUsageQuery { month, limit, offset } = query;
+        let members = [
+            month.map(|month| format!("month={month}")),
+            limit.map(|limit| format!("limit={limit}")),
+            offset.map(|offset| format!("offset={offset}")),
+        ];
+        let members: Vec<_> = members.into_iter().flatten().collect();
+        let query =
+            if members.is_empty() { String::new() } else { format!("?{}", members.join("&")) };
+        let answer = self
+            .call(Call {
+                method: Method::GET,
+                path: &path,
+                query: &query,
+                org,
+                headers: Vec::new(),
+                body: Bytes::new(),
+                limit: MAX_BODY_BYTES,
+            })
+            .await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| internal(&format!("{path} answered with something else: {error}")))
     }
 
     /// Opens the upstream of a group: `GET /groups/{id}/ws`.

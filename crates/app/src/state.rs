@@ -8,8 +8,8 @@ use std::{
 use convene_db::{Db, DbError, Row, Statement};
 use convene_hop::Clock;
 use convene_model::{
-    OrgId, Timestamp, keys::TrustedKeys, limits::MAX_REMEMBERED_JTIS, replay::ReplayGuard,
-    signing_keys::SigningKeys,
+    OrgId, Timestamp, UserId, keys::TrustedKeys, limits::MAX_REMEMBERED_JTIS, rate::RateLimiter,
+    replay::ReplayGuard, signing_keys::SigningKeys,
 };
 use moka::sync::Cache;
 use uuid::{ContextV7, Uuid};
@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) vault: Vault,
     pub(crate) limits: Limits,
     pub(crate) probes: Probes,
+    pub(crate) requests_per_minute: Option<u32>,
+    pub(crate) requests: RateLimiter<UserId>,
     pub(crate) public_origin: Option<Origin>,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) agents_keys: TrustedKeys,
@@ -74,6 +76,8 @@ impl AppState {
             vault: Vault::new(Arc::clone(&config.db), config.master_keys, &keys),
             limits: Limits::default(),
             probes: Probes::new(config.agents, config.signer.clone()),
+            requests_per_minute: config.requests_per_minute,
+            requests: RateLimiter::default(),
             worker_replay: ReplayGuard::new(MAX_REMEMBERED_JTIS),
             signing_keys: config.signer.keys().clone(),
             fresh: Cache::builder().max_capacity(MAX_FRESH).time_to_live(FRESH_FOR).build(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use convene_model::{
     Code, RunId, Timestamp,
     agents::failure,
+    claims::Access,
     event::{Event, EventKind, RunFinished, ToolsRequested},
     frame::{DetachReason, GroupFrame, GroupState, RunPhase, RunView},
 };
@@ -12,7 +13,7 @@ use convene_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Effect, Input, Phase, Run, commands, compaction,
+    Address, Effect, Input, Phase, Run, budget, commands, compaction,
     live::Live,
     runs::{self, End},
     state::{ImpossibleEvent, State},
@@ -185,9 +186,23 @@ impl Controller {
         self.live.connections()
     }
 
+    /// The right of an attached connection.
+    #[must_use]
+    pub fn access(&self, from: &Address) -> Option<&Access> {
+        self.live.access(from)
+    }
+
     /// The next deadline that outlives the process: what is stored with the events.
     #[must_use]
     pub fn durable_deadline(&self) -> Option<Timestamp> {
+        let state = self.state.as_ref()?;
+        let deadline = self.run_deadline();
+        // A run for which leave was asked has no deadline, and only a controller can ask again.
+        let waits = state.runs.iter().any(|run| run.phase == Phase::Queued);
+        deadline.or((waits && !state.config.paused).then_some(Timestamp::from_millis(1)))
+    }
+
+    fn run_deadline(&self) -> Option<Timestamp> {
         let state = self.state.as_ref()?;
         let runs = state.runs.iter().filter_map(|run| run.phase.deadline());
         runs.chain(state.approvals.deadline()).min()
@@ -211,7 +226,7 @@ impl Controller {
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        self.durable_deadline().into_iter().chain(self.live.next_deadline()).min()
+        self.run_deadline().into_iter().chain(self.live.next_deadline()).min()
     }
 }
 
@@ -230,6 +245,10 @@ impl Turn<'_> {
     fn take(&mut self, input: Input) -> Result<(), Rejected> {
         if let Input::Init { group_id, org_id, history_mode, epoch, history } = input {
             return commands::init(self, group_id, org_id, history_mode, epoch, history);
+        }
+        if let Input::Unlimited { until } = input {
+            self.live.budget.unlimited_until = until;
+            return Ok(());
         }
         if self.state.is_none() {
             return Err(Rejected::new(Code::GroupNotFound, "the group was never activated"));
@@ -313,6 +332,11 @@ impl Turn<'_> {
                 );
                 Err(Rejected { code, detail })
             }
+            Input::Reserved { run_id, leave } => {
+                budget::answered(self, &run_id, leave);
+                Ok(())
+            }
+            Input::Unlimited { .. } => Ok(()),
             Input::RunText { run_id, attempt, offset, text } => {
                 runs::text(self, &run_id, attempt, offset, text);
                 Ok(())
@@ -370,6 +394,8 @@ impl Turn<'_> {
             | Input::Detach { .. }
             | Input::Typing { .. }
             | Input::Refuse { .. }
+            | Input::Reserved { .. }
+            | Input::Unlimited { .. }
             | Input::RunText { .. }
             | Input::ToolStarted(_)
             | Input::ToolFinished(_)

@@ -29,6 +29,19 @@ pub enum Effect {
     },
     /// A frame for every upstream.
     Broadcast(GroupFrame),
+    /// Ask whether a run may start, and hold what it may use at most. Running it again is harmless: a
+    /// run holds it once. The answer is `Input::Reserved`.
+    Reserve {
+        /// Which run.
+        run_id: RunId,
+        /// Tokens.
+        tokens: u64,
+    },
+    /// A run does not start that holds something: it has used nothing.
+    Unused {
+        /// Which run.
+        run_id: RunId,
+    },
     /// Call the Agents Worker. Running it again is harmless: the worker takes each token once, and
     /// results of an attempt that is not the current one are refused.
     Invoke(Box<Invocation>),

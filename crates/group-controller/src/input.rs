@@ -2,7 +2,7 @@
 
 use convene_model::{
     AgentId, ApprovalId, ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId,
-    ParticipantId, Ref, RunId, UpstreamId, UserId,
+    ParticipantId, Ref, RunId, Timestamp, UpstreamId, UserId,
     agents::{ContextMessage, Outcome, Summarized},
     claims::Access,
     event::{ApprovalDecision, Author, GroupConfig, ToolFinished, ToolStarted},
@@ -178,6 +178,18 @@ pub enum Input {
         /// When trying again makes sense.
         retry_after_ms: Option<u64>,
     },
+    /// The answer to `Effect::Reserve`.
+    Reserved {
+        /// Which run.
+        run_id: RunId,
+        /// Whether it may start.
+        leave: Leave,
+    },
+    /// The organization has no budget: until then runs start without leave.
+    Unlimited {
+        /// Until when.
+        until: Timestamp,
+    },
     /// More text of a run's reply.
     RunText {
         /// Which run.
@@ -292,6 +304,17 @@ pub struct Found {
     pub seq: u64,
     /// Its content's digest, see `Posted::digest`.
     pub digest: [u8; 16],
+}
+
+/// Whether a run may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// It may: what it may use at most is held for it.
+    Granted,
+    /// It may not: the organization's budget has no room for it.
+    Refused,
+    /// Nobody can say.
+    Unknown,
 }
 
 /// How an attempt ended, as the host saw it.

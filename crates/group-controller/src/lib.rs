@@ -5,6 +5,7 @@
 //! durably, then runs the step's effects in order, then sets its alarm.
 
 mod approval;
+mod budget;
 mod checkpoints;
 mod commands;
 mod compaction;
@@ -24,6 +25,6 @@ mod triggers;
 
 pub use controller::{Controller, Rejected, SnapshotError, Step};
 pub use effect::{Effect, Invocation, Summarization};
-pub use input::{Address, Found, Input, Post, React, RunEnd, Standing, Target};
+pub use input::{Address, Found, Input, Leave, Post, React, RunEnd, Standing, Target};
 pub use run::{Phase, Run};
 pub use state::{ImpossibleEvent, State};

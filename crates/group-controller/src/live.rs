@@ -1,7 +1,10 @@
 //! What lives only while the controller is in memory: connections, who is present, and the text of
 //! running replies.
 
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use convene_model::{
     ConnId, RunId, Timestamp, UpstreamId, UserId,
@@ -31,6 +34,20 @@ pub(crate) struct Live {
     pub(crate) checkpoints: Checkpoints,
     /// The summary under way.
     pub(crate) compaction: Compaction,
+    pub(crate) budget: Budget,
+}
+
+/// What is known of the organization's budget. After a restart it is asked for again.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    /// Until then runs start without leave.
+    pub(crate) unlimited_until: Timestamp,
+    /// Until then triggers are suppressed: a run found no room a moment ago.
+    pub(crate) exhausted_until: Timestamp,
+    /// Waiting runs for which leave was asked.
+    pub(crate) asked: BTreeSet<RunId>,
+    /// Waiting runs that have it.
+    pub(crate) granted: BTreeSet<RunId>,
 }
 
 impl Live {

@@ -110,6 +110,9 @@ fn suppressed(
     if turn.state().config.paused {
         return Some(SuppressReason::Paused);
     }
+    if turn.live.budget.exhausted_until > turn.now {
+        return Some(SuppressReason::Budget);
+    }
     match reason {
         WakeReason::Mention | WakeReason::Reply | WakeReason::Continue | WakeReason::Retry => None,
         WakeReason::Auto => cooling(turn, agent),

@@ -258,6 +258,7 @@ impl Host {
             public_url: config.public_url.clone(),
             trusted_proxies: config.proxies()?,
             ping_every: config.ping_every(),
+            requests_per_minute: config.requests_per_minute,
             master_keys,
         });
         let app = app.await?;

@@ -225,6 +225,10 @@ pub mod failure {
     pub const CONTINUATION_INVALID: &str = "continuation_invalid";
     /// An MCP server does not answer as the protocol says.
     pub const MCP_ERROR: &str = "mcp_error";
+    /// The organization's budget has no room for the run.
+    pub const BUDGET_EXHAUSTED: &str = "budget_exhausted";
+    /// Nobody could say whether the organization's budget has room for the run.
+    pub const BUDGET_UNAVAILABLE: &str = "budget_unavailable";
     /// The agent was taken out of the group before its run ended.
     pub const AGENT_REMOVED: &str = "agent_removed";
 }

@@ -22,6 +22,8 @@ pub const CLOSE_TOO_SLOW: u16 = 4008;
 /// The close code of an upstream that carried nobody, when its group falls asleep. Open it again when
 /// somebody wants the group, not before.
 pub const CLOSE_ASLEEP: u16 = 4010;
+/// The close code of an upstream whose group has sent as many bytes as it may.
+pub const CLOSE_EGRESS: u16 = 4011;
 
 /// How a client wants messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

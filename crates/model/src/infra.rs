@@ -200,6 +200,35 @@ pub struct InitRequest {
     pub history_mode: HistoryMode,
     /// Its epoch; a higher one than the controller's is taken over and voids older tokens.
     pub epoch: u64,
+    /// What its organization's limits leave to it.
+    #[serde(default, skip_serializing_if = "GroupLimits::are_none")]
+    pub limits: GroupLimits,
+}
+
+/// The limits that the host of a group's controller keeps. What is not said is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupLimits {
+    /// Messages that one user may post in a minute, over all groups of the organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_posts_per_minute: Option<u32>,
+    /// Messages that may be posted in a minute, over all groups and users of the organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_posts_per_minute: Option<u32>,
+    /// Connections that one user may attach in a minute, over all groups of the organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_attaches_per_minute: Option<u32>,
+    /// The group has sent as many bytes as it may, and is closed until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_until: Option<Timestamp>,
+}
+
+impl GroupLimits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The answer to an init.

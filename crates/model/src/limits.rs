@@ -93,6 +93,10 @@ pub const MAX_CHAIN_RUNS: u32 = 64;
 pub const MAX_RETRYABLE: usize = 8;
 /// How long a run may take in all before it ends as failed with `timeout`.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Tokens that a run reserves where its organization has a budget: the most that it is expected to use.
+pub const RUN_TOKENS: u64 = 200_000;
+/// How long triggers are suppressed after a run found no budget.
+pub const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
 /// Rounds of tool calls in one run; a model that asks for more ends it as failed.
 pub const MAX_TOOL_ROUNDS: u32 = 12;
 /// Calls in one round.

@@ -55,6 +55,8 @@ codes! {
     TokenReplayed = "token_replayed", 401, "The token has been used before.";
     /// A budget is used up.
     BudgetExhausted = "budget_exhausted", 402, "The budget is used up.";
+    /// A group has sent as many bytes as it may for now.
+    EgressExhausted = "egress_exhausted", 402, "The group has sent as much as it may for now.";
     /// The caller may not do this.
     Forbidden = "forbidden", 403, "You may not do this.";
     /// A token of a former epoch.

@@ -27,6 +27,8 @@ pub const DEFAULT_GROUPS_LISTED: u32 = 50;
 pub const MAX_GROUPS_LISTED: u32 = 200;
 /// How far a page of an organization's usage may begin from its first group.
 pub const MAX_GROUPS_OFFSET: u32 = 100_000;
+/// Flags of abuse that are listed at most, and when nothing is said.
+pub const MAX_FLAGS_LISTED: u32 = 200;
 /// Months that a group's usage lists.
 pub const MONTHS_LISTED: u32 = 12;
 
@@ -88,6 +90,16 @@ impl Month {
             Self { year: self.year + 1, month: 1 }
         } else {
             Self { year: self.year, month: self.month + 1 }
+        }
+    }
+
+    /// The month before it; `None` before the first of all.
+    #[must_use]
+    pub const fn before(self) -> Option<Self> {
+        match (self.year, self.month) {
+            (1970, 1) => None,
+            (year, 1) => Some(Self { year: year - 1, month: 12 }),
+            (year, month) => Some(Self { year, month: month - 1 }),
         }
     }
 
@@ -240,13 +252,11 @@ pub enum RefusedKind {
     Attaches,
     /// Activations of groups.
     Activations,
-    /// Bytes beyond an egress limit.
-    Egress,
 }
 
 impl RefusedKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Posts, Self::Attaches, Self::Activations, Self::Egress];
+    pub const ALL: [Self; 3] = [Self::Posts, Self::Attaches, Self::Activations];
 
     /// The kind as it stands in rows.
     #[must_use]
@@ -255,7 +265,6 @@ impl RefusedKind {
             Self::Posts => "posts",
             Self::Attaches => "attaches",
             Self::Activations => "activations",
-            Self::Egress => "egress",
         }
     }
 
@@ -264,6 +273,46 @@ impl RefusedKind {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
+}
+
+/// The query of `GET /infra/abuse`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AbuseQuery {
+    /// How many to list, 1 to [`MAX_FLAGS_LISTED`]; not said, so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// How many to leave out before, at most [`MAX_GROUPS_OFFSET`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u32>,
+}
+
+/// The answer to `GET /infra/abuse`: who went beyond a rate, the latest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AbuseFlags {
+    /// They.
+    pub flags: Vec<AbuseFlag>,
+}
+
+/// Somebody who went beyond a rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AbuseFlag {
+    /// The organization.
+    pub org_id: OrgId,
+    /// The user; absent where the organization as a whole went beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// What was refused.
+    pub kind: RefusedKind,
+    /// The group where it was refused last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<GroupId>,
+    /// How often.
+    pub count: u64,
+    /// For the first time.
+    pub first_at: Timestamp,
+    /// For the last time.
+    pub last_at: Timestamp,
 }
 
 /// `POST /infra/groups/{id}/reserve`: what a run may use at most, before it starts.
@@ -429,6 +478,7 @@ mod tests {
             if begins > Timestamp::ZERO {
                 let before = begins - Duration::from_millis(1);
                 assert_eq!(Month::of(before).next(), month);
+                assert_eq!(month.before(), Some(Month::of(before)));
             }
             month = month.next();
         }

@@ -20,7 +20,10 @@ use http::{HeaderValue, Method, Request, header};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::auth::{ROUTING_TOKEN_HEADER, RUN_TOKEN_HEADER};
+use crate::{
+    auth::{ROUTING_TOKEN_HEADER, RUN_TOKEN_HEADER},
+    directory::OwnedRecord,
+};
 
 /// How long the controllers may take to begin their answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,9 +51,10 @@ impl Controllers {
     ///
     /// # Errors
     /// [`Code::GroupControllerUnavailable`], whatever went wrong; the cause is in the log.
-    pub(crate) async fn init(&self, record: &RoutingRecord) -> Result<(), Problem> {
+    pub(crate) async fn init(&self, found: &OwnedRecord) -> Result<(), Problem> {
+        let record = &found.record;
         let refused = |why: &dyn Display| unavailable(&record.group_id, why);
-        let initialized = self.initialize(record).await.map_err(|problem| {
+        let initialized = self.initialize(found).await.map_err(|problem| {
             refused(&format_args!("init was refused: {}", problem.code.as_str()))
         })?;
         if initialized.epoch == record.epoch {
@@ -67,11 +71,13 @@ impl Controllers {
     ///
     /// # Errors
     /// The controllers' problem, or [`Code::GroupControllerUnavailable`].
-    pub(crate) async fn initialize(&self, record: &RoutingRecord) -> Result<Initialized, Problem> {
+    pub(crate) async fn initialize(&self, found: &OwnedRecord) -> Result<Initialized, Problem> {
+        let record = &found.record;
         let body = InitRequest {
             org_id: record.org_id.clone(),
             history_mode: record.history_mode,
             epoch: record.epoch,
+            limits: found.limits,
         };
         let request = self.request(record, Method::POST, "init", None, to_json(&body)?);
         let answer = self.call(record, request).await?;

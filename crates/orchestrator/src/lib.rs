@@ -24,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
-use convene_model::keys::TrustedKeys;
+use convene_model::{OrgId, keys::TrustedKeys, rate::RateLimiter};
 use object_store::ObjectStore;
 
 use auth::Auth;
@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) manifests: Manifests,
     pub(crate) times: Times,
     pub(crate) runner: Runner,
+    /// How often organizations activate groups.
+    pub(crate) activations: RateLimiter<OrgId>,
 }
 
 /// Brings the directory up to date and starts an Orchestrator on it.
@@ -129,6 +131,7 @@ pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
             manifests: Manifests::new(),
             times: config.times,
             runner: Runner::new(),
+            activations: RateLimiter::default(),
         }),
     })
 }

@@ -72,9 +72,21 @@ async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
     }
     request.extensions_mut().insert(site);
     if let Some(caller) = caller {
+        check_rate(state, &caller)?;
         request.extensions_mut().insert(caller);
     }
     Ok(request)
+}
+
+/// That a person does not call more often than the operator allows; a page is a call as well.
+fn check_rate(state: &AppState, caller: &Caller) -> Answer<()> {
+    let Some(rate) = state.requests_per_minute else { return Ok(()) };
+    state.requests.take(caller.id().clone(), rate, state.now()).map_err(|too_often| {
+        Problem::new(Code::RateLimited)
+            .detail(format!("a person makes at most {rate} requests a minute here"))
+            .with("retry_after_ms", too_often.retry_after.as_millis().max(1) as u64)
+            .into()
+    })
 }
 
 /// Where a request names its host in the URI, as HTTP/2 does, a header names it from here on.

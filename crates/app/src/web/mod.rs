@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     agents, env_profiles, events, groups, identity, mcp_servers, providers, reading, secrets,
-    settings, state::AppState, tools, ui, workspaces,
+    settings, state::AppState, tools, ui, usage, workspaces,
 };
 
 /// The policy of answers that are no pages: nothing may be loaded, nobody may frame them.
@@ -33,6 +33,7 @@ pub(crate) fn api() -> Api<AppState> {
     Api::new()
         .merge(identity::api())
         .merge(workspaces::api())
+        .merge(usage::api())
         .merge(agents::api())
         .merge(providers::api())
         .merge(secrets::api())
@@ -50,6 +51,7 @@ pub(crate) fn public_router(state: &AppState) -> Router {
         .merge(api().split().0)
         .merge(identity::routes())
         .merge(workspaces::routes())
+        .merge(usage::routes())
         .merge(groups::routes())
         .merge(settings::routes())
         .fallback(failure::not_found)

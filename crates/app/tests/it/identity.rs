@@ -280,3 +280,27 @@ async fn a_wrong_bearer_is_refused_even_beside_a_good_cookie() {
         assert_eq!(ada.get("/api/me").await.refusal(), (401, "unauthorized"), "{bearer:?}");
     }
 }
+
+#[tokio::test]
+async fn a_person_makes_so_many_requests_a_minute_and_another_has_their_own() {
+    let setup = Setup { requests_per_minute: Some(6), ..Setup::default() };
+    let world = World::with(setup).await;
+    // Signing up makes nobody's request; learning the CSRF token is the first one.
+    let mut ada = world.person("Ada").await;
+    let mut made = 1;
+    let refused = loop {
+        let reply = ada.get("/api/me").await;
+        if reply.status.as_u16() != 200 {
+            break reply;
+        }
+        made += 1;
+    };
+    assert_eq!((made, refused.refusal()), (6, (429, "rate_limited")));
+    assert_eq!(refused.json["retry_after_ms"], 10_000);
+    assert_eq!(refused.header("retry-after"), "10");
+    let mut ben = world.person("Ben").await;
+    assert_eq!(ben.get("/api/me").await.status.as_u16(), 200);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(ada.get("/api/me").await.status.as_u16(), 200);
+    assert_eq!(ada.get("/api/me").await.refusal(), (429, "rate_limited"));
+}

@@ -57,6 +57,7 @@ pub(crate) struct Setup {
     pub(crate) public_url: Option<&'static str>,
     pub(crate) trusted_proxies: Vec<&'static str>,
     pub(crate) master_keys: Option<MasterKeyReader>,
+    pub(crate) requests_per_minute: Option<u32>,
 }
 
 /// Master keys of repeated bytes; the first one is in use.
@@ -241,6 +242,7 @@ fn config(
         public_url: setup.public_url.map(|url| Url::parse(url).unwrap()),
         trusted_proxies: proxies.collect(),
         ping_every: convene_app::rooms::tuning::PING_EVERY,
+        requests_per_minute: setup.requests_per_minute,
         master_keys: setup.master_keys.unwrap_or_else(|| fixed_keys(&[7])),
     }
 }

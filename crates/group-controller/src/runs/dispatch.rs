@@ -6,24 +6,31 @@ use convene_model::{
     limits::MAX_RUNS_AT_ONCE,
 };
 
-use crate::{Effect, Invocation, Phase, Run, controller::Turn, state::State};
+use crate::{Effect, Invocation, Phase, Run, budget, controller::Turn};
 
 /// Hands waiting runs to the Agents Worker, one per agent and [`MAX_RUNS_AT_ONCE`] per group at a
-/// time. While all agents are paused, they wait.
+/// time. While all agents are paused, they wait. A run whose organization may have a budget asks for
+/// leave before its first attempt; meanwhile it has its place.
 pub(crate) fn dispatch(turn: &mut Turn<'_>) {
     if turn.state().config.paused {
         return;
     }
-    while let Some(run) = next(turn.state()) {
-        start(turn, &run);
+    while let Some(run) = next(turn) {
+        if run.work.attempt == 0 {
+            budget::begin(turn, &run);
+        } else {
+            start(turn, &run);
+        }
     }
 }
 
 /// The run whose turn it is: one that has begun before one that has not, then first come first
 /// served, where an agent's next run comes when the one before it was begun. So an agent with a long
 /// queue takes turns with the others instead of keeping them waiting.
-fn next(state: &State) -> Option<Run> {
-    let working = state.runs.iter().filter(|run| run.phase.works());
+fn next(turn: &Turn<'_>) -> Option<Run> {
+    let (state, asked) = (turn.state(), &turn.live.budget.asked);
+    let has_place = |run: &&Run| run.phase.works() || asked.contains(&run.run_id);
+    let working = state.runs.iter().filter(has_place);
     let working: Vec<_> = working.map(|run| &run.agent_id).collect();
     if working.len() >= MAX_RUNS_AT_ONCE {
         return None;

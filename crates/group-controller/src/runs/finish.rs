@@ -8,7 +8,7 @@ use convene_model::{
 };
 
 use super::{REPLY_PREFIX, tools};
-use crate::{Effect, Run, controller::Turn, mention, triggers};
+use crate::{Effect, Run, budget, controller::Turn, mention, triggers};
 
 /// How a run ends.
 pub(crate) struct End {
@@ -101,6 +101,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
     if let Some(decided) = decided {
         turn.emit(EventKind::TriggerDecided(decided));
     }
+    budget::ended(turn, run_id);
     if abort && run.phase.works() {
         let attempt = run.phase.attempt();
         turn.effects.push(Effect::Abort { run_id: run_id.clone(), attempt });

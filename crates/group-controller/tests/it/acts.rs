@@ -13,7 +13,7 @@ use convene_model::{
 };
 use proptest::prelude::*;
 
-use crate::harness::{Out, Room, agent, at, call, handed, id};
+use crate::harness::{Out, Room, agent, at, call, handed, id, without_budget};
 
 /// Something that happens to a group, small enough that things meet often.
 #[derive(Debug, Clone)]
@@ -530,7 +530,7 @@ pub(crate) fn again(
     log: &[Event],
     mut seen: impl FnMut(usize, &Out),
 ) -> Controller {
-    let mut controller = Controller::new();
+    let mut controller = without_budget(Controller::new());
     for (index, given) in given.iter().enumerate() {
         match given {
             Given::Input(now, input) => {
@@ -539,7 +539,7 @@ pub(crate) fn again(
             }
             Given::Crash(seq) => {
                 let written = log[..*seq as usize].to_vec();
-                controller = Controller::rebuild(None, written).unwrap();
+                controller = without_budget(Controller::rebuild(None, written).unwrap());
             }
         }
     }

@@ -5,6 +5,7 @@
 mod acts;
 mod approvals;
 mod attach;
+mod budget;
 mod checkpoints;
 mod compaction;
 mod configure;

@@ -38,6 +38,8 @@ impl Watchers {
                 Effect::Send { to, frame } => self.frame_for(to, frame, input),
                 Effect::Broadcast(frame) => self.frame_for_all(frame),
                 Effect::Replay { .. }
+                | Effect::Reserve { .. }
+                | Effect::Unused { .. }
                 | Effect::Invoke(_)
                 | Effect::Abort { .. }
                 | Effect::Summarize(_)

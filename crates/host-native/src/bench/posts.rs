@@ -156,7 +156,8 @@ pub(super) fn controllers(
 pub(super) async fn init(controllers: &Controllers, index: usize) -> Result<GroupId, CliError> {
     let group_id = GroupId::new(format!("group-{index}"))?;
     let org_id = OrgId::new("org")?;
-    let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1 };
+    let limits = convene_model::infra::GroupLimits::default();
+    let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1, limits };
     controllers.init(&group_id, request).await.map_err(|problem| problem.title)?;
     Ok(group_id)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use convene_model::{
     OrgId,
-    usage::{Month, OrgUsage, UsageFigures},
+    usage::{MAX_FLAGS_LISTED, Month, OrgUsage, UsageFigures},
 };
 use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Map, Value, json};
@@ -22,6 +22,8 @@ pub(crate) enum OrgsCommand {
     Limits(LimitsArgs),
     /// Show what an organization has used in a month, and its groups that used most.
     Usage(UsageArgs),
+    /// List who went beyond a rate, the latest first.
+    Abuse(AbuseArgs),
     /// Block an organization: its tokens are void at once, its connections closed within seconds.
     Block(BlockArgs),
     /// Lift an organization's block.
@@ -68,6 +70,16 @@ pub(crate) struct UsageArgs {
     infra: InfraArgs,
 }
 
+/// `convene orgs abuse`.
+#[derive(Debug, Args)]
+pub(crate) struct AbuseArgs {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = MAX_FLAGS_LISTED)]
+    limit: u32,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
 /// `convene orgs block`.
 #[derive(Debug, Args)]
 pub(crate) struct BlockArgs {
@@ -107,6 +119,7 @@ pub(crate) fn run(command: OrgsCommand) -> Result<(), CliError> {
             OrgsCommand::List(args) => list(args).await,
             OrgsCommand::Limits(args) => limits(args).await,
             OrgsCommand::Usage(args) => usage(args).await,
+            OrgsCommand::Abuse(args) => abuse(args).await,
             OrgsCommand::Block(args) => block(args.org, args.infra, true, &args.reason).await,
             OrgsCommand::Unblock(args) => block(args.org, args.infra, false, "").await,
         }
@@ -156,6 +169,30 @@ async fn limits(args: LimitsArgs) -> Result<(), CliError> {
         for (name, value) in limits.as_object().into_iter().flatten() {
             println!("{name}\t{value}");
         }
+    }
+    Ok(())
+}
+
+async fn abuse(args: AbuseArgs) -> Result<(), CliError> {
+    let json = args.infra.json;
+    let found = args.infra.open()?.get(&format!("/infra/abuse?limit={}", args.limit)).await?;
+    let flags = found["flags"].as_array().cloned().unwrap_or_default();
+    for flag in &flags {
+        if json {
+            println!("{flag}");
+            continue;
+        }
+        let who = flag["user_id"].as_str().unwrap_or("the organization");
+        println!(
+            "{}\t{who}\t{} {} refused\tlast {}",
+            text(flag, "org_id"),
+            flag["count"],
+            text(flag, "kind"),
+            ago(flag, "last_at")
+        );
+    }
+    if flags.is_empty() && !json {
+        eprintln!("Nobody went beyond a rate.");
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub struct AppConfig {
     pub trusted_proxies: Vec<String>,
     /// How often a client's socket is pinged, in milliseconds.
     pub ping_every_ms: u64,
+    /// How many requests one person may make in a minute; as many as they like when not set.
+    pub requests_per_minute: Option<u32>,
     /// The master key itself, for those who keep it outside of files; wins over the file.
     pub master_key: Option<InlineKey>,
     /// The key behind secrets at rest; `keys/master.key` in the data directory when not set.
@@ -73,6 +75,9 @@ impl std::fmt::Debug for InlineKey {
     }
 }
 
+/// What [`AppConfig::requests_per_minute`] may be.
+pub(super) const REQUESTS_PER_MINUTE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+
 /// What [`AppConfig::ping_every_ms`] may be.
 pub(super) const PING_EVERY_MS: std::ops::RangeInclusive<u64> = 100..=300_000;
 
@@ -82,6 +87,7 @@ impl Default for AppConfig {
             public_url: None,
             trusted_proxies: Vec::new(),
             ping_every_ms: PING_EVERY.as_millis() as u64,
+            requests_per_minute: None,
             master_key: None,
             master_key_file: None,
             internal_listen: None,
@@ -116,6 +122,10 @@ impl AppConfig {
         if !PING_EVERY_MS.contains(&self.ping_every_ms) {
             let problem = format!("it is not {PING_EVERY_MS:?}");
             return Err(ConfigError::invalid("app.ping_every_ms", problem));
+        }
+        if self.requests_per_minute.is_some_and(|rate| !REQUESTS_PER_MINUTE.contains(&rate)) {
+            let problem = format!("it is not {REQUESTS_PER_MINUTE:?}");
+            return Err(ConfigError::invalid("app.requests_per_minute", problem));
         }
         let Some(url) = &self.public_url else { return Ok(()) };
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();

@@ -415,6 +415,8 @@ mod tests {
             ("[app]\ntrusted_proxies = [\"10.0.0.0/40\"]", "app.trusted_proxies"),
             ("[app]\nping_every_ms = 99", "app.ping_every_ms"),
             ("[app]\nping_every_ms = 300001", "app.ping_every_ms"),
+            ("[app]\nrequests_per_minute = 0", "app.requests_per_minute"),
+            ("[app]\nrequests_per_minute = 1000001", "app.requests_per_minute"),
             ("[log]\nlevel = \"loud=x=y\"", "log.level"),
             (
                 "listen = \"127.0.0.1:1\"\n[orchestrator]\nlisten = \"127.0.0.1:1\"",

@@ -25,7 +25,7 @@ use convene_model::{
     claims::Access,
     event::{EventKind, GroupAgent},
     frame::with_conn,
-    infra::InitRequest,
+    infra::{GroupLimits, InitRequest},
     limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
     trace::TraceParent,
@@ -117,6 +117,10 @@ pub(super) struct Actor {
     used_at: Instant,
     /// What the group has used and not handed over yet.
     meter: Meter,
+    /// What the organization's limits leave to it.
+    limits: GroupLimits,
+    /// Runs for which leave was asked.
+    asking: usize,
     /// Whether the Orchestrator is told that the group is awake.
     reported: bool,
     /// The last posts that are followed in a trace: the runs that they lead to belong to it.
@@ -176,6 +180,8 @@ impl Actor {
             wake_at: None,
             used_at: Instant::now(),
             meter: Meter::new(Instant::now()),
+            limits: GroupLimits::default(),
+            asking: 0,
             reported: false,
             followed: VecDeque::new(),
             import: None,
@@ -194,6 +200,7 @@ impl Actor {
         actor.stored_replies = snapshot.is_some();
         actor.chain = loaded.chain;
         actor.stored_wake_at = actor.controller.durable_deadline();
+        actor.limit(None);
         // Recovery is never refused: the group exists.
         let _ = actor.step(Input::Recovered);
         actor.commit();
@@ -333,6 +340,7 @@ impl Actor {
     fn take(&mut self, mail: Mail) {
         match mail {
             Mail::Init { request, reply } => {
+                let limits = request.limits;
                 let input = Input::Init {
                     group_id: self.group_id.clone(),
                     org_id: request.org_id,
@@ -342,6 +350,9 @@ impl Actor {
                 };
                 let answer = self.may_begin().and_then(|()| self.step(input));
                 let result = answer.and_then(|()| self.head());
+                if result.is_ok() {
+                    self.limit(Some(limits));
+                }
                 self.batch.outputs.push(Output::Head { result, reply });
             }
             Mail::Call { input, reply } => {
@@ -367,7 +378,7 @@ impl Actor {
                     Ok(_) if self.upstreams.len() >= MAX_UPSTREAMS_PER_GROUP => {
                         Some(Code::Overloaded.into())
                     }
-                    Ok(_) => None,
+                    Ok(_) => self.check_egress().err(),
                 };
                 self.batch.outputs.push(match refused {
                     None => Output::Opened { upstream, link, figures, reply },
@@ -379,6 +390,7 @@ impl Actor {
                 if let Input::RunEnded { run_id, attempt, .. } = &input {
                     self.runs.remove(&(run_id.clone(), *attempt));
                 }
+                self.asking -= usize::from(matches!(input, Input::Reserved { .. }));
                 // Results of an attempt that is not the current one change nothing.
                 let _ = self.step(input);
             }
@@ -445,6 +457,10 @@ impl Actor {
                     outputs.push(Output::Replay { to, after, upto });
                 }
                 Effect::Broadcast(frame) => output::broadcast(outputs, frame),
+                Effect::Reserve { run_id, tokens } => {
+                    outputs.push(Output::Reserve { run_id, tokens });
+                }
+                Effect::Unused { run_id } => outputs.push(Output::Unused(run_id)),
                 Effect::Invoke(invocation) => outputs.push(Output::Invoke(invocation)),
                 Effect::Summarize(asked) => outputs.push(Output::Summarize(asked)),
                 Effect::Recollect { id, from_seq, to_seq } => {
@@ -501,6 +517,8 @@ impl Actor {
                     let _ = reply.send(Ok(()));
                 }
                 Output::RunEnded(run) => self.run_ended(run),
+                Output::Reserve { run_id, tokens } => self.reserve(run_id, tokens),
+                Output::Unused(run_id) => self.unused(run_id),
                 Output::Traced(span) => drop(span),
                 Output::Closed { upstream } => {
                     self.upstreams.remove(upstream);

@@ -112,6 +112,7 @@ mod tests {
             org_id: "o1".parse().unwrap(),
             history_mode: HistoryMode::Internal,
             epoch: 1,
+            limits: convene_model::infra::GroupLimits::default(),
         };
         controllers.init(&group_id, request).await.unwrap();
         let asleep = async || {

@@ -120,6 +120,7 @@ pub(super) async fn begin(shared: &Arc<Shared>, orchestrator: Hop, db: Db) -> Re
             shared.lifecycle.put_back(group_id, word);
         }
     }
+    shared.budgets.ask_from_now_on(orchestrator.clone());
     usage::begin(shared, orchestrator.clone(), Db::clone(&db), were_awake).await?;
     shared.lifecycle.left.notify_one();
     let teller = Teller { shared: Arc::clone(shared), orchestrator, db };

@@ -6,11 +6,13 @@
 mod actor;
 mod alarms;
 mod archive;
+mod budget;
 mod figures;
 mod inbound;
 mod invoke;
 mod lifecycle;
 mod output;
+mod policy;
 mod reads;
 mod routes;
 mod summarize;
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     counters: Counters,
     lifecycle: Lifecycle,
     usage: Usage,
+    policy: policy::Policy,
+    budgets: budget::Budgets,
     /// The groups that are awake, or wake.
     groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
     /// Groups that may be read from the store at the same time.
@@ -169,6 +173,8 @@ impl Controllers {
                 counters: Counters::default(),
                 lifecycle: Lifecycle::default(),
                 usage: Usage::default(),
+                policy: policy::Policy::default(),
+                budgets: budget::Budgets::default(),
                 groups: Mutex::new(HashMap::new()),
                 waking: Semaphore::new(WAKING_AT_ONCE),
                 next_upstream: std::sync::atomic::AtomicU64::new(1),

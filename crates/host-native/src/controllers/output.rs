@@ -34,6 +34,10 @@ pub(super) enum Output {
     Recollect { id: u64, from_seq: u64, to_seq: u64 },
     /// Stop waiting for an attempt.
     Abort { run_id: RunId, attempt: u32 },
+    /// Ask whether a run may start.
+    Reserve { run_id: RunId, tokens: u64 },
+    /// A run does not start that holds something.
+    Unused(RunId),
     /// A run has ended: what it used is reported.
     RunEnded(EndedRun),
     /// From here on the upstream gets broadcasts and is read.

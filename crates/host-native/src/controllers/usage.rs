@@ -9,7 +9,7 @@
 mod outbox;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -102,6 +102,8 @@ struct Gathered {
     egress_bytes: u64,
     active_secs: u64,
     runs: BTreeMap<u64, EndedRun>,
+    /// Runs that do not start and hold something.
+    unused: BTreeSet<RunId>,
     refused: BTreeMap<(RefusedKind, UserId), u64>,
 }
 
@@ -110,6 +112,8 @@ struct Gathered {
 pub(super) struct EndedRun {
     seq: u64,
     run_id: RunId,
+    /// Whether it had begun.
+    began: bool,
     /// What it used; `None` when nobody knows.
     usage: Option<agents::Usage>,
 }
@@ -144,8 +148,9 @@ impl EndedRun {
         let EventKind::RunFinished(RunFinished { run_id, attempt, usage, .. }) = &event.kind else {
             return None;
         };
-        let usage = if *attempt == 0 { Some(agents::Usage::default()) } else { *usage };
-        Some(Self { seq: event.seq, run_id: run_id.clone(), usage })
+        let began = *attempt > 0;
+        let usage = if began { *usage } else { Some(agents::Usage::default()) };
+        Some(Self { seq: event.seq, run_id: run_id.clone(), began, usage })
     }
 
     fn key(&self) -> String {
@@ -155,7 +160,7 @@ impl EndedRun {
     fn report(&self) -> UsageReport {
         UsageReport {
             run_id: Some(self.run_id.clone()),
-            runs: 1,
+            runs: u64::from(self.began),
             tokens: self.usage.map(|usage| Tokens {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
@@ -170,11 +175,19 @@ impl Usage {
     /// A run has ended, and the event that says so is durable.
     pub(super) fn run_ended(&self, group_id: &GroupId, epoch: u64, run: EndedRun) {
         let usage = run.usage.unwrap_or_default();
-        self.totals.runs.fetch_add(1, Ordering::Relaxed);
+        self.totals.runs.fetch_add(u64::from(run.began), Ordering::Relaxed);
         self.totals.input_tokens.fetch_add(usage.input_tokens, Ordering::Relaxed);
         self.totals.output_tokens.fetch_add(usage.output_tokens, Ordering::Relaxed);
         self.totals.egress_bytes.fetch_add(usage.egress_bytes, Ordering::Relaxed);
         self.to_report(group_id, epoch, run);
+        self.left.notify_one();
+    }
+
+    /// A run does not start that holds something: it is settled at nothing.
+    pub(super) fn unused(&self, group_id: &GroupId, epoch: u64, run_id: RunId) {
+        self.gather(group_id, epoch, |gathered| {
+            gathered.unused.insert(run_id);
+        });
         self.left.notify_one();
     }
 
@@ -285,6 +298,12 @@ impl Gathered {
         for run in self.runs.values() {
             rows.push(row(run.key(), &run.report())?);
         }
+        for run_id in &self.unused {
+            let tokens = Some(Tokens::default());
+            let report =
+                UsageReport { run_id: Some(run_id.clone()), tokens, ..UsageReport::default() };
+            rows.push(row(format!("unused-{run_id}"), &report)?);
+        }
         let refused = self.refused.iter().map(|((kind, user_id), count)| Refusals {
             kind: *kind,
             user_id: user_id.clone(),
@@ -303,12 +322,13 @@ impl Gathered {
     }
 
     fn absorb(&mut self, other: Self) {
-        let Self { epoch, seq, egress_bytes, active_secs, runs, refused } = other;
+        let Self { epoch, seq, egress_bytes, active_secs, runs, unused, refused } = other;
         self.epoch = self.epoch.max(epoch);
         self.seq = self.seq.max(seq);
         self.egress_bytes += egress_bytes;
         self.active_secs += active_secs;
         self.runs.extend(runs);
+        self.unused.extend(unused);
         for (key, count) in refused {
             *self.refused.entry(key).or_default() += count;
         }

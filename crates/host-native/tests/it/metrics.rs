@@ -195,7 +195,8 @@ async fn a_full_mailbox_refuses_as_overloaded_and_the_group_goes_on() {
     let (controllers, store) = host(dir.path());
     let group: GroupId = "g1".parse().unwrap();
     let org_id = "o1".parse().unwrap();
-    let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1 };
+    let limits = convene_model::infra::GroupLimits::default();
+    let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1, limits };
     controllers.init(&group, request).await.unwrap();
 
     let answers = all_at_once((0..MAILBOX + 10).map(|_| controllers.head(&group))).await;

@@ -77,7 +77,8 @@ impl Host {
 
     async fn init(&self, group: &GroupId) {
         let org_id = "o1".parse().unwrap();
-        let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1 };
+        let limits = convene_model::infra::GroupLimits::default();
+        let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1, limits };
         self.controllers.init(group, request).await.unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! What groups use reaches the Orchestrator: each run once, also after a crash, and nothing waits for
-//! it.
+//! it. What they may use comes from there: runs have leave before they start, whoever goes beyond a rate
+//! is refused, and a group that has sent as much as it may is closed.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,10 @@ use convene_hop::{GroupLink, Hop, Signer};
 use convene_host_native::controllers::{Controllers, ControllersConfig};
 use convene_model::{Timestamp, claims::service, keys::TrustedKeys};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
-use convene_testing::forge::{Forged, Identity};
+use convene_testing::{
+    client::Person,
+    forge::{Forged, Identity},
+};
 use http::Request;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -44,6 +48,10 @@ pub(crate) struct Told {
     /// Reports by their keys, with how often they came.
     reports: Arc<Mutex<BTreeMap<String, (Value, u32)>>>,
     away: Arc<AtomicBool>,
+    /// What is answered to runs that want to start; nothing for no budget.
+    budget: Arc<Mutex<Option<Value>>>,
+    /// Runs that asked.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Told {
@@ -65,9 +73,32 @@ impl Told {
             *times += 1;
             StatusCode::NO_CONTENT
         }
+        async fn reserve(
+            State(told): State<Told>,
+            Json(body): Json<Value>,
+        ) -> (StatusCode, Json<Value>) {
+            let run = body["run_id"].as_str().unwrap().to_owned();
+            told.asked.lock().push(run.clone());
+            if told.away.load(Ordering::SeqCst) {
+                return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));
+            }
+            let until = now().millis() + 60_000;
+            match &*told.budget.lock() {
+                None => {
+                    let answer = json!({"run_id": run, "tokens": 0, "unlimited_until": until});
+                    (StatusCode::OK, Json(answer))
+                }
+                Some(problem) if problem.is_null() => {
+                    let answer = json!({"run_id": run, "tokens": 200_000, "expires_at": until});
+                    (StatusCode::OK, Json(answer))
+                }
+                Some(problem) => (StatusCode::PAYMENT_REQUIRED, Json(problem.clone())),
+            }
+        }
         Hop::in_process(
             Router::new()
                 .route("/infra/cleanup", post(async || StatusCode::NO_CONTENT))
+                .route("/infra/groups/{id}/reserve", post(reserve))
                 .route("/infra/groups/{id}/usage", post(report))
                 .with_state(self.clone()),
         )
@@ -137,11 +168,17 @@ impl Host {
 
     /// Brings the group to life, with an agent.
     async fn init(&self) {
-        let init = json!({"org_id": "o1", "history_mode": "internal", "epoch": 1});
-        self.call("POST", "/groups/g1/init", &init).await;
+        self.limit(&json!({})).await;
         let agents = json!([{"agent_id": "a1", "name": "Mate", "trigger": "mention"}]);
         let config = json!({"version": 1, "agents": agents});
         self.call("PUT", "/groups/g1/config", &config).await;
+    }
+
+    /// What the Orchestrator says when limits are set.
+    async fn limit(&self, limits: &Value) {
+        let init =
+            json!({"org_id": "o1", "history_mode": "internal", "epoch": 1, "limits": limits});
+        self.call("POST", "/groups/g1/init", &init).await;
     }
 
     async fn call(&self, method: &str, path: &str, body: &Value) {
@@ -298,4 +335,202 @@ async fn the_end_of_a_run_that_a_crash_kept_from_the_outbox_is_found_again_under
     host.stop().await;
     let found: Vec<_> = runs.iter().map(|(key, ..)| key).collect();
     assert_eq!(found, [&second], "{first} is behind the mark");
+}
+
+#[tokio::test]
+async fn where_there_is_no_budget_one_run_a_minute_asks_for_all() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let mut link = host.attach().await;
+    for nth in 0..3 {
+        let finished = mention(&mut link, &format!("m{nth}")).await;
+        assert_eq!(finished["status"], "completed", "{finished}");
+    }
+    assert_eq!(told.asked.lock().len(), 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn where_there_is_a_budget_each_run_asks_and_without_room_it_ends_and_the_next_is_suppressed()
+{
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    *told.budget.lock() = Some(Value::Null);
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let mut link = host.attach().await;
+    for nth in 0..2 {
+        let finished = mention(&mut link, &format!("m{nth}")).await;
+        assert_eq!(finished["status"], "completed", "{finished}");
+    }
+    assert_eq!(told.asked.lock().len(), 2);
+    let exhausted = convene_model::Problem::new(convene_model::Code::BudgetExhausted);
+    *told.budget.lock() = Some(serde_json::to_value(exhausted).unwrap());
+    let finished = mention(&mut link, "m2").await;
+    assert_eq!(
+        (&finished["status"], &finished["code"]),
+        (&json!("failed"), &json!("budget_exhausted"))
+    );
+    let runs = told.until_runs(3).await;
+    let refused = runs.iter().find(|(key, ..)| *key == key_of(&finished)).unwrap();
+    let nothing = json!({"input_tokens": 0, "output_tokens": 0});
+    assert_eq!((&refused.1["runs"], &refused.1["tokens"]), (&json!(0), &nothing));
+
+    let post = json!({
+        "type": "post", "ref": "p", "conn": "c", "message_id": "m3", "text": "@Mate, and now?",
+    });
+    send(&link, &post).await;
+    let decided = until(&mut link, |frame| frame["kind"] == "trigger.decided").await;
+    assert_eq!(decided["candidates"][0]["reason"], "budget", "{decided}");
+    assert_eq!(told.asked.lock().len(), 3);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn with_the_orchestrator_away_no_run_starts() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    told.away.store(true, Ordering::SeqCst);
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let mut link = host.attach().await;
+    let finished = mention(&mut link, "m1").await;
+    assert_eq!(
+        (&finished["code"], &finished["attempt"]),
+        (&json!("budget_unavailable"), &json!(0))
+    );
+    assert!(told.asked.lock().len() > 1, "it is asked again before the run is given up");
+    told.away.store(false, Ordering::SeqCst);
+    assert_eq!(mention(&mut link, "m2").await["status"], "completed");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_leave_when_the_process_ends_starts_in_the_next_one() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    told.away.store(true, Ordering::SeqCst);
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let link = host.attach().await;
+    let post = json!({
+        "type": "post", "ref": "p", "conn": "c", "message_id": "m1", "text": "@Mate, ready?",
+    });
+    send(&link, &post).await;
+    while told.asked.lock().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    host.stop().await;
+    told.away.store(false, Ordering::SeqCst);
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.controllers.wake_due().await.unwrap();
+    let runs = told.until_runs(1).await;
+    assert_eq!(runs[0].1["runs"], 1, "it ran");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn who_posts_or_attaches_too_often_is_told_when_to_come_back_and_operators_hear_of_it() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    let host = Host::start(dir.path(), &told, Duration::from_millis(300)).await;
+    host.init().await;
+    host.limit(&json!({"user_posts_per_minute": 2, "user_attaches_per_minute": 1})).await;
+    let mut link = host.attach().await;
+    let post = async |link: &mut GroupLink, nth: usize| {
+        let message_id = format!("m{nth}");
+        let frame = json!({
+            "type": "post", "ref": "p", "conn": "c", "message_id": message_id, "text": "hello",
+        });
+        send(link, &frame).await;
+        until(link, |frame| frame["ref"] == "p").await
+    };
+    for nth in 0..2 {
+        assert_eq!(post(&mut link, nth).await["type"], "ok");
+    }
+    let refused = post(&mut link, 2).await;
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("rate_limited")));
+    let retry = refused["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=30_000).contains(&retry), "{retry}");
+
+    let token = Forged::routing(&host.orchestrator, now()).encode();
+    let attach = json!({"type": "attach", "ref": "b", "conn": "d", "token": token});
+    send(&link, &attach).await;
+    let refused = until(&mut link, |frame| frame["ref"] == "b").await;
+    assert_eq!(refused["code"], "rate_limited", "{refused}");
+
+    // Another user of the organization has a rate of its own.
+    let token = Forged::routing(&host.orchestrator, now()).with("user_id", "u2").encode();
+    send(&link, &json!({"type": "attach", "ref": "e", "conn": "e", "token": token})).await;
+    until(&mut link, |frame| frame["type"] == "attached" && frame["ref"] == "e").await;
+
+    let refused = || {
+        let reports = told.reports.lock();
+        let all = reports.values().flat_map(|(body, _)| body["refused"].as_array().cloned());
+        let all = all.flatten().map(|refused| {
+            assert_eq!((&refused["user_id"], &refused["count"]), (&json!("u1"), &json!(1)));
+            refused["kind"].as_str().unwrap().to_owned()
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort();
+        all
+    };
+    while refused() != ["attaches", "posts"] {
+        sleep(Duration::from_millis(10)).await;
+    }
+    host.limit(&json!({})).await;
+    assert_eq!(post(&mut link, 3).await["type"], "ok", "without limits nothing is counted");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_has_sent_as_much_as_it_may_closes_and_opens_when_it_may_again() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let mut link = host.attach().await;
+    let until = now().millis() + 3_600_000;
+    host.limit(&json!({"egress_until": until})).await;
+    while link.rx.recv().await.is_some() {}
+    assert_eq!(link.close.heard().map(|close| close.code), Some(4011));
+    let refused = host.controllers.open(&"g1".parse().unwrap()).await.err().expect("it is closed");
+    assert_eq!((refused.status, refused.code.as_str()), (402, "egress_exhausted"));
+    assert_eq!(refused.extra["resets_at"], until);
+    host.limit(&json!({"egress_until": now().millis() - 1})).await;
+    host.attach().await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn owners_see_what_their_workspace_has_used_and_members_do_not() {
+    let dir = TempDir::new().unwrap();
+    let node = crate::convene(dir.path()).start().await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Ship").await;
+    let ben = Person::sign_up(&node.url, "Ben").await;
+    ana.invite(&org, &ben).await;
+    let group = ana.create_group(&org, "Deck").await;
+    let (mut socket, _) = ana.attach(&group, None).await;
+    socket.post("m1", "@Guide hello?").await;
+    socket.event("run.finished").await;
+    let path = format!("/api/orgs/{org}/usage");
+    let usage = loop {
+        let (status, usage) = ana.get(&path).await;
+        assert_eq!(status, 200, "{usage}");
+        if usage["runs"] == 1 {
+            break usage;
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(
+        (&usage["groups"][0]["group_id"], &usage["active_groups"]),
+        (&json!(group), &json!(1))
+    );
+    assert_eq!(usage["peak_active_groups"], 1);
+    assert_eq!(ben.get(&path).await.0, 403);
+    assert_eq!(ana.get(&format!("{path}?limit=0")).await.0, 422);
+    assert_eq!(node.stop().await, Some(0));
 }

@@ -1,7 +1,11 @@
 //! What organizations may use: their limits as rows.
 
 use convene_db::{DbError, Row, Statement, params};
-use convene_model::{OrgId, infra::OrgLimits};
+use convene_model::{
+    OrgId, Timestamp,
+    infra::{GroupLimits, OrgLimits},
+    usage::{Month, day_of, end_of_day},
+};
 
 use super::Directory;
 
@@ -40,7 +44,8 @@ impl Directory {
     }
 
     /// Sets an organization's limits. Groups beyond a lowered limit stay; no further one is placed.
-    /// What is held for runs under way stays theirs.
+    /// What is held for runs under way stays theirs. Groups that were closed for their egress are
+    /// open until they are looked at again, and the controllers of those in use are to be told.
     pub(crate) async fn set_limits(
         &self,
         org_id: &OrgId,
@@ -72,6 +77,90 @@ impl Directory {
             limits.user_attaches_per_minute,
             limits.activations_per_minute,
         ];
-        self.db.execute(Statement::new(sql, values)).await.map(|_| ())
+        let told = Statement::new(
+            "UPDATE routing_records SET egress_until = NULL,
+                 tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
+             WHERE org_id = $1 AND status IN ('active', 'idle')",
+            params![org_id.as_str()],
+        );
+        self.db.batch(vec![Statement::new(sql, values), told]).await.map(|_| ())
     }
+
+    /// How many groups an organization may activate in a minute, if that is limited and it is the
+    /// caller's.
+    pub(crate) async fn activation_rate(
+        &self,
+        org_id: &OrgId,
+        issuer: &str,
+    ) -> Result<Option<u32>, DbError> {
+        let rows = self
+            .db
+            .query(Statement::new(
+                "SELECT c.activations_per_minute FROM org_counts c
+                 LEFT JOIN org_owners o ON o.org_id = c.org_id
+                 WHERE c.org_id = $1 AND COALESCE(o.issuer, $2) = $2",
+                params![org_id.as_str(), issuer],
+            ))
+            .await?;
+        rows.first().map_or(Ok(None), |row| row.get("activations_per_minute"))
+    }
+
+    /// Closes groups that have sent as many bytes as they may, until the day or the month ends; how
+    /// many. Their controllers are to be told.
+    pub(crate) async fn close_for_egress(&self, now: Timestamp) -> Result<u64, DbError> {
+        let (month, day) = (Month::of(now), day_of(now));
+        let close = |groups: &str, until: Timestamp, window: u64| {
+            Statement::new(
+                format!(
+                    "UPDATE routing_records SET egress_until = $1,
+                         tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
+                     WHERE status IN ('active', 'idle')
+                       AND (egress_until IS NULL OR egress_until < $1) AND {groups}
+                     RETURNING group_id, org_id"
+                ),
+                params![until.millis(), window],
+            )
+        };
+        let by_month = close(
+            "org_id IN (SELECT m.org_id FROM org_months m
+                 JOIN org_counts c ON c.org_id = m.org_id
+                 WHERE m.month = $2 AND m.egress_bytes >= c.monthly_egress_bytes)",
+            month.next().begins_at(),
+            u64::from(month.number()),
+        );
+        let by_day = close(
+            "group_id IN (SELECT d.group_id FROM group_days d
+                 JOIN org_counts c ON c.org_id = d.org_id
+                 WHERE d.day = $2 AND d.egress_bytes >= c.group_daily_egress_bytes)",
+            end_of_day(now),
+            day,
+        );
+        let mut closed = 0;
+        for row in self.db.batch(vec![by_month, by_day]).await?.concat() {
+            let (group_id, org_id): (String, String) = (row.get("group_id")?, row.get("org_id")?);
+            tracing::warn!(group_id, org_id, "a group has sent as many bytes as it may");
+            closed += 1;
+        }
+        Ok(closed)
+    }
+}
+
+/// The limits of a group's organization, for a group that is made in the same transaction.
+pub(super) fn of_new_group(org_id: &OrgId) -> Statement {
+    Statement::new(
+        "SELECT user_posts_per_minute, org_posts_per_minute, user_attaches_per_minute,
+             CAST(NULL AS BIGINT) AS egress_until
+         FROM org_counts WHERE org_id = $1",
+        params![org_id.as_str()],
+    )
+}
+
+/// What a group's controller has to keep.
+pub(super) fn of_group(row: &Row) -> Result<GroupLimits, DbError> {
+    Ok(GroupLimits {
+        user_posts_per_minute: row.get("user_posts_per_minute")?,
+        org_posts_per_minute: row.get("org_posts_per_minute")?,
+        user_attaches_per_minute: row.get("user_attaches_per_minute")?,
+        egress_until: row.get::<Option<u64>>("egress_until")?.map(Timestamp::from_millis),
+    })
 }

@@ -20,7 +20,7 @@ pub(crate) mod usage;
 use convene_db::{Db, DbError, Row, Statement, params};
 use convene_model::{
     ArchiveId, GroupId, OrgId, TaskId, Timestamp, UserId,
-    infra::{GroupStatus, HistoryMode, RoutingRecord},
+    infra::{GroupLimits, GroupStatus, HistoryMode, RoutingRecord},
 };
 
 pub(crate) use adopt::Adoption;
@@ -39,7 +39,8 @@ const MAX_LOOKS: usize = 4;
 /// What a record is read from.
 const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
     r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer,
-    c.blocked_at, c.monthly_tokens";
+    c.blocked_at, c.monthly_tokens, c.user_posts_per_minute, c.org_posts_per_minute,
+    c.user_attaches_per_minute, r.egress_until";
 
 /// Where that is.
 const RECORD_TABLES: &str = "routing_records r JOIN org_owners o ON o.org_id = r.org_id
@@ -64,6 +65,8 @@ pub(crate) struct OwnedRecord {
     pub(crate) blocked: bool,
     /// Its organization's budget of tokens in a month, where there is one.
     pub(crate) monthly_tokens: Option<u64>,
+    /// What its controller has to keep.
+    pub(crate) limits: GroupLimits,
 }
 
 /// A group that is to be active.
@@ -112,8 +115,11 @@ impl Directory {
             }
             let (statements, owner_index, record_index, count_index) = self.first_placement(place);
             match self.db.batch(statements).await {
-                Ok(_) => {
-                    let placed = first_placed(place);
+                Ok(answers) => {
+                    let mut placed = first_placed(place);
+                    if let Some(row) = answers.last().and_then(|rows| rows.first()) {
+                        placed.limits = limits::of_group(row)?;
+                    }
                     steps::tell("inactive", &placed, activation(place));
                     return Ok(Placement::Placed(placed));
                 }
@@ -183,6 +189,7 @@ impl Directory {
             .expect_rows(),
             usage::note_peak(place.org_id, place.now),
             steps::event("inactive", &first_placed(place), activation(place)),
+            limits::of_new_group(place.org_id),
         ];
         (statements, 1, 2, 4)
     }
@@ -418,6 +425,7 @@ fn first_placed(place: Place<'_>) -> OwnedRecord {
         task_id: None,
         blocked: false,
         monthly_tokens: None,
+        limits: GroupLimits::default(),
     }
 }
 
@@ -478,6 +486,7 @@ impl TryFrom<&Row> for OwnedRecord {
             issuer: text("issuer")?,
             blocked: row.get::<Option<u64>>("blocked_at")?.is_some(),
             monthly_tokens: row.get("monthly_tokens")?,
+            limits: limits::of_group(row)?,
             archive_id: archive_id
                 .map(|id| ArchiveId::new(&id).map_err(|_| impossible("archive_id", &id)))
                 .transpose()?,
@@ -523,6 +532,10 @@ mod tests {
             "issuer",
             "blocked_at",
             "monthly_tokens",
+            "user_posts_per_minute",
+            "org_posts_per_minute",
+            "user_attaches_per_minute",
+            "egress_until",
         ];
         let values = vec![
             Value::from("g1"),
@@ -537,6 +550,10 @@ mod tests {
             Value::Null,
             Value::Null,
             Value::from("app"),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
             Value::Null,
             Value::Null,
         ];

@@ -8,8 +8,8 @@ use convene_db::{DbError, Row, Statement, Value, params};
 use convene_model::{
     GroupId, OrgId, Timestamp,
     usage::{
-        GroupUsage, MONTHS_LISTED, Month, OrgUsage, UsageFigures, UsageOfGroup, UsageOfMonth,
-        UsageReport, day_of,
+        AbuseFlag, GroupUsage, MONTHS_LISTED, Month, OrgUsage, RefusedKind, UsageFigures,
+        UsageOfGroup, UsageOfMonth, UsageReport, day_of,
     },
 };
 use uuid::Uuid;
@@ -307,6 +307,57 @@ impl Directory {
             months: months.collect::<Result<_, DbError>>()?,
         })
     }
+}
+
+impl Directory {
+    /// Notes that a caller went beyond a rate of an organization.
+    pub(crate) async fn flag_org(
+        &self,
+        org_id: &OrgId,
+        kind: RefusedKind,
+        group_id: Option<&GroupId>,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        self.db.execute(flag(org_id, "", kind.as_str(), group_id, 1, now)).await.map(|_| ())
+    }
+
+    /// Who went beyond a rate, the latest first.
+    pub(crate) async fn flags(&self, limit: u32, offset: u32) -> Result<Vec<AbuseFlag>, DbError> {
+        let sql = format!(
+            "SELECT org_id, user_id, kind, group_id, count, first_at, last_at FROM abuse_flags
+             ORDER BY last_at DESC, org_id, user_id, kind LIMIT {limit} OFFSET {offset}"
+        );
+        let rows = self.db.query(Statement::new(sql, params![])).await?;
+        rows.iter().map(read_flag).collect()
+    }
+
+    /// Forgets who went beyond a rate before `until` and not since.
+    pub(crate) async fn forget_flags(&self, until: Timestamp) -> Result<u64, DbError> {
+        self.db
+            .execute(Statement::new(
+                "DELETE FROM abuse_flags WHERE last_at < $1",
+                params![until.millis()],
+            ))
+            .await
+    }
+}
+
+fn read_flag(row: &Row) -> Result<AbuseFlag, DbError> {
+    fn id<T: std::str::FromStr>(column: &str, text: &str) -> Result<T, DbError> {
+        text.parse().map_err(|_| DbError::decode(format!("abuse_flags.{column}"), "no id"))
+    }
+    let (org_id, user_id): (String, String) = (row.get("org_id")?, row.get("user_id")?);
+    let (kind, group_id): (String, Option<String>) = (row.get("kind")?, row.get("group_id")?);
+    Ok(AbuseFlag {
+        org_id: id("org_id", &org_id)?,
+        user_id: if user_id.is_empty() { None } else { Some(id("user_id", &user_id)?) },
+        kind: RefusedKind::parse(&kind)
+            .ok_or_else(|| DbError::decode("abuse_flags.kind", "no such kind"))?,
+        group_id: group_id.map(|text| id("group_id", &text)).transpose()?,
+        count: row.get("count")?,
+        first_at: Timestamp::from_millis(row.get("first_at")?),
+        last_at: Timestamp::from_millis(row.get("last_at")?),
+    })
 }
 
 /// Raises the month's peak to the count as it stands at this point of a transaction.

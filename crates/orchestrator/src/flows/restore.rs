@@ -243,7 +243,7 @@ async fn lives(shared: &Shared, job: &Job, manifest: &Manifest) -> Result<(), Pr
     if found.record.epoch != job.epoch {
         return Err(Code::StaleEpoch.into());
     }
-    let initialized = shared.controllers.initialize(&found.record).await?;
+    let initialized = shared.controllers.initialize(&found).await?;
     check(&initialized, job, manifest)
 }
 

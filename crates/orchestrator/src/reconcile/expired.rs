@@ -1,5 +1,5 @@
 //! Removes what is kept for a while only: idempotency keys, tasks that ended, events of falling asleep
-//! and waking, reports of usage that are in the sums, and reservations that ended. The sums and the
+//! and waking, reports of usage that are in the sums, reservations that ended, and flags of abuse. The sums and the
 //! other events of a group's life are kept for ever.
 
 use std::sync::Arc;
@@ -15,5 +15,6 @@ pub(super) async fn run(shared: &Arc<Shared>) -> Result<u64, DbError> {
     let events = shared.directory.forget_naps(until).await?;
     let reports = shared.directory.forget_reports(until, shared.now()).await?;
     let reservations = shared.directory.forget_reservations(until).await?;
-    Ok(keys + tasks + events + reports + reservations)
+    let flags = shared.directory.forget_flags(until).await?;
+    Ok(keys + tasks + events + reports + reservations + flags)
 }

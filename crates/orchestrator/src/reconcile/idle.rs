@@ -19,7 +19,7 @@ pub(super) async fn run(shared: &Arc<Shared>) -> Result<u64, DbError> {
     let now = shared.now();
     let mut asked = 0;
     for found in shared.directory.long_active(now - EVERY, PER_ROUND).await? {
-        if shared.controllers.init(&found.record).await.is_err() {
+        if shared.controllers.init(&found).await.is_err() {
             // The others are most likely behind the same door; they are asked in the next round.
             break;
         }

@@ -16,7 +16,7 @@ pub(crate) async fn tell(shared: &Arc<Shared>) -> Result<u64, DbError> {
         let untold = shared.directory.untold(AT_ONCE).await?;
         let asked = untold.len();
         let knows = untold.iter().map(async |found| {
-            let knows = shared.controllers.init(&found.record).await.is_ok();
+            let knows = shared.controllers.init(found).await.is_ok();
             if knows { shared.directory.told(found).await.map(|()| 1) } else { Ok(0) }
         });
         let mut more = 0;

@@ -1,11 +1,11 @@
-//! Usage: reports are added up in batches, and reservations whose runs never settled them are settled
-//! at their full amount.
+//! Usage: reports are added up in batches, groups that have sent as many bytes as they may are closed,
+//! and reservations whose runs never settled them are settled at their full amount.
 
 use std::sync::Arc;
 
 use convene_db::DbError;
 
-use crate::{Shared, directory::usage::REPORTS_PER_BATCH};
+use crate::{Shared, directory::usage::REPORTS_PER_BATCH, reconcile};
 
 /// Batches that are added up in one round at most.
 const BATCHES_PER_ROUND: usize = 64;
@@ -31,6 +31,9 @@ pub(super) async fn run(shared: &Arc<Shared>) -> Result<Round, DbError> {
         if batch < REPORTS_PER_BATCH as u64 {
             break;
         }
+    }
+    if folded > 0 && shared.directory.close_for_egress(now).await? > 0 {
+        reconcile::tell(shared).await?;
     }
     Ok(Round { folded, expired })
 }

@@ -14,7 +14,8 @@ use convene_model::{
     listing::{GroupsPage, GroupsQuery, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
     tasks::{AdoptRequest, ArchiveRequest, Archived, Task},
     usage::{
-        GroupUsage, OrgUsage, OrgUsageQuery, Released, Reservation, ReserveRequest, UsageReport,
+        AbuseFlags, AbuseQuery, GroupUsage, OrgUsage, OrgUsageQuery, Released, Reservation,
+        ReserveRequest, UsageReport,
     },
     why::Why,
 };
@@ -67,6 +68,7 @@ fn of_groups() -> Api<Orchestra> {
                     Code::OrgBlocked,
                     Code::OrgMismatch,
                     Code::HistoryModeUnsupported,
+                    Code::RateLimited,
                 ]),
             groups::activate::handle,
         )
@@ -340,6 +342,17 @@ fn of_usage() -> Api<Orchestra> {
             .problems(GROUP),
             usage::read_org::handle,
         )
+        .on(
+            Operation::get(
+                "/infra/abuse",
+                "listAbuse",
+                "Who went beyond a rate, the latest first; operators only.",
+            )
+            .query::<AbuseQuery>()
+            .answers::<AbuseFlags>(200)
+            .problems(&[Code::Forbidden]),
+            usage::abuse::handle,
+        )
 }
 
 fn of_users() -> Api<Orchestra> {
@@ -411,7 +424,11 @@ fn of_users() -> Api<Orchestra> {
             .answers_empty(101)
             .problems(GROUP)
             .problems(CONTROLLER)
-            .problems(&[Code::UpgradeRequired, Code::InvalidRequest]),
+            .problems(&[
+                Code::UpgradeRequired,
+                Code::InvalidRequest,
+                Code::EgressExhausted,
+            ]),
             groups::connect::handle,
         )
 }

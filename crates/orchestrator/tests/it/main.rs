@@ -19,6 +19,7 @@ mod limits;
 mod listing;
 mod passing;
 mod place;
+mod policy;
 mod raise_epoch;
 mod reconcile;
 mod restore;

@@ -16,7 +16,14 @@ impl Actor {
         let mut span = None;
         let input = match frame {
             Inbound::Attach { conn, r#ref, access, after, history } => {
-                Input::Attach { from: at(conn), r#ref, access, after, history }
+                let from = at(conn);
+                self.limit_attach(&from, &r#ref, &access).unwrap_or(Input::Attach {
+                    from,
+                    r#ref,
+                    access,
+                    after,
+                    history,
+                })
             }
             Inbound::Detach { conn, r#ref } => Input::Detach { from: at(conn), r#ref },
             Inbound::Cancel { conn, r#ref, run_id } => {
@@ -32,6 +39,10 @@ impl Actor {
                 Input::Retry { from: at(conn), r#ref, run_id }
             }
             Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace } => {
+                if let Some(refused) = self.limit_post(&at(conn.clone()), &r#ref) {
+                    let _ = self.step(refused);
+                    return;
+                }
                 span = self.follow(&message_id, trace);
                 let post = Post {
                     from: at(conn),

@@ -33,7 +33,7 @@ impl Actor {
         if self.meter.is_due(now) {
             self.hand_over(now);
         }
-        if self.controller.connections() > 0 || !self.runs.is_empty() {
+        if self.controller.connections() > 0 || !self.runs.is_empty() || self.asking > 0 {
             self.used_at = now;
         }
         let after = self.controller.state().map_or(UNKNOWN, |_| self.shared.config.idle_after);

@@ -6,7 +6,7 @@
 //!
 //! Errors: 403 `forbidden`, 403 `org_blocked`, 404 `group_not_found` (another issuer's), 409 `group_archived`
 //! `{group_status}`, 409 `org_mismatch`, 410 `group_deleted`, 422 `history_mode_unsupported`,
-//! 422 `validation_failed`, 429 `active_group_limit_exceeded` `{limit, active}`, 502 `group_controller_unavailable`.
+//! 422 `validation_failed`, 429 `active_group_limit_exceeded` `{limit, active}`, 429 `rate_limited`, 502 `group_controller_unavailable`.
 
 use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
@@ -14,6 +14,7 @@ use convene_model::{
     Code, Problem,
     ids::is_valid_id,
     infra::{ActivateRequest, Activation, HistoryMode},
+    usage::RefusedKind,
 };
 
 use crate::{
@@ -108,6 +109,7 @@ async fn activate(
         region: body.region.as_deref(),
         now: (shared.clock)(),
     };
+    check_rate(shared, place).await?;
     let placed = match shared.directory.place(place).await.map_err(problem::of_directory)? {
         Placement::Placed(placed) => placed,
         Placement::Foreign => return Err(ActivateError::Foreign),
@@ -123,9 +125,25 @@ async fn activate(
     if let Some(archive_id) = &placed.archive_id {
         follow_up::tell_thawed(shared, &placed, archive_id).await?;
     }
-    shared.controllers.init(&placed.record).await?;
+    shared.controllers.init(&placed).await?;
     tracing::info!(
         group_id = %placed.record.group_id, org_id = %placed.record.org_id, "group activated"
     );
     Ok(flows::activation(placed.record))
+}
+
+/// That the organization does not activate groups more often than it may. One that has a limit costs
+/// a look-up of it.
+async fn check_rate(shared: &Shared, place: Place<'_>) -> Result<(), Problem> {
+    let rate = shared.directory.activation_rate(place.org_id, place.issuer).await;
+    let Some(rate) = rate.map_err(problem::of_directory)? else { return Ok(()) };
+    let taken = shared.activations.take(place.org_id.clone(), rate, place.now);
+    let Err(too_often) = taken else { return Ok(()) };
+    let (group_id, kind) = (Some(place.group_id), RefusedKind::Activations);
+    let flagged = shared.directory.flag_org(place.org_id, kind, group_id, place.now).await;
+    flagged.map_err(problem::of_directory)?;
+    tracing::warn!(org_id = %place.org_id, rate, "an organization activates too often");
+    Err(Problem::new(Code::RateLimited)
+        .detail(format!("the organization activates groups more often than {rate} times a minute"))
+        .with("retry_after_ms", too_often.retry_after.as_millis().max(1) as u64))
 }

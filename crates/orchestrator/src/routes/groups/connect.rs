@@ -4,7 +4,7 @@
 //! upgrade at all. An upstream that was opened carries many users: the controller's host verifies
 //! a routing token for each.
 //!
-//! Errors: 401 for either token, 403 `forbidden`, `stale_epoch`, `access_revoked`,
+//! Errors: 401 for either token, 402 `egress_exhausted` `{resets_at}`, 403 `forbidden`, `stale_epoch`, `access_revoked`,
 //! 404 `group_not_found`, 409 `group_archived`, 410 `group_deleted`, 426 `upgrade_required`, 502 `group_controller_unavailable`, and the
 //! controller's own.
 
@@ -15,7 +15,7 @@ use axum::{
 use convene_hop::{ApiError, LinkUpgrade, RawRequest};
 use convene_model::GroupId;
 
-use super::Admission;
+use super::{Admission, check_egress};
 use crate::{
     controllers::UserRequest,
     routes::{Orchestra, PathId},
@@ -31,6 +31,7 @@ pub(crate) async fn handle(
     let request = RawRequest::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     let Admission { found, routing_token } = orchestra.admit(group_id, &request).await?;
     let upgrade = LinkUpgrade::from_request_parts(&mut parts, &()).await?;
+    check_egress(&found, orchestra.now())?;
     let user = UserRequest {
         record: &found.record,
         query: query.as_deref(),

@@ -17,7 +17,7 @@ pub(crate) mod why;
 
 use convene_hop::RawRequest;
 use convene_model::{
-    Code, GroupId, Problem,
+    Code, GroupId, Problem, Timestamp,
     claims::Access,
     infra::{GroupStatus, RoutingRecord},
     token::TokenError,
@@ -55,6 +55,17 @@ pub(crate) fn check_usable(record: &RoutingRecord) -> Result<(), Problem> {
 /// [`Code::OrgBlocked`].
 pub(crate) fn check_not_blocked(found: &OwnedRecord) -> Result<(), Problem> {
     if found.blocked { Err(Code::OrgBlocked.into()) } else { Ok(()) }
+}
+
+/// That a group has not sent as many bytes as it may.
+///
+/// # Errors
+/// [`Code::EgressExhausted`] with `resets_at`.
+pub(crate) fn check_egress(found: &OwnedRecord, now: Timestamp) -> Result<(), Problem> {
+    match found.limits.egress_until.filter(|until| *until > now) {
+        Some(until) => Err(Problem::new(Code::EgressExhausted).with("resets_at", until.millis())),
+        None => Ok(()),
+    }
 }
 
 impl Shared {

@@ -67,15 +67,16 @@ async fn raise(
     let raised = shared.directory.raise_epoch(group_id, body.from).await;
     let raised = raised.map_err(problem::of_directory)?;
     // Another call may have been faster; what stands now is what the controller must know.
-    let record = shared.group_for_operator(caller, group_id).await?.record;
+    let found = shared.group_for_operator(caller, group_id).await?;
+    let record = &found.record;
     // The controller of an archived group has nothing of it, and is not to begin it anew.
     if matches!(record.group_status, GroupStatus::Active | GroupStatus::Idle) {
-        shared.controllers.init(&record).await?;
+        shared.controllers.init(&found).await?;
     }
     if raised {
         let (epoch, reason) = (record.epoch, &body.reason);
         let issuer = &caller.issuer;
         tracing::warn!(target: LIFECYCLE, %group_id, epoch, reason, issuer, "epoch raised");
     }
-    Ok(record)
+    Ok(found.record)
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns who may say what a group has used: its own controller, and nobody else.
 
+pub(crate) mod abuse;
 pub(crate) mod read_group;
 pub(crate) mod read_org;
 pub(crate) mod release;

@@ -1,0 +1,110 @@
+//! The page of a workspace's usage.
+
+use askama::Template;
+use convene_model::{
+    GroupId,
+    usage::{OrgUsage, UsageFigures},
+};
+
+use crate::ui::view::Shell;
+
+/// The page as HTML.
+pub(super) fn render(shell: &Shell, usage: &OrgUsage) -> String {
+    let page = Page {
+        csrf: &shell.csrf,
+        shell,
+        current: None,
+        settings: true,
+        tab: "usage",
+        usage,
+        before: usage.month.before().map(|month| month.to_string()),
+        after: usage.month.next().to_string(),
+    };
+    page.render().expect("templates write to memory and call nothing that fails")
+}
+
+#[derive(Template)]
+#[template(path = "settings_usage.html")]
+struct Page<'a> {
+    csrf: &'a str,
+    shell: &'a Shell,
+    current: Option<String>,
+    settings: bool,
+    tab: &'static str,
+    usage: &'a OrgUsage,
+    before: Option<String>,
+    after: String,
+}
+
+impl Page<'_> {
+    /// The title of a group that the reader may open.
+    fn title(&self, group: &GroupId) -> Option<&str> {
+        let found = self.shell.groups.iter().find(|item| item.group_id == *group);
+        found.map(|item| item.title.as_str())
+    }
+}
+
+/// A number with its thousands apart.
+fn number(number: &u64) -> String {
+    let digits = number.to_string();
+    let mut apart = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            apart.push(' ');
+        }
+        apart.push(digit);
+    }
+    apart
+}
+
+/// Bytes in the largest unit that leaves a whole number.
+fn bytes(bytes: &u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut whole, mut tenths, mut unit) = (*bytes, 0, 0);
+    while whole >= 1_000 && unit + 1 < UNITS.len() {
+        tenths = whole % 1_000 / 100;
+        whole /= 1_000;
+        unit += 1;
+    }
+    if unit == 0 || whole >= 100 {
+        format!("{} {}", number(&whole), UNITS[unit])
+    } else {
+        format!("{whole}.{tenths} {}", UNITS[unit])
+    }
+}
+
+/// A time in hours, or in minutes where it is short.
+fn time(secs: &u64) -> String {
+    let minutes = secs.div_ceil(60);
+    if minutes < 120 { format!("{minutes} min") } else { format!("{} h", number(&(minutes / 60))) }
+}
+
+fn tokens(figures: &UsageFigures) -> String {
+    number(&(figures.input_tokens + figures.output_tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_told_in_the_unit_that_suits_them() {
+        for (given, told) in [(0, "0"), (999, "999"), (1_000, "1 000"), (1_234_567, "1 234 567")] {
+            assert_eq!(number(&given), told);
+        }
+        for (given, told) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (99_950, "99.9 kB"),
+            (100_000, "100 kB"),
+            (1_560_000, "1.5 MB"),
+            (7_200_000_000_000_000, "7 200 TB"),
+        ] {
+            assert_eq!(bytes(&given), told);
+        }
+        for (given, told) in [(0, "0 min"), (61, "2 min"), (7_140, "119 min"), (7_200, "2 h")] {
+            assert_eq!(time(&given), told);
+        }
+    }
+}
