@@ -129,8 +129,7 @@ fn a_run_that_is_asked_for_has_its_place_and_another_process_asks_again() {
     assert_eq!(asked(&out).len(), 1, "the fifth has the place of the first");
     assert!(room.controller.durable_deadline().is_some(), "a process that starts anew wakes it");
 
-    room.rebuild();
-    room.step(Input::Unlimited { until: Timestamp::ZERO }).accepted();
+    room.rebuild_with_budget();
     let out = room.step(Input::Recovered);
     let again: BTreeSet<_> = asked(&out).into_iter().collect();
     assert_eq!(again.len(), MAX_RUNS_AT_ONCE);
@@ -218,8 +217,7 @@ proptest! {
                 Act::Crash => {
                     open.clear();
                     asked_once.clear();
-                    room.rebuild();
-                    room.step(Input::Unlimited { until: Timestamp::ZERO });
+                    room.rebuild_with_budget();
                     let out = room.step(Input::Recovered);
                     room.attach("c1", "ann");
                     out

@@ -391,6 +391,12 @@ impl Room {
         self.watchers = Watchers::default();
     }
 
+    /// The same, of an organization that may have a budget.
+    pub(crate) fn rebuild_with_budget(&mut self) {
+        self.controller = Controller::rebuild(None, self.log.clone()).unwrap();
+        self.watchers = Watchers::default();
+    }
+
     pub(crate) fn seq(&self) -> u64 {
         self.log.len() as u64
     }

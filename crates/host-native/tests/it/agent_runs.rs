@@ -114,7 +114,12 @@ impl Host {
         let worker = Worker { scripts: Mutex::new(scripts.into()), ..Worker::default() };
         let host = Self::start(tempfile::tempdir().unwrap(), Arc::new(worker));
         let org_id = "o1".parse().unwrap();
-        let request = InitRequest { org_id, history_mode: HistoryMode::Internal, epoch: 1 };
+        let request = InitRequest {
+            org_id,
+            history_mode: HistoryMode::Internal,
+            epoch: 1,
+            limits: Default::default(),
+        };
         host.controllers.init(&group(), request).await.unwrap();
         let config = json!({
             "version": 1,

@@ -4,7 +4,7 @@ use convene_db::{DbError, Statement, params};
 use convene_model::{
     Timestamp,
     archive::Manifest,
-    infra::{GroupStatus, RoutingRecord},
+    infra::{GroupLimits, GroupStatus, RoutingRecord},
 };
 
 use super::{
@@ -133,5 +133,6 @@ fn adopted(manifest: &Manifest, owner: &str, now: Timestamp) -> OwnedRecord {
         task_id: None,
         blocked: false,
         monthly_tokens: None,
+        limits: GroupLimits::default(),
     }
 }

@@ -43,7 +43,7 @@ async fn connect(world: &World, group: &str) -> Result<GroupLink, Problem> {
 
 /// The end of the window of a group that is closed.
 async fn closed_until(world: &World, group: &str) -> u64 {
-    let problem = connect(world, group).await.err().expect("it is closed");
+    let problem = connect(world, group).await.expect_err("it is closed");
     assert_eq!((problem.status, problem.code), (402, Code::EgressExhausted));
     problem.extra["resets_at"].as_u64().unwrap()
 }
