@@ -30,12 +30,12 @@ pub mod validate;
 pub mod web;
 pub mod workspaces;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::Router;
 use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
-use convene_model::keys::TrustedKeys;
+use convene_model::{OrgId, keys::TrustedKeys};
 use url::Url;
 
 use crate::{
@@ -73,6 +73,8 @@ pub struct Config {
     /// How often a client's socket is pinged, so that nothing between takes it for idle; silent for
     /// two and a half times as long, it counts as gone.
     pub ping_every: Duration,
+    /// The organizations whose own services keep what is written in their groups.
+    pub external_history: BTreeSet<OrgId>,
     /// The keys behind secrets at rest and CSRF tokens. Without them stored secrets are lost.
     pub master_keys: MasterKeyReader,
 }
@@ -115,6 +117,7 @@ pub async fn open(config: Config) -> Result<App, AppError> {
         groups: Arc::new(groups),
         render: ui::markdown::render,
         clock: config.clock.clone(),
+        external_history: config.external_history.clone(),
         ping_every: config.ping_every,
     });
     let log = Log::open(config.db.clone()).await?;

@@ -517,7 +517,8 @@ impl Room {
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_)
-            | EventKind::SummaryRecorded(_) => {}
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => {}
         }
     }
 
@@ -616,7 +617,8 @@ impl Room {
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_)
-            | EventKind::SummaryRecorded(_) => Vec::new(),
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => Vec::new(),
         }
     }
 

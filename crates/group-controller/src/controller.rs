@@ -12,7 +12,7 @@ use convene_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Effect, Input, commands, compaction,
+    Address, Effect, Input, commands, compaction, export,
     live::Live,
     runs::{self, End},
     state::{ImpossibleEvent, Phase, State},
@@ -180,10 +180,22 @@ impl Controller {
         self.live.connections()
     }
 
-    /// The next deadline that outlives the process: what is stored with the events.
+    /// The next deadline that outlives the process: what is stored with the events. What waits for the
+    /// organization's own history service is one too, which needs a process and no alarm in it.
     #[must_use]
     pub fn durable_deadline(&self) -> Option<Timestamp> {
+        let outbox = self.state.as_ref().and_then(State::outbox_since);
+        self.run_deadline().into_iter().chain(outbox).min()
+    }
+
+    fn run_deadline(&self) -> Option<Timestamp> {
         self.state.as_ref()?.runs.iter().filter_map(|run| run.phase.deadline()).min()
+    }
+
+    /// Whether the organization's own history service has not acknowledged everything yet.
+    #[must_use]
+    pub fn is_exporting(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.outbox_since().is_some())
     }
 
     /// Takes one input in and returns everything that follows from it.
@@ -204,7 +216,7 @@ impl Controller {
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        self.durable_deadline().into_iter().chain(self.live.next_deadline()).min()
+        self.run_deadline().into_iter().chain(self.live.next_deadline()).min()
     }
 }
 
@@ -310,6 +322,10 @@ impl Turn<'_> {
                 compaction::recollected(self, id, messages);
                 Ok(())
             }
+            Input::Exported { upto, whole } => {
+                export::exported(self, upto, whole);
+                Ok(())
+            }
             Input::Recovered => {
                 runs::recover(self);
                 Ok(())
@@ -344,6 +360,7 @@ impl Turn<'_> {
             | Input::RunEnded { .. }
             | Input::Summarized { .. }
             | Input::Recollected { .. }
+            | Input::Exported { .. }
             | Input::Recovered
             | Input::Tick => return None,
         };
@@ -399,6 +416,7 @@ impl Turn<'_> {
         if self.state.is_some() {
             // First, so that a run that begins now is shown the window as it will be.
             compaction::run(self);
+            export::run(self);
             runs::dispatch(self);
         }
     }

@@ -15,7 +15,7 @@ use convene_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::context::Summary;
+use crate::{context::Summary, export::Outbox};
 
 /// The durable state of a group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct State {
     pub(crate) pins: Vec<PinView>,
     /// Messages that are too old for the window, but woke a run that has not ended.
     pub(crate) awaited: Vec<Remembered>,
+    /// What the organization's own history service is to be told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outbox: Option<Outbox>,
     /// The attempt to archive the group that it stands still for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) frozen: Option<ArchiveId>,
@@ -161,6 +164,7 @@ impl State {
             messages: 0,
             pins: Vec::new(),
             awaited: Vec::new(),
+            outbox: None,
             frozen: None,
         })
     }
@@ -194,6 +198,7 @@ impl State {
             EventKind::RunStreaming { run_id, .. } => self.stream(run_id),
             EventKind::RunFinished(finished) => self.end(&finished.run_id),
             EventKind::SummaryRecorded(recorded) => self.summarize(recorded, event.at),
+            EventKind::HistoryExported { upto } => self.exported(*upto),
             EventKind::MessagePinned(pinned) => self.pin(pinned, event.at),
             EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
             EventKind::ReactionAdded(_)
@@ -206,6 +211,7 @@ impl State {
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_) => {}
         }
+        self.put_out(event);
         self.seq = event.seq;
         Ok(())
     }

@@ -19,12 +19,12 @@ mod reconcile;
 mod routes;
 mod times;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::Router;
 use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
-use convene_model::keys::TrustedKeys;
+use convene_model::{OrgId, keys::TrustedKeys};
 use object_store::ObjectStore;
 
 use auth::Auth;
@@ -50,6 +50,8 @@ pub struct Config {
     pub app_keys: TrustedKeys,
     /// The public keys of the controllers' host.
     pub controller_keys: TrustedKeys,
+    /// The organizations whose own services keep what is written in their groups.
+    pub external_history: BTreeSet<OrgId>,
     /// The third hop.
     pub controllers: Hop,
     /// The directory database.
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) manifests: Manifests,
     pub(crate) times: Times,
     pub(crate) runner: Runner,
+    /// The organizations whose own services keep what is written in their groups.
+    pub(crate) external_history: BTreeSet<OrgId>,
 }
 
 /// Brings the directory up to date and starts an Orchestrator on it.
@@ -119,6 +123,7 @@ pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
             manifests: Manifests::new(),
             times: config.times,
             runner: Runner::new(),
+            external_history: config.external_history,
         }),
     })
 }

@@ -223,7 +223,11 @@ impl Shared {
         let request = ActivateRequest {
             group_id: group.clone(),
             org_id: org.clone(),
-            history_mode: HistoryMode::Internal,
+            history_mode: if config.external_history.contains(&org) {
+                HistoryMode::External
+            } else {
+                HistoryMode::Internal
+            },
             region: None,
         };
         config.orchestrator.activate(&request).await?;

@@ -8,6 +8,7 @@ mod checkpoints;
 mod compaction;
 mod configure;
 mod context;
+mod export;
 mod freeze;
 mod harness;
 mod init;

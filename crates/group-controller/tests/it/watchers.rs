@@ -41,6 +41,7 @@ impl Watchers {
                 | Effect::Invoke(_)
                 | Effect::Abort { .. }
                 | Effect::Summarize(_)
+                | Effect::Export { .. }
                 | Effect::Recollect { .. } => {}
             }
         }

@@ -42,6 +42,9 @@ const CONTROLLER: &[Code] = &[
 /// What operations may answer that write or read snapshots.
 const ARCHIVES: &[Code] = &[Code::ArchiveStoreUnavailable, Code::SnapshotCorrupt];
 
+/// What operations may answer that read texts which an organization keeps itself.
+const TEXTS: &[Code] = &[Code::HistoryServiceUnavailable];
+
 /// All operations.
 pub(crate) fn api() -> Api<Orchestra> {
     Api::new()
@@ -156,7 +159,12 @@ fn of_lives() -> Api<Orchestra> {
             .problems(GROUP)
             .problems(CONTROLLER)
             .problems(ARCHIVES)
-            .problems(&[Code::GroupNotActive, Code::SnapshotTooLarge, Code::Conflict]),
+            .problems(&[
+                Code::GroupNotActive,
+                Code::HistoryModeUnsupported,
+                Code::SnapshotTooLarge,
+                Code::Conflict,
+            ]),
             lifecycle::archive::handle,
         )
         .on(
@@ -187,6 +195,7 @@ fn of_lives() -> Api<Orchestra> {
             .idempotent()
             .answers_empty(204)
             .answers::<Task>(202)
+            .problems(TEXTS)
             .problems(GROUP)
             .problems(&[Code::Conflict]),
             lifecycle::delete::handle,
@@ -348,6 +357,7 @@ fn of_users() -> Api<Orchestra> {
                 .answers::<HistoryPage>(200)
                 .problems(GROUP)
                 .problems(CONTROLLER)
+                .problems(TEXTS)
                 .problems(ARCHIVES),
             groups::history::handle,
         )
@@ -361,6 +371,7 @@ fn of_users() -> Api<Orchestra> {
             .answers::<MessageDetail>(200)
             .problems(GROUP)
             .problems(CONTROLLER)
+            .problems(TEXTS)
             .problems(&[Code::MessageNotFound]),
             groups::message::handle,
         )
