@@ -370,7 +370,7 @@ impl Check<'_> {
         };
         heads.insert(row.key, Head { seq: row.first_seq + row.n - 1, chain: row.chain });
         let records = match recovery::contents(row, head) {
-            Ok(Contents { control: Some(Control::Wipe), .. }) => {
+            Ok(Contents { control: Some(Control::Wipe | Control::Purge), .. }) => {
                 heads.insert(row.key, Head::START);
                 return Ok(());
             }

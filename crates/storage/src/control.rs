@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Control {
     /// Everything of the group goes; it may begin anew when that is carried out.
     Wipe,
+    /// The same for a group in quarantine, wherever it stands: what is wrong with it goes along.
+    Purge,
     /// The group's events come from a snapshot from here on; until all are there nobody sees it.
     Import(Import),
 }
@@ -31,6 +33,14 @@ pub struct Import {
 }
 
 impl Control {
+    /// Whether nothing of the group is left afterwards.
+    pub(crate) const fn ends_the_group(&self) -> bool {
+        match self {
+            Self::Wipe | Self::Purge => true,
+            Self::Import(_) => false,
+        }
+    }
+
     /// The control as the body of its row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a control has only text keys")

@@ -144,6 +144,11 @@ impl Pending {
         Self { control: Some(control), ..Self::new(batch) }
     }
 
+    /// Whether nothing of the group is left afterwards.
+    pub(crate) fn ends_the_group(&self) -> bool {
+        self.control.as_ref().is_some_and(Control::ends_the_group)
+    }
+
     /// The number of the last event in or before this batch.
     pub(crate) fn last_seq(&self) -> u64 {
         self.first_seq + self.records.len() as u64 - 1

@@ -118,12 +118,33 @@ impl Controllers {
     }
 
     /// Wipes a group whose epoch its directory has raised to `epoch`, or what there is of it while
-    /// it is being restored; nothing of a group that does not exist.
+    /// it is being restored; nothing of a group that does not exist. One in quarantine goes with what
+    /// is wrong with it.
     ///
     /// # Errors
     /// [`Code::IllegalTransition`] for a group whose own epoch is not lower.
     pub async fn delete(&self, group_id: &GroupId, epoch: u64) -> Result<(), Problem> {
-        self.archive(group_id, |reply| Mail::Delete { epoch, reply }).await
+        match self.archive(group_id, |reply| Mail::Delete { epoch, reply }).await {
+            Err(problem) if problem.code == Code::GroupQuarantined => {
+                self.purge(group_id, epoch).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn purge(&self, group_id: &GroupId, epoch: u64) -> Result<(), Problem> {
+        tracing::warn!(group = %group_id, epoch, "a deleted group is wiped that was in quarantine");
+        let (done, committed) = oneshot::channel();
+        let submitted = self.shared.store.purge(group_id, move |result| {
+            // Whoever asked may have given up.
+            let _ = done.send(result);
+        });
+        let unavailable = || Problem::new(Code::Unavailable).with("retry_after_ms", 1000);
+        submitted.map_err(|_| unavailable())?;
+        match committed.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(unavailable()),
+        }
     }
 
     /// Begins to restore a group, or goes on with it.

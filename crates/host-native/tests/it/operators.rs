@@ -230,3 +230,34 @@ async fn an_operator_reaches_the_orchestrator_among_several_processes() {
     assert_eq!(archived[0]["group_id"], group.as_str());
     cluster.shut_down().await;
 }
+
+#[tokio::test]
+async fn a_group_in_quarantine_can_be_deleted_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let node = convene(dir).start().await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Lighthouse").await;
+    let mut groups = Vec::new();
+    for title in ["One", "Two"] {
+        let group = ana.create_group(&org, title).await;
+        ana.post(&format!("/api/groups/{group}/messages"), json!({"text": "hello"})).await;
+        groups.push(group);
+    }
+    assert_eq!(node.stop().await, Some(0));
+    let rooms = rusqlite::Connection::open(dir.join("data/groups/rooms.db")).unwrap();
+    let damage = "UPDATE groups SET head = head + 1 WHERE group_id = ?1";
+    assert_eq!(rooms.execute(damage, [&groups[0]]).unwrap(), 1);
+    drop(rooms);
+
+    let node = convene(dir).start().await;
+    let (_, problem) = ana.get(&format!("/api/groups/{}/messages", groups[0])).await;
+    assert_eq!(problem["code"], "group_quarantined", "{problem}");
+    let refused = ends_with(dir, 1, &["groups", "archive", &groups[0]]).await;
+    assert!(refused.contains("group_quarantined"), "{refused}");
+    done(dir, &["groups", "delete", &groups[0], "--yes"]).await;
+    let (status, page) = ana.get(&format!("/api/groups/{}/messages", groups[1])).await;
+    assert_eq!((status, &page["messages"][0]["text"]), (200, &json!("hello")));
+    assert_eq!(ids(&done(dir, &["groups", "list"]).await, "group_id"), [groups[1].clone()]);
+    assert_eq!(node.stop().await, Some(0));
+}

@@ -82,7 +82,7 @@ impl Committer {
                 Err(error) => return self.fail(turn, &error),
             };
             // What a wiped group had goes from the disk with the file that still has it.
-            let wiped = rows.iter().flatten().any(|p| p.control == Some(Control::Wipe));
+            let wiped = rows.iter().flatten().any(|p| p.ends_the_group());
             linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
             if wiped || self.file.bytes() >= rotate_at {
@@ -122,7 +122,8 @@ impl Committer {
         self.inbox.push(committed);
     }
 
-    /// Refuses the batches of groups that were put in quarantine while they waited.
+    /// Refuses the batches of groups that were put in quarantine while they waited, but for what ends
+    /// such a group.
     fn without_quarantined(&self, turn: Vec<GroupTurn>) -> Vec<GroupTurn> {
         if self.quarantine.is_empty() {
             return turn;
@@ -136,9 +137,15 @@ impl Committer {
                 kept.push(group);
                 continue;
             };
-            for submission in group {
+            let (purges, refused): (Vec<_>, Vec<_>) = group
+                .into_iter()
+                .partition(|submission| submission.pending.control == Some(Control::Purge));
+            for submission in refused {
                 self.overlay.remove(&submission.pending);
                 (submission.done)(Err(CommitFailed::Quarantined(detail.clone())));
+            }
+            if !purges.is_empty() {
+                kept.push(purges);
             }
         }
         kept

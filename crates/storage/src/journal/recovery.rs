@@ -53,7 +53,7 @@ pub(crate) fn read_unprojected(
         let pos = row.pos;
         let (key, after) = (row.key, Head { seq: head.seq + row.n, chain: row.chain });
         let checked = check(row, head);
-        let wiped = checked.control == Some(Control::Wipe);
+        let wiped = checked.ends_the_group();
         heads.insert(key, if wiped { Head::START } else { after });
         pending.push(Committed { pos, pending: checked.into() });
         Ok(())
@@ -68,7 +68,7 @@ pub(crate) fn read_unprojected(
 pub(crate) fn begins_anew(committed: &[Committed]) -> bool {
     let mut wiped = HashSet::new();
     committed.iter().map(|committed| &committed.pending).any(|pending| {
-        if pending.control == Some(Control::Wipe) {
+        if pending.ends_the_group() {
             wiped.insert(pending.key);
             return false;
         }
@@ -113,11 +113,16 @@ pub(crate) fn contents(row: &JournalRow, head: Head) -> Result<Contents, String>
     if !row.intact {
         return Err("the checksum is wrong".into());
     }
+    let control = (row.n == 0 && !row.body.is_empty()).then(|| Control::decode(&row.body));
+    let control = control.transpose()?;
+    if control == Some(Control::Purge) {
+        // Where such a group stands is not known.
+        return Ok(Contents { control, ..Contents::default() });
+    }
     if row.first_seq != head.seq + 1 {
         return Err(format!("event {} follows event {}", row.first_seq, head.seq));
     }
-    if row.n == 0 && !row.body.is_empty() {
-        let control = Some(Control::decode(&row.body)?);
+    if control.is_some() {
         if row.chain != head.chain {
             return Err("a control changes the chain".into());
         }

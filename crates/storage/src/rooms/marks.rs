@@ -52,7 +52,7 @@ impl Marks {
     /// Takes over what a batch says of its group.
     pub(crate) fn learn(&self, key: GroupKey, control: Option<&Control>, completes: bool) {
         match control {
-            Some(Control::Wipe) => drop(self.set(key, Some(Mark::Wiped))),
+            Some(Control::Wipe | Control::Purge) => drop(self.set(key, Some(Mark::Wiped))),
             Some(Control::Import(import)) => {
                 self.set(key, Some(Mark::Importing(import.clone())));
             }

@@ -14,7 +14,6 @@ use std::{
 use rusqlite::Connection;
 
 use crate::{
-    control::Control,
     disk::Disk,
     journal::files::RetiredFile,
     pending::Committed,
@@ -169,7 +168,7 @@ impl Projector {
         if let Some(last) = batch.last() {
             self.position = last.pos;
         }
-        self.wipes |= batch.iter().any(|c| c.pending.control == Some(Control::Wipe));
+        self.wipes |= batch.iter().any(|committed| committed.pending.ends_the_group());
         self.counters.unindexed.fetch_add(events, Ordering::Relaxed);
         // The keeper ends after this thread.
         let _ = self.keeper.send(Keep::Projected(batch));

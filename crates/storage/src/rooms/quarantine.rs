@@ -43,6 +43,13 @@ impl Quarantine {
         StoreError::Quarantined { group: key, detail: found.detail.clone() }
     }
 
+    /// Forgets a group of which nothing is left.
+    pub(crate) fn forget(&self, key: &GroupKey) {
+        if self.groups.lock().remove(key).is_some() {
+            self.count.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// What was found, if the group is in quarantine.
     pub(crate) fn detail(&self, key: &GroupKey) -> Option<String> {
         if self.is_empty() {

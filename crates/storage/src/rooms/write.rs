@@ -78,6 +78,20 @@ fn attempt(
     };
     for group in order.chunk_by(|a, b| a.pending.key == b.pending.key) {
         let key = group[0].pending.key;
+        let purge = group.iter().rposition(|c| c.pending.control == Some(Control::Purge));
+        let group = match purge {
+            Some(at) => {
+                // Whatever came before goes with the group.
+                wipe::begin(&transaction, &key, &group[at].pending.group_id)?;
+                index.wipes = true;
+                quarantine.forget(&key);
+                &group[at + 1..]
+            }
+            None => group,
+        };
+        if group.is_empty() {
+            continue;
+        }
         match quarantine.detail(&key) {
             None => {
                 for part in group
@@ -133,7 +147,7 @@ fn carry_over(
             return Err(contradiction(format!("a control follows event {}", head.seq)));
         }
         return match control {
-            Control::Wipe => {
+            Control::Wipe | Control::Purge => {
                 index.wipes = true;
                 Ok(wipe::begin(connection, &key, &pending.group_id)?)
             }

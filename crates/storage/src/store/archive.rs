@@ -80,6 +80,20 @@ impl GroupStore {
         self.submit_control(pending, Mark::Wiped, done)
     }
 
+    /// Queues the end of a group whose rows contradict each other: nobody knows where it stands, and
+    /// everything of it goes, what was put aside included. `done` is called as with [`Self::submit`].
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the store is closing: nothing was queued.
+    pub fn purge(
+        &self,
+        group_id: &GroupId,
+        done: impl FnOnce(Result<(), CommitFailed>) + Send + 'static,
+    ) -> Result<(), Overloaded> {
+        let pending = Pending::control(group_id, 1, CHAIN_START, Control::Purge);
+        self.submit_control(pending, Mark::Wiped, done)
+    }
+
     /// Queues the beginning of an import of a group that the store does not have. What is submitted
     /// next are its events; nobody sees the group until a batch has `group.restored`. `done` is
     /// called as with [`Self::submit`].

@@ -1,9 +1,12 @@
 //! Bounds, failures and damage.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-    mpsc,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use convene_model::{MessageId, Timestamp};
@@ -355,6 +358,57 @@ fn tampered_rooms_put_their_group_alone_in_quarantine() {
         store.close();
         drop(store);
         assert_only_one_is_in_quarantine(&open(&dir), &mut bad, &mut good);
+    }
+}
+
+#[test]
+fn a_group_in_quarantine_can_be_wiped_with_what_is_wrong_with_it() {
+    // Projected or not, and after a restart in between.
+    for (projected, restarted) in [(true, false), (true, true), (false, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut bad, mut good) = (Group::new("bad"), Group::new("good"));
+        let store = open(&dir);
+        commit(&store, bad.post("hello")).unwrap();
+        commit(&store, good.post("hello")).unwrap();
+        store.close();
+        drop(store);
+        let key: String = bad.key.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        sql(&dir, "rooms.db", &format!("UPDATE groups SET head = 7 WHERE group_key = x'{key}'"));
+        let store =
+            open_held_with(&dir, if projected { None } else { NOTHING }, StoreOptions::default());
+        let mut store = store.unwrap();
+        is_quarantined(store.load(bad.key), &bad);
+        if projected {
+            assert_only_one_is_in_quarantine(&store, &mut bad, &mut good);
+        }
+        if restarted {
+            store.close();
+            drop(store);
+            store = open(&dir);
+        }
+        let (done, committed) = mpsc::channel();
+        store.purge(&bad.group_id, move |result| done.send(result).unwrap()).unwrap();
+        committed.recv().unwrap().unwrap();
+        store.let_project(None);
+        assert!(store.wait_until_wiped(bad.key, Duration::from_secs(30)));
+        assert_eq!(store.stats().quarantined_groups, 0);
+        assert!(store.load(bad.key).unwrap().is_none());
+        commit(&store, good.post("goes on")).unwrap();
+        store.settle();
+        store.close();
+        drop(store);
+        for table in ["groups", "chunks", "message_ids", "quarantined_rows"] {
+            let left = format!("SELECT count(*) FROM {table} WHERE group_key = x'{key}'");
+            assert_eq!(number(&dir, "rooms.db", &left), 0, "{table}");
+        }
+        let store = open(&dir);
+        assert!(store.load(bad.key).unwrap().is_none());
+        assert_eq!(store.load(good.key).unwrap().unwrap().records, good.records);
+        // What was wiped may be begun anew.
+        let mut anew = Group::new("bad");
+        commit(&store, anew.post("anew")).unwrap();
+        store.settle();
+        assert_eq!(store.load(anew.key).unwrap().unwrap().records, anew.records);
     }
 }
 
