@@ -26,7 +26,7 @@ mod writer;
 pub use catalog::{Listed, list, purge};
 pub use copy::copy;
 pub use error::ArchiveError;
-pub use manifest::read_manifest;
+pub use manifest::{read_manifest, replace_manifest};
 pub use member::COMPRESSION_LEVEL;
 pub use page::page;
 pub use reader::{events, lines, state};

@@ -30,6 +30,19 @@ pub async fn read_manifest(
     Ok(manifest)
 }
 
+/// Puts a manifest that was signed anew in the place of the one that is there; the content stays.
+///
+/// # Errors
+/// [`ArchiveError::Store`].
+pub async fn replace_manifest(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+) -> Result<(), ArchiveError> {
+    let path = manifest.path();
+    let put = store.put(&Path::from(path.as_str()), manifest.to_bytes().into()).await;
+    put.map(|_| ()).map_err(ArchiveError::store(path))
+}
+
 /// [`read_manifest`] without the signature; `None` when there is no manifest.
 pub(crate) async fn read_unverified(
     store: &dyn ObjectStore,

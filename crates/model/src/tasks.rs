@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveId, GroupId, Problem, TaskId, Timestamp, archive::Digest};
+use crate::{ArchiveId, GroupId, Problem, TaskId, Timestamp, archive::Digest, keys::Jwks};
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -126,6 +126,21 @@ pub struct Task {
 pub struct ArchiveRequest {
     /// Why, for the audit: at most 200 characters.
     pub reason: String,
+}
+
+/// `POST /infra/groups/{id}/adopt`: answered with the routing record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// Which snapshot of the group; the latest one in the store when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<Digest>,
+    /// The app whose the group and its organization are from now on; our own when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The public keys of the Orchestrator that has signed it; this one's own when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Jwks>,
 }
 
 /// The answer to an archive.

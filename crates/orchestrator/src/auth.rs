@@ -73,6 +73,11 @@ impl Auth {
         &self.own_keys
     }
 
+    /// Whether an app of that name may call.
+    pub(crate) fn knows(&self, issuer: &str) -> bool {
+        self.app_keys.knows(issuer)
+    }
+
     /// The app that made this request.
     ///
     /// # Errors

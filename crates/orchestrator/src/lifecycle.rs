@@ -11,6 +11,8 @@ use GroupStatus::{Active, Archived, Archiving, Deleted, Deleting, Idle, Restorin
 /// What can happen to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
+    /// A snapshot from elsewhere is taken as its own.
+    Adopt,
     /// It is activated: for the first time, or while it lives.
     Activate,
     /// It is in use again.
@@ -46,7 +48,8 @@ pub(crate) struct Illegal {
 impl Step {
     /// Every step.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Adopt,
         Self::Activate,
         Self::Wake,
         Self::FallAsleep,
@@ -63,6 +66,7 @@ impl Step {
     /// The step in words, for logs and problems.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Adopt => "adopt",
             Self::Activate => "activate",
             Self::Wake => "wake",
             Self::FallAsleep => "fall_asleep",
@@ -89,14 +93,17 @@ impl Step {
             | (Self::FinishRestore, Some(Restoring)) => Ok(Active),
             (Self::FallAsleep, Some(Active | Idle)) => Ok(Idle),
             (Self::BeginArchive, Some(Active | Idle)) => Ok(Archiving),
-            (Self::Mark, Some(Archiving)) | (Self::AbandonRestore, Some(Restoring)) => Ok(Archived),
+            (Self::Adopt, None)
+            | (Self::Mark, Some(Archiving))
+            | (Self::AbandonRestore, Some(Restoring)) => Ok(Archived),
             (Self::BeginRestore, Some(Archived)) => Ok(Restoring),
             (Self::BeginDelete, Some(Active | Idle | Archiving | Archived | Restoring)) => {
                 Ok(Deleting)
             }
             (Self::FinishDelete, Some(Deleting)) => Ok(Deleted),
             (
-                Self::Activate
+                Self::Adopt
+                | Self::Activate
                 | Self::Wake
                 | Self::FallAsleep
                 | Self::BeginArchive
@@ -117,7 +124,8 @@ impl Step {
     pub(crate) const fn raises_epoch(self) -> bool {
         match self {
             Self::Thaw | Self::BeginRestore | Self::AbandonRestore | Self::BeginDelete => true,
-            Self::Activate
+            Self::Adopt
+            | Self::Activate
             | Self::Wake
             | Self::FallAsleep
             | Self::BeginArchive
@@ -132,7 +140,8 @@ impl Step {
     pub(crate) const fn needs_place(self) -> bool {
         match self {
             Self::Activate | Self::BeginRestore => true,
-            Self::Wake
+            Self::Adopt
+            | Self::Wake
             | Self::FallAsleep
             | Self::BeginArchive
             | Self::Mark

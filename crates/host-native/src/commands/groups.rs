@@ -1,6 +1,9 @@
 //! `convene groups`: the groups of all organizations, for operators, beside a running Orchestrator.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 use convene_model::{
@@ -29,6 +32,8 @@ pub(crate) enum GroupsCommand {
     Tasks(TasksArgs),
     /// Write a group's snapshot and take the group out of service.
     Archive(ArchiveArgs),
+    /// Take a snapshot that came from elsewhere as a group's own: it is archived here then.
+    Adopt(AdoptArgs),
     /// Bring an archived group back into service.
     Restore(WorkArgs),
     /// Remove a group for good: its state, its snapshots, its records.
@@ -99,6 +104,24 @@ pub(crate) struct WorkArgs {
     infra: InfraArgs,
 }
 
+/// `convene groups adopt`.
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// The group
+    group: GroupId,
+    /// Which snapshot, as `convene archive list --json` has its id [default: the latest in the store]
+    #[arg(long, value_name = "ID")]
+    snapshot: Option<String>,
+    /// The public keys of the Orchestrator that made it, as a JWKS document [default: this one's own]
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+    /// The app whose the group is from now on [default: Convene's own]
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
 /// `convene groups delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
@@ -137,6 +160,7 @@ pub(crate) fn run(command: GroupsCommand) -> Result<(), CliError> {
             GroupsCommand::Show(args) => show(args).await,
             GroupsCommand::Tasks(args) => tasks(args).await,
             GroupsCommand::Archive(args) => archive(args).await,
+            GroupsCommand::Adopt(args) => adopt(args).await,
             GroupsCommand::Restore(args) => restore(args).await,
             GroupsCommand::Delete(args) => delete(args).await,
             GroupsCommand::RaiseEpoch(args) => raise_epoch(args).await,
@@ -225,6 +249,32 @@ async fn archive(args: ArchiveArgs) -> Result<(), CliError> {
         HumanBytes(archived.bytes),
         archived.path
     );
+    Ok(())
+}
+
+async fn adopt(args: AdoptArgs) -> Result<(), CliError> {
+    let AdoptArgs { group, snapshot, jwks, owner, infra } = args;
+    let json = infra.json;
+    let mut body = json!({});
+    if let Some(file) = &jwks {
+        let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        body["jwks"] = serde_json::from_slice(&text)?;
+    }
+    if let Some(snapshot) = snapshot {
+        body["snapshot_id"] = snapshot.into();
+    }
+    if let Some(owner) = owner {
+        body["owner"] = owner.into();
+    }
+    let record = infra.open()?.post(&format!("/infra/groups/{group}/adopt"), &body).await?;
+    if json {
+        println!("{record}");
+    } else {
+        println!("{}", words(&record));
+        println!(
+            "It is read from its snapshot; `convene groups restore {group}` brings it to life."
+        );
+    }
     Ok(())
 }
 

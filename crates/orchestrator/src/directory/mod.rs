@@ -5,6 +5,7 @@
 //! Only the transaction that changes a group's status changes its organization's count
 //! ([`steps`]): all states count but those of a group that is archived or gone.
 
+mod adopt;
 pub(crate) mod archives;
 mod blocks;
 pub(crate) mod budget;
@@ -22,6 +23,7 @@ use convene_model::{
     infra::{GroupStatus, HistoryMode, RoutingRecord},
 };
 
+pub(crate) use adopt::Adoption;
 pub use schema::MIGRATIONS;
 use steps::{Change, StepError};
 

@@ -152,7 +152,8 @@ fn after(found: &OwnedRecord, change: Change<'_>) -> Result<OwnedRecord, Illegal
         Step::Activate | Step::Wake | Step::FallAsleep | Step::FinishRestore => {
             after.record.last_active = found.record.last_active.max(change.now);
         }
-        Step::BeginArchive
+        Step::Adopt
+        | Step::BeginArchive
         | Step::Mark
         | Step::Thaw
         | Step::BeginRestore
@@ -203,7 +204,8 @@ pub(super) fn tell(from: &str, after: &OwnedRecord, change: Change<'_>) {
     match change.step {
         // Groups fall asleep and wake all the time.
         Step::Wake | Step::FallAsleep => line!(Level::DEBUG),
-        Step::Activate
+        Step::Adopt
+        | Step::Activate
         | Step::BeginArchive
         | Step::Mark
         | Step::Thaw

@@ -12,7 +12,7 @@ use convene_model::{
     },
     keys::Jwks,
     listing::{GroupsPage, GroupsQuery, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
-    tasks::{ArchiveRequest, Archived, Task},
+    tasks::{AdoptRequest, ArchiveRequest, Archived, Task},
     usage::{
         GroupUsage, OrgUsage, OrgUsageQuery, Released, Reservation, ReserveRequest, UsageReport,
     },
@@ -158,6 +158,20 @@ fn of_lives() -> Api<Orchestra> {
             .problems(ARCHIVES)
             .problems(&[Code::GroupNotActive, Code::SnapshotTooLarge, Code::Conflict]),
             lifecycle::archive::handle,
+        )
+        .on(
+            Operation::post(
+                "/infra/groups/{id}/adopt",
+                "adoptGroup",
+                "Take a snapshot from elsewhere as the group's own; operators only.",
+            )
+            .body::<AdoptRequest>()
+            .idempotent()
+            .answers::<RoutingRecord>(200)
+            .problems(GROUP)
+            .problems(ARCHIVES)
+            .problems(&[Code::IllegalTransition, Code::OrgMismatch, Code::Conflict]),
+            lifecycle::adopt::handle,
         )
         .on(
             Operation::post(

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod activate;
+mod adopt;
 mod archive;
 mod block;
 mod budget;

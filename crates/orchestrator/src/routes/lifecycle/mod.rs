@@ -3,6 +3,7 @@
 //!
 //! Owns how a call answers for its task. The work itself is in [`crate::flows`].
 
+pub(crate) mod adopt;
 pub(crate) mod archive;
 pub(crate) mod cleanup;
 pub(crate) mod delete;
