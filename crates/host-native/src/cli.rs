@@ -48,7 +48,7 @@ enum Command {
         #[command(subcommand)]
         command: groups::GroupsCommand,
     },
-    /// Organizations: limits and blocks, for operators, beside a running Orchestrator.
+    /// Organizations: limits, usage and blocks, for operators, beside a running Orchestrator.
     Orgs {
         #[command(subcommand)]
         command: orgs::OrgsCommand,

@@ -170,6 +170,7 @@ mod tests {
 
     /// The arrows of the design, written down a second time: step, from, to.
     const ARROWS: &[(Step, Option<GroupStatus>, GroupStatus)] = &[
+        (Step::Adopt, None, Archived),
         (Step::Activate, None, Active),
         (Step::Activate, Some(Active), Active),
         (Step::Activate, Some(Idle), Active),

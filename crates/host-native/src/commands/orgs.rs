@@ -1,7 +1,13 @@
-//! `convene orgs`: organizations as the Orchestrator knows them, for operators: limits and blocks.
+//! `convene orgs`: organizations as the Orchestrator knows them, for operators: limits, usage, blocks.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use convene_model::OrgId;
+use convene_model::{
+    OrgId,
+    usage::{Month, OrgUsage, UsageFigures},
+};
+use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Map, Value, json};
 
 use super::infra::{InfraArgs, ago, block_on, text};
@@ -14,6 +20,8 @@ pub(crate) enum OrgsCommand {
     List(ListArgs),
     /// Show an organization's limits, or set some of them.
     Limits(LimitsArgs),
+    /// Show what an organization has used in a month, and its groups that used most.
+    Usage(UsageArgs),
     /// Block an organization: its tokens are void at once, its connections closed within seconds.
     Block(BlockArgs),
     /// Lift an organization's block.
@@ -41,6 +49,21 @@ pub(crate) struct LimitsArgs {
     /// Sets one, and leaves the others; `NAME=default` gives it back to the configuration
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, Value)>,
+    #[command(flatten)]
+    infra: InfraArgs,
+}
+
+/// `convene orgs usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// The organization
+    org: OrgId,
+    /// Which month (UTC) [default: the present one]
+    #[arg(long, value_name = "YYYY-MM")]
+    month: Option<Month>,
+    /// How many groups to name
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    groups: u32,
     #[command(flatten)]
     infra: InfraArgs,
 }
@@ -83,6 +106,7 @@ pub(crate) fn run(command: OrgsCommand) -> Result<(), CliError> {
         match command {
             OrgsCommand::List(args) => list(args).await,
             OrgsCommand::Limits(args) => limits(args).await,
+            OrgsCommand::Usage(args) => usage(args).await,
             OrgsCommand::Block(args) => block(args.org, args.infra, true, &args.reason).await,
             OrgsCommand::Unblock(args) => block(args.org, args.infra, false, "").await,
         }
@@ -145,6 +169,50 @@ fn change(limits: &mut Map<String, Value>, set: Vec<(String, Value)>) {
             limits.insert(name, value);
         }
     }
+}
+
+async fn usage(args: UsageArgs) -> Result<(), CliError> {
+    let UsageArgs { org, month, groups, infra } = args;
+    let json = infra.json;
+    let month = month.map(|month| format!("&month={month}")).unwrap_or_default();
+    let target = format!("/infra/orgs/{org}/usage?limit={groups}{month}");
+    let answer = infra.open()?.get(&target).await?;
+    if json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let usage: OrgUsage = serde_json::from_value(answer)?;
+    println!("month\t{}", usage.month);
+    println!(
+        "groups in service\t{} now, {} at most",
+        usage.active_groups, usage.peak_active_groups
+    );
+    println!("agents\t{}", tokens(&usage.used));
+    let budget = usage.monthly_tokens.map_or("no budget".to_owned(), |most| format!("of {most}"));
+    let (used, held) = (usage.budget_used_tokens, usage.budget_reserved_tokens);
+    println!("budget\t{used} tokens used, {held} held, {budget}");
+    let limit = usage.monthly_egress_bytes;
+    let limit = limit.map_or("no limit".to_owned(), |most| format!("of {}", HumanBytes(most)));
+    println!("egress\t{}, {limit}", HumanBytes(usage.used.egress_bytes));
+    println!("awake\t{}", awake(&usage.used));
+    for group in &usage.groups {
+        let egress = HumanBytes(group.used.egress_bytes);
+        let (tokens, awake) = (tokens(&group.used), awake(&group.used));
+        println!("group\t{}\t{tokens}\t{egress}\t{awake}", group.group_id);
+    }
+    if usage.more {
+        eprintln!("There are further groups; --groups names more of them.");
+    }
+    Ok(())
+}
+
+fn tokens(used: &UsageFigures) -> String {
+    let UsageFigures { runs, input_tokens, output_tokens, .. } = used;
+    format!("{runs} runs, {input_tokens} tokens read, {output_tokens} written")
+}
+
+fn awake(used: &UsageFigures) -> String {
+    HumanDuration(Duration::from_secs(used.active_secs)).to_string()
 }
 
 async fn block(org: OrgId, infra: InfraArgs, blocked: bool, reason: &str) -> Result<(), CliError> {

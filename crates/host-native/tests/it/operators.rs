@@ -133,6 +133,14 @@ async fn an_operator_sets_limits_and_blocks_an_organization() {
     assert_eq!(limits[0], json!({"max_active_groups": 1, "auto_archive_after_secs": 60}));
     let given_back = ["orgs", "limits", &org, "--set", "auto_archive_after_secs=default"];
     assert_eq!(done(dir, &given_back).await, [json!({"max_active_groups": 1})]);
+    let usage = done(dir, &["orgs", "usage", &org]).await;
+    assert_eq!(
+        (&usage[0]["active_groups"], &usage[0]["peak_active_groups"]),
+        (&json!(1), &json!(1))
+    );
+    let month = usage[0]["month"].as_str().unwrap();
+    assert_eq!(done(dir, &["orgs", "usage", &org, "--month", month]).await.len(), 1);
+    ends_with(dir, 2, &["orgs", "usage", &org, "--month", "lately"]).await;
     let unknown = ends_with(dir, 1, &["orgs", "limits", &org, "--set", "wishes=3"]).await;
     assert!(unknown.contains("wishes"), "{unknown}");
     let second = ana.create_group(&org, "More").await;

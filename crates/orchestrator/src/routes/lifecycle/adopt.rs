@@ -75,7 +75,11 @@ async fn adopt(
         if let Some(found) = found {
             return match found.record.group_status {
                 GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
-                status => Err(match Step::Adopt.from(Some(status)) {
+                status @ (GroupStatus::Active
+                | GroupStatus::Idle
+                | GroupStatus::Archiving
+                | GroupStatus::Archived
+                | GroupStatus::Restoring) => Err(match Step::Adopt.from(Some(status)) {
                     Err(illegal) => illegal.into(),
                     Ok(_) => Code::Internal.into(),
                 }),
