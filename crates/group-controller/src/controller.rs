@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Address, Effect, Input, Phase, Run, commands, compaction,
     live::Live,
+    outside,
     runs::{self, End},
     state::{ImpossibleEvent, State},
 };
@@ -185,6 +186,12 @@ impl Controller {
         self.live.connections()
     }
 
+    /// Whether an agent's own process is waited for, or works: the group stays in memory then.
+    #[must_use]
+    pub fn awaits_outside(&self) -> bool {
+        !self.live.claims.is_empty()
+    }
+
     /// The next deadline that outlives the process: what is stored with the events.
     #[must_use]
     pub fn durable_deadline(&self) -> Option<Timestamp> {
@@ -205,6 +212,7 @@ impl Controller {
             turn.dispatch();
         }
         let answer = turn.take(input);
+        outside::let_go(&mut turn);
         turn.dispatch();
         let Turn { events, effects, checkpoint, .. } = turn;
         Step { events, effects, wake_at: self.wake_at(), checkpoint, answer }
@@ -277,6 +285,10 @@ impl Turn<'_> {
             }
             Input::Retry { from, r#ref, run_id } => {
                 let done = commands::retry(self, &from, &r#ref, &run_id);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Run { from, r#ref, run_id, attempt, act } => {
+                let done = commands::run(self, &from, &r#ref, &run_id, attempt, act);
                 self.answer(from, Some(r#ref), done)
             }
             Input::Edit { from, r#ref, message_id, text, target } => {
@@ -354,6 +366,7 @@ impl Turn<'_> {
             | Input::Approve { from, r#ref, .. }
             | Input::Continue { from, r#ref, .. }
             | Input::Retry { from, r#ref, .. }
+            | Input::Run { from, r#ref, .. }
             | Input::Edit { from, r#ref, .. }
             | Input::Delete { from, r#ref, .. }
             | Input::Pin { from, r#ref, .. } => (from, r#ref),
@@ -412,6 +425,7 @@ impl Turn<'_> {
                 GroupFrame::Detached { reason: DetachReason::TokenExpired, user_id: None },
             );
         }
+        outside::expire(self);
         if let Some(frame) = self.live.presence_due(self.now) {
             self.effects.push(Effect::Broadcast(frame));
         }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, mem};
 
 use convene_model::{
-    ConnId, RunId, Timestamp, UpstreamId, UserId,
+    ConnId, Role, RunId, Timestamp, UpstreamId, UserId,
     claims::Access,
     frame::GroupFrame,
     limits::{EXPIRED_TOKEN_GRACE, MAX_CONNS_PER_UPSTREAM, MAX_UPSTREAMS_PER_GROUP},
@@ -15,6 +15,7 @@ use crate::{
     checkpoints::Checkpoints,
     compaction::Compaction,
     few::{Few, FewKeys},
+    outside::{self, Claims},
     presence::Presence,
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) checkpoints: Checkpoints,
     /// The summary under way.
     pub(crate) compaction: Compaction,
+    /// Whose each run of an outside agent is.
+    pub(crate) claims: Claims,
 }
 
 impl Live {
@@ -55,8 +58,11 @@ impl Live {
 
     /// Takes a connection in, or renews its right; its user is the one that it had.
     pub(crate) fn join(&mut self, now: Timestamp, address: Address, access: Access) {
-        if self.take(&address).is_none() {
-            self.presence.arrive(now, &access.claims.user_id);
+        let was_person = self.take(&address).is_some_and(|held| is_person(&held));
+        match (was_person, is_person(&access)) {
+            (false, true) => self.presence.arrive(now, &access.claims.user_id),
+            (true, false) => self.presence.depart(now, &access.claims.user_id),
+            (true, true) | (false, false) => {}
         }
         self.expiry.insert((detach_at(&access), address.clone()), ());
         match self.upstreams.get_mut(&address.upstream) {
@@ -71,7 +77,7 @@ impl Live {
 
     pub(crate) fn leave(&mut self, now: Timestamp, address: &Address) -> bool {
         let access = self.take(address);
-        if let Some(access) = &access {
+        if let Some(access) = access.as_ref().filter(|access| is_person(access)) {
             self.presence.depart(now, &access.claims.user_id);
         }
         access.is_some()
@@ -81,7 +87,9 @@ impl Live {
         let conns = self.upstreams.remove(&upstream).unwrap_or_default();
         for (conn, access) in conns.into_entries() {
             self.expiry.remove(&(detach_at(&access), Address { upstream, conn }));
-            self.presence.depart(now, &access.claims.user_id);
+            if is_person(&access) {
+                self.presence.depart(now, &access.claims.user_id);
+            }
         }
     }
 
@@ -129,7 +137,8 @@ impl Live {
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let expiry = self.expiry.first().map(|((at, _), ())| *at);
-        expiry.into_iter().chain(self.presence.next_deadline()).min()
+        let offers = outside::next_deadline(&self.claims);
+        expiry.into_iter().chain(self.presence.next_deadline()).chain(offers).min()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -164,6 +173,14 @@ impl Live {
         }
         self.expiry.remove(&(detach_at(&access), address.clone()));
         Some(access)
+    }
+}
+
+/// Whether a connection is of somebody who is present, rather than of an agent's own process.
+fn is_person(access: &Access) -> bool {
+    match access.claims.role {
+        Role::Member | Role::Admin | Role::Owner => true,
+        Role::Agent => false,
     }
 }
 

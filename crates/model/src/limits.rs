@@ -93,6 +93,11 @@ pub const MAX_CHAIN_RUNS: u32 = 64;
 pub const MAX_RETRYABLE: usize = 8;
 /// How long a run may take in all before it ends as failed with `timeout`.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long an agent's own process may take to take a run on before the run ends as failed with
+/// `agent_not_connected`.
+pub const OUTSIDE_CLAIM_WITHIN: Duration = Duration::from_secs(60);
+/// Characters of the sentence by which an agent's own process says why it failed.
+pub const MAX_FAILURE_CHARS: usize = 500;
 /// Rounds of tool calls in one run; a model that asks for more ends it as failed.
 pub const MAX_TOOL_ROUNDS: u32 = 12;
 /// Calls in one round.

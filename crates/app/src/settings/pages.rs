@@ -43,6 +43,7 @@ pub(super) fn agent(page: &AgentPage) -> String {
         visibility: Visibility::Workspace,
         made_by: None,
         config: AgentConfig { builtin_tools: BuiltinTool::ALL.to_vec(), ..AgentConfig::default() },
+        outside: false,
         version: 0,
     };
     html(&Agent {

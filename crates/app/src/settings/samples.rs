@@ -58,6 +58,7 @@ fn agent(evil: &str) -> AgentView {
             }],
             env_profile_id: Some("e1".to_owned()),
         },
+        outside: false,
         version: 3,
     }
 }

@@ -16,6 +16,7 @@ mod react;
 mod restore;
 mod retry;
 mod revoke;
+mod run;
 mod thaw;
 mod typing;
 
@@ -35,6 +36,7 @@ pub(crate) use react::react;
 pub(crate) use restore::restore;
 pub(crate) use retry::retry;
 pub(crate) use revoke::revoke;
+pub(crate) use run::run;
 pub(crate) use thaw::thaw;
 pub(crate) use typing::typing;
 

@@ -6,7 +6,7 @@ use convene_model::{
     limits::MAX_RUNS_AT_ONCE,
 };
 
-use crate::{Effect, Invocation, Phase, Run, controller::Turn, state::State};
+use crate::{Effect, Invocation, Phase, Run, controller::Turn, outside, state::State};
 
 /// Hands waiting runs to the Agents Worker, one per agent and [`MAX_RUNS_AT_ONCE`] per group at a
 /// time. While all agents are paused, they wait.
@@ -59,6 +59,10 @@ pub(crate) fn start(turn: &mut Turn<'_>, run: &Run) {
         trigger: run.trigger.clone(),
         deadline,
     }));
+    if outside::is_outside(turn, &run.agent_id) {
+        outside::offer(turn, &run.run_id, attempt);
+        return;
+    }
     let state = turn.state();
     let agents = state.config.agents.iter();
     let invocation = Invocation {

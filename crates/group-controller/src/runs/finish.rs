@@ -77,6 +77,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         turn.emit(EventKind::ApprovalExpired(ApprovalExpired { approval_id, run_id }));
     }
     tools::cut_off(turn, &run);
+    turn.live.claims.remove(run_id);
     let reply = turn.live.take_reply(&run);
     let reply = (!reply.trim().is_empty()).then(|| reply_message(turn, &run, reply));
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());

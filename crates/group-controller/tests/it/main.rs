@@ -16,6 +16,7 @@ mod init;
 mod leave;
 mod messages;
 mod out;
+mod outside;
 mod permissions;
 mod post;
 mod presence;

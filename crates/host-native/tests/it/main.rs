@@ -29,6 +29,7 @@ mod healing;
 mod metrics;
 mod openapi;
 mod operators;
+mod outside_agents;
 mod postgres;
 mod providers;
 mod rotation;

@@ -31,6 +31,9 @@ impl Actor {
             Inbound::Retry { conn, r#ref, run_id } => {
                 Input::Retry { from: at(conn), r#ref, run_id }
             }
+            Inbound::Run { conn, r#ref, run_id, attempt, act } => {
+                Input::Run { from: at(conn), r#ref, run_id, attempt, act }
+            }
             Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace } => {
                 span = self.follow(&message_id, trace);
                 let post = Post {

@@ -30,7 +30,10 @@ impl Actor {
     /// Looks whether the group may sleep, and takes the next step towards that.
     pub(super) fn rest(&mut self) -> Rest {
         let now = Instant::now();
-        if self.controller.connections() > 0 || !self.runs.is_empty() {
+        if self.controller.connections() > 0
+            || !self.runs.is_empty()
+            || self.controller.awaits_outside()
+        {
             self.used_at = now;
         }
         let after = self.controller.state().map_or(UNKNOWN, |_| self.shared.config.idle_after);
