@@ -8,7 +8,7 @@ use convene_testing::{
 };
 use serde_json::{Value, json};
 
-const OPERATOR: &str = "operator";
+const OPERATOR: &str = "console";
 
 /// Two Apps, and an outside app with operator scope.
 async fn cluster(dir: &std::path::Path) -> (Cluster, Portal) {
