@@ -211,6 +211,8 @@ proptest! {
                 }
                 Act::Pause(paused) => room.pause(paused),
                 Act::Wait(secs) => {
+                    // Who stays renews the right to be here before it ends.
+                    room.attach("c1", "ann");
                     room.after(Duration::from_secs(secs));
                     room.tick()
                 }

@@ -381,8 +381,14 @@ impl Room {
 
     /// The process ends; another rebuilds the group from what was written.
     pub(crate) fn crash(&mut self) -> Out {
-        self.rebuild();
-        self.step(Input::Recovered)
+        self.rebuild_with_budget();
+        // Before anything is due: nothing but what was under way outside of runs is asked for again.
+        let unlimited = Input::Unlimited { until: Timestamp::from_millis(u64::MAX) };
+        let first = self.controller.step(START, unlimited);
+        assert_eq!(first.events, []);
+        let mut out = self.step(Input::Recovered);
+        out.0.effects.splice(0..0, first.effects);
+        out
     }
 
     /// Another process takes the group over; everybody is gone.
