@@ -153,6 +153,12 @@ impl KeyRing {
         Self { sources: Arc::new(sources) }
     }
 
+    /// The same without an issuer.
+    pub(crate) fn without(&self, issuer: &str) -> Self {
+        let others = self.sources.iter().filter(|source| source.issuer() != issuer);
+        Self::new(others.cloned().collect())
+    }
+
     /// The issuers.
     pub(crate) fn sources(&self) -> &[Arc<Source>] {
         &self.sources

@@ -88,7 +88,8 @@ pub(crate) fn handed(calls: &[ToolRequest]) -> RunEnd {
 /// A controller whose organization has no budget, as most have none.
 pub(crate) fn without_budget(mut controller: Controller) -> Controller {
     let step = controller.step(START, Input::Unlimited { until: Timestamp::from_millis(u64::MAX) });
-    assert_eq!((step.events.len(), step.effects.len()), (0, 0));
+    // A summary that was under way is asked for again by whatever comes first.
+    assert_eq!(step.events, []);
     controller
 }
 
