@@ -243,7 +243,8 @@ async fn an_operator_reaches_the_orchestrator_among_several_processes() {
 async fn a_group_in_quarantine_can_be_deleted_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let node = convene(dir).start().await;
+    let launch = convene(dir).listen(format!("127.0.0.1:{}", free_port()));
+    let node = launch.start().await;
     let ana = Person::sign_up(&node.url, "Ana").await;
     let org = ana.create_org("Lighthouse").await;
     let mut groups = Vec::new();
@@ -258,7 +259,7 @@ async fn a_group_in_quarantine_can_be_deleted_and_the_others_go_on() {
     assert_eq!(rooms.execute(damage, [&groups[0]]).unwrap(), 1);
     drop(rooms);
 
-    let node = convene(dir).start().await;
+    let node = launch.start().await;
     let (_, problem) = ana.get(&format!("/api/groups/{}/messages", groups[0])).await;
     assert_eq!(problem["code"], "group_quarantined", "{problem}");
     let refused = ends_with(dir, 1, &["groups", "archive", &groups[0]]).await;

@@ -496,7 +496,7 @@ async fn a_group_that_has_sent_as_much_as_it_may_closes_and_opens_when_it_may_ag
     host.limit(&json!({"egress_until": until})).await;
     while link.rx.recv().await.is_some() {}
     assert_eq!(link.close.heard().map(|close| close.code), Some(4011));
-    let refused = host.controllers.open(&"g1".parse().unwrap()).await.err().expect("it is closed");
+    let refused = host.controllers.open(&"g1".parse().unwrap()).await.expect_err("it is closed");
     assert_eq!((refused.status, refused.code.as_str()), (402, "egress_exhausted"));
     assert_eq!(refused.extra["resets_at"], until);
     host.limit(&json!({"egress_until": now().millis() - 1})).await;

@@ -28,6 +28,16 @@ async fn moved() -> (Value, Arc<dyn ObjectStore>) {
     (serde_json::to_value(foreign.jwks()).unwrap(), store)
 }
 
+/// What the manifests in the store are.
+async fn manifests(world: &World) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for path in world.files().await.iter().filter(|path| path.ends_with(".manifest.json")) {
+        let file = world.archives.get(&Path::from(path.as_str())).await.unwrap();
+        found.push(file.bytes().await.unwrap().to_vec());
+    }
+    found
+}
+
 async fn adopt(world: &World, body: &Value) -> crate::world::Answer {
     world.ask("POST", "/infra/groups/g1/adopt").json(body).send().await
 }
@@ -74,7 +84,9 @@ async fn an_adoption_needs_an_operator_the_right_keys_and_an_organization_that_i
     // The organization is our own App's by now.
     world.activate("g2", "o1").await.expect_status(200);
     let portals = json!({"jwks": jwks, "owner": "portal"});
+    let before = manifests(&world).await;
     adopt(&world, &portals).await.expect_problem(409, "org_mismatch");
+    assert_eq!(manifests(&world).await, before, "what is refused changes nothing in the store");
     assert_eq!(adopt(&world, &body).await.expect_status(200).body["group_status"], "archived");
     assert_eq!(world.active("o1").await, 1, "the count is that of the groups in service");
 }

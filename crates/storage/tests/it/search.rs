@@ -230,7 +230,7 @@ fn a_file_of_format_1_is_brought_forward_and_its_messages_are_found() {
     connection
         .execute_batch(
             "DROP TABLE search; DROP TABLE search_groups; DROP TABLE reactions;
-             DROP TABLE wipes; DROP TABLE imports;
+             DROP TABLE wipes; DROP TABLE imports; DROP TABLE agent_events;
              ALTER TABLE groups DROP COLUMN discard;
              ALTER TABLE position DROP COLUMN indexed;
              PRAGMA user_version = 1;",

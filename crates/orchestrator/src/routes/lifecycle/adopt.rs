@@ -85,9 +85,13 @@ async fn adopt(
                 }),
             };
         }
-        let keys = foreign.as_ref().unwrap_or_else(|| shared.auth.own_keys());
-        let manifest = manifest(shared, group_id, body.snapshot_id.as_ref(), keys).await?;
+        let manifest =
+            manifest(shared, group_id, body.snapshot_id.as_ref(), foreign.as_ref()).await?;
         caller.check_org(&manifest.org_id)?;
+        let owned = shared.directory.owner(&manifest.org_id).await;
+        if owned.map_err(problem::of_directory)?.is_some_and(|owned| owned != owner) {
+            return Err(of_another(&manifest));
+        }
         if foreign.is_some() {
             let manifest = manifest.clone().sign(&shared.signer.key());
             let replaced = replace_manifest(shared.archives.as_ref(), &manifest).await;
@@ -105,9 +109,7 @@ async fn adopt(
                 return Answer::json(&record);
             }
             Adoption::OtherOwner => {
-                return Err(Problem::new(Code::OrgMismatch)
-                    .detail("the organization belongs to another app")
-                    .with("org_id", manifest.org_id.as_str()));
+                return Err(of_another(&manifest));
             }
             // Somebody was faster.
             Adoption::Known => {}
@@ -116,23 +118,27 @@ async fn adopt(
     Err(Code::Conflict.into())
 }
 
+fn of_another(manifest: &Manifest) -> Problem {
+    Problem::new(Code::OrgMismatch)
+        .detail("the organization belongs to another app")
+        .with("org_id", manifest.org_id.as_str())
+}
+
 /// The manifest of the snapshot that is asked for, or of the latest one.
 async fn manifest(
     shared: &Orchestra,
     group_id: &GroupId,
     snapshot_id: Option<&convene_model::archive::Digest>,
-    keys: &TrustedKeys,
+    foreign: Option<&TrustedKeys>,
 ) -> Result<Manifest, Problem> {
     let store = shared.archives.as_ref();
     if let Some(snapshot_id) = snapshot_id {
-        let path = manifest_path(group_id, snapshot_id);
-        return read_manifest(store, &path, Some(keys)).await.map_err(|error| failed(&error));
+        return signed(shared, &manifest_path(group_id, snapshot_id), foreign).await;
     }
     let listed: Vec<_> = list(store, Some(group_id)).try_collect().await.map_err(|e| failed(&e))?;
     let mut latest: Option<Manifest> = None;
     for listed in listed {
-        let manifest = read_manifest(store, &listed.path, Some(keys)).await;
-        let manifest = manifest.map_err(|error| failed(&error))?;
+        let manifest = signed(shared, &listed.path, foreign).await?;
         let place = |manifest: &Manifest| (manifest.epoch, manifest.last_seq);
         if latest.as_ref().is_none_or(|latest| place(latest) < place(&manifest)) {
             latest = Some(manifest);
@@ -141,6 +147,21 @@ async fn manifest(
     latest.ok_or_else(|| {
         Problem::new(Code::SnapshotCorrupt).detail("the store has no snapshot of the group")
     })
+}
+
+/// The manifest at `path` with the signature of `foreign` or our own: the latter is there already
+/// where an adoption was cut off before its record was written.
+async fn signed(
+    shared: &Orchestra,
+    path: &str,
+    foreign: Option<&TrustedKeys>,
+) -> Result<Manifest, Problem> {
+    let store = shared.archives.as_ref();
+    let ours = read_manifest(store, path, Some(shared.auth.own_keys())).await;
+    let Some(foreign) = foreign.filter(|_| ours.is_err()) else {
+        return ours.map_err(|error| failed(&error));
+    };
+    read_manifest(store, path, Some(foreign)).await.map_err(|error| failed(&error))
 }
 
 fn failed(error: &ArchiveError) -> Problem {
