@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -343,14 +344,32 @@ impl Cluster {
     /// # Panics
     /// When that takes too long.
     pub async fn until_one_is_ready(&self, member: Member) {
+        self.until(member, |ready, _| ready).await;
+    }
+
+    /// Waits until a running process finds one thing that it needs, named as `/readyz` names it,
+    /// whatever else it lacks.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn until_one_has(&self, member: Member, need: &str) {
+        self.until(member, |_, answer| answer["checks"][need] == "ok").await;
+    }
+
+    async fn until(&self, member: Member, enough: impl Fn(bool, &Value) -> bool) {
         let http = http_client();
         let deadline = Instant::now() + READY_TIMEOUT;
         let url = format!("http://{}/readyz", self.plan.address(member));
         loop {
-            let answer = http.get(&url).send().await;
-            let said = match answer {
-                Ok(answer) if answer.status().is_success() => break,
-                Ok(answer) => answer.text().await.unwrap_or_default(),
+            let said = match http.get(&url).send().await {
+                Ok(answer) => {
+                    let ready = answer.status().is_success();
+                    let said = answer.text().await.unwrap_or_default();
+                    if enough(ready, &serde_json::from_str(&said).unwrap_or_default()) {
+                        break;
+                    }
+                    said
+                }
                 Err(error) => error.to_string(),
             };
             assert!(Instant::now() < deadline, "{member:?} is not ready: {said}");

@@ -155,6 +155,7 @@ async fn a_large_snapshot_goes_up_in_parts_and_whatever_breaks_off_in_the_middle
     );
     assert_eq!(stage.status().await, "active");
     stage.cluster.start(Member::Controllers).await;
+    stage.until_usable().await;
     lives_on(&stage, &before).await;
 
     let parts = stage.store.parts();
@@ -237,9 +238,7 @@ async fn in_use(long: Duration) {
             stage.cluster.kill(member).await;
             stage.cluster.start(member).await;
         }
-        for member in ORCHESTRATORS {
-            stage.cluster.until_one_is_ready(member).await;
-        }
+        stage.until_usable().await;
         stage.talk(&[&format!("after-{round}")]).await;
         round += 1;
         if Instant::now() >= until {

@@ -84,9 +84,7 @@ impl Stage {
         for member in [Member::App(0), Member::Controllers, ORCHESTRATORS[0], ORCHESTRATORS[1]] {
             cluster.start(member).await;
         }
-        for member in ORCHESTRATORS {
-            cluster.until_one_is_ready(member).await;
-        }
+        until_usable(&cluster).await;
         let portals = infra.map(|infra| {
             let target = Target::new("", infra);
             Portal::new(&target.infra, &target.portal)
@@ -270,6 +268,11 @@ impl Stage {
         waited.unwrap_or_else(|_| panic!("{files} files stay: {:?}", self.files()));
     }
 
+    /// Waits until every process is fit for use.
+    pub(crate) async fn until_usable(&self) {
+        until_usable(&self.cluster).await;
+    }
+
     /// Starts the first Orchestrator anew, with a failpoint or none.
     pub(crate) async fn first_with(&mut self, failpoint: &str) {
         let first = ORCHESTRATORS[0];
@@ -305,6 +308,15 @@ impl Stage {
         let stat = std::fs::read_to_string(stat).unwrap();
         let (_, after_name) = stat.rsplit_once(')').unwrap();
         after_name.trim_start().starts_with('T')
+    }
+}
+
+/// Waits until the Orchestrators are ready and the controllers know their keys: until then they
+/// answer them with 503. An Agents Worker is not needed.
+async fn until_usable(cluster: &Cluster) {
+    cluster.until_one_has(Member::Controllers, "keys of orchestrator").await;
+    for member in ORCHESTRATORS {
+        cluster.until_one_is_ready(member).await;
     }
 }
 

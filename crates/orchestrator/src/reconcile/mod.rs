@@ -16,7 +16,7 @@ mod usage;
 use std::{sync::Arc, time::Duration};
 
 use convene_db::DbError;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::Shared;
 
@@ -129,24 +129,33 @@ pub(crate) async fn once(shared: &Arc<Shared>) -> Result<Reconciled, DbError> {
     Ok(Reconciled { told, tasks, archived, failed, asked, forgotten, repaired, folded, expired })
 }
 
-/// Runs one reconciler again and again while this process leads it.
+/// Runs one reconciler again and again while this process leads it. The lease is kept in the pauses
+/// too: another process would not keep to them.
 async fn each(shared: &Arc<Shared>, reconciler: Reconciler) {
     let (name, every) = (reconciler.lease(), shared.times.reconcile_every);
     let lease = (every * PERIODS_PER_LEASE).max(shared.times.task_lease / LEASES_PER_TASK_LEASE);
+    let mut due = Instant::now();
     loop {
         let leads = shared.directory.leads(name, &shared.runner.worker, shared.now(), lease).await;
-        let pause = match leads {
-            Ok(true) => reconciler.run(shared).await,
-            Ok(false) => Ok(every),
-            Err(error) => Err(error),
+        let failed = match leads {
+            Ok(true) if Instant::now() < due => None,
+            Ok(true) => {
+                let ran = reconciler.run(shared).await;
+                due = Instant::now() + *ran.as_ref().unwrap_or(&every);
+                ran.err()
+            }
+            Ok(false) => {
+                due = Instant::now();
+                None
+            }
+            Err(error) => Some(error),
         };
-        let pause = pause.unwrap_or_else(|error| {
+        if let Some(error) = failed {
             tracing::warn!(%error, name, "scheduled work could not be done");
-            every
-        });
+        }
         tokio::select! {
-            () = sleep(pause) => {}
-            () = shared.runner.asked.notified() => {}
+            () = sleep(every) => {}
+            () = shared.runner.asked.notified() => due = Instant::now(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `Idempotency-Key` on mutating calls.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use convene_model::{Code, Problem};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -28,26 +28,99 @@ async fn a_repeat_is_answered_and_not_done_again() {
     assert_eq!(world.controllers.calls().len(), 2);
 }
 
+/// Calls that change something without a key: a repeat of the first issues another token, the second
+/// is known by its run, and the third only reads.
+const WITHOUT_KEY: [&str; 3] = ["issueRoutingToken", "reserveForRun", "searchGroup"];
+
+/// Every mutating call of the document, each at a time at which it succeeds: its operation, and the
+/// method, the path and the body of it. Those of the group's controller are marked.
+fn mutations() -> Vec<(&'static str, &'static str, &'static str, Value, bool)> {
+    let limits = json!({ "max_active_groups": 5 });
+    let block = json!({ "blocked": true, "reason": "a test" });
+    let free = json!({ "blocked": false, "reason": "" });
+    vec![
+        ("setLimits", "PUT", "/infra/orgs/o1/limits", limits, false),
+        (
+            "activateGroup",
+            "POST",
+            "/infra/groups",
+            json!({"group_id": "g2", "org_id": "o1"}),
+            false,
+        ),
+        ("configureGroup", "PUT", "/infra/groups/g1/config", json!({"version": 1}), false),
+        ("revokeUser", "POST", "/infra/groups/g1/revoke", json!({"user_id": "u1"}), false),
+        ("reportUsage", "POST", "/infra/groups/g1/usage", json!({"egress_bytes": 1}), true),
+        ("releaseResources", "POST", "/infra/groups/g1/release-resources", Value::Null, true),
+        (
+            "reportGroup",
+            "POST",
+            "/infra/cleanup",
+            json!({"group_id": "g1", "status": "idle", "reason": ""}),
+            false,
+        ),
+        ("raiseEpoch", "POST", "/infra/groups/g1/epoch", json!({"from": 1, "reason": ""}), false),
+        ("archiveGroup", "POST", "/infra/groups/g1/archive", json!({"reason": ""}), false),
+        ("restoreGroup", "POST", "/infra/groups/g1/restore", Value::Null, false),
+        ("setBlock", "PUT", "/infra/orgs/o1/block", block, false),
+        ("setBlock", "PUT", "/infra/orgs/o1/block", free, false),
+        ("deleteGroup", "DELETE", "/infra/groups/g1", Value::Null, false),
+        ("adoptGroup", "POST", "/infra/groups/moved/adopt", json!({}), false),
+    ]
+}
+
 #[tokio::test]
 async fn every_mutating_call_honours_its_key() {
-    let world = World::with_group().await;
-    for call in [
-        world.ask("PUT", "/infra/groups/g1/config").json(&json!({ "version": 1, "agents": [] })),
-        world.ask("POST", "/infra/groups/g1/revoke").json(&json!({ "user_id": "u1" })),
-        world
-            .ask("POST", "/infra/cleanup")
-            .json(&json!({ "group_id": "g1", "status": "active", "reason": "" })),
-        world.ask("PUT", "/infra/orgs/o1/limits").json(&json!({ "max_active_groups": 5 })),
-        world.ask("POST", "/infra/groups").json(&json!({ "group_id": "g2", "org_id": "o1" })),
-    ] {
-        let call = call.key("k1");
-        let first = call.send().await;
-        assert!(first.status.is_success(), "{}", first.body);
+    let world = World::with_messages(3).await;
+    // An archived group whose record is lost can be adopted: its snapshot has our own signature.
+    world.activate("moved", "o1").await.expect_status(200);
+    world.archive("moved").await.expect_status(200);
+    world.settled().await;
+    world.execute("DELETE FROM routing_records WHERE group_id = 'moved'").await;
+    world.execute("DELETE FROM archives WHERE group_id = 'moved'").await;
+    for (nth, (operation, method, path, body, by_controller)) in mutations().into_iter().enumerate()
+    {
+        let mut call = world.ask(method, path).key(&format!("k{nth}"));
+        if !body.is_null() {
+            call = call.json(&body);
+        }
+        let send = || async {
+            if by_controller {
+                call.send_with(Some(&call.controller_token("g1", 1).encode())).await
+            } else {
+                call.send().await
+            }
+        };
+        let first = send().await;
+        assert!(first.status.is_success(), "{operation}: {}", first.body);
+        world.settled().await;
         world.advance_ms(2_000);
         let before = world.standing().await;
-        assert_eq!(call.send().await, first);
-        assert_eq!(world.standing().await, before);
+        assert_eq!(send().await, first, "{operation}");
+        world.settled().await;
+        assert_eq!(world.standing().await, before, "{operation}");
     }
+}
+
+#[tokio::test]
+async fn every_mutating_call_of_the_document_takes_a_key() {
+    let document = convene_orchestrator::openapi::document();
+    let mut keyed = BTreeSet::new();
+    let mut unkeyed = BTreeSet::new();
+    for operations in document["paths"].as_object().unwrap().values() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let takes = parameters.into_iter().any(|one| one["name"] == "idempotency-key");
+            match (takes, method.as_str()) {
+                (true, _) => assert!(keyed.insert(id)),
+                (false, "get") => {}
+                (false, _) => assert!(unkeyed.insert(id)),
+            }
+        }
+    }
+    let tried: BTreeSet<_> = mutations().iter().map(|one| one.0.to_owned()).collect();
+    assert_eq!(keyed, tried, "the test above makes each of them");
+    assert_eq!(unkeyed, WITHOUT_KEY.map(str::to_owned).into());
 }
 
 #[tokio::test]

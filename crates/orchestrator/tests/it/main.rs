@@ -5,6 +5,7 @@
 mod activate;
 mod adopt;
 mod archive;
+mod arrows;
 mod block;
 mod budget;
 mod cleanup;

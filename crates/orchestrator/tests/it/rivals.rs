@@ -1,19 +1,23 @@
 //! Several Orchestrators on one directory, on each kind of database: limits hold and counts stay
 //! true whoever is faster.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use convene_db::{Statement, params};
 use convene_testing::postgres::TestDatabase;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
     place::Place,
-    world::{DEFAULT_LIMIT, World},
+    world::{DEFAULT_LIMIT, RECONCILE_EVERY, World},
 };
 
 /// Calls that run for the same place at the same time.
 const RIVALS: usize = 64;
+
+/// Kinds of scheduled work, each with a lease of its own.
+const KINDS_OF_WORK: usize = 4;
 
 /// Two Orchestrators on one directory; the directory lives as long as this.
 pub(crate) struct Two {
@@ -25,7 +29,7 @@ impl Two {
     async fn on(place: Place) -> Self {
         // Each opens the directory itself, as a process of its own does.
         let one = World::on(place.open(), Place::folder()).await;
-        let two = World::on(place.open(), Place::folder()).await;
+        let two = one.beside(place.open()).await;
         Self { worlds: [Arc::new(one), Arc::new(two)], _place: place }
     }
 
@@ -73,6 +77,8 @@ async fn a_group_that_64_activate_at_once_is_counted_once() {
     }
 }
 
+/// Everything that changes a count, at the same time, by two Orchestrators, while a third thing looks
+/// whether the counts are right: it never finds one to repair.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_at_the_same_time_the_counts_are_those_of_the_records() {
     for two in Two::on_each_database().await {
@@ -83,14 +89,15 @@ async fn whatever_happens_at_the_same_time_the_counts_are_those_of_the_records()
                 .wrapping_add(1_442_695_040_888_963_407);
             (dice >> 33) % sides
         };
-        for round in 0..6 {
+        let mut lives = 0;
+        for round in 0..8 {
             let mut calls = JoinSet::new();
             for _ in 0..24 {
                 let world = Arc::clone(&two.worlds[roll(2) as usize]);
-                let (org, nth) = (roll(3), roll(12));
-                let (act, limit) = (roll(6), roll(8));
+                let (org, nth) = (roll(3), roll(6));
+                let (act, limit) = (roll(11), roll(6));
                 calls.spawn(async move {
-                    let (org, group) = (format!("o{org}"), format!("g{org}-{nth}"));
+                    let (org, group) = (format!("o{org}"), format!("g{org}-{nth}-{}", limit / 5));
                     let answer = match act {
                         0 => world.set_limit(&org, limit).await,
                         1 | 2 => {
@@ -100,20 +107,76 @@ async fn whatever_happens_at_the_same_time_the_counts_are_those_of_the_records()
                             });
                             world.ask("POST", "/infra/cleanup").json(&body).send().await
                         }
+                        3 | 4 => world.archive(&group).await,
+                        5 | 6 => world.restore(&group).await,
+                        7 if limit == 5 => world.delete(&group).await,
                         _ => world.activate(&group, &org).await,
                     };
-                    assert!(answer.status.as_u16() < 500, "{}", answer.body);
+                    assert!(answer.status.as_u16() < 500, "{act}: {}", answer.body);
+                    u64::from((3..7).contains(&act) && answer.status.is_success())
                 });
             }
+            let looking = Arc::clone(&two.worlds[roll(2) as usize]);
+            calls.spawn(async move {
+                let done = looking.opened.reconcile_once().await.unwrap();
+                assert_eq!(done.repaired, 0, "a count was not that of its records");
+                0
+            });
             while let Some(done) = calls.join_next().await {
-                done.unwrap();
+                lives += done.unwrap();
+            }
+            for world in &two.worlds {
+                world.settled().await;
             }
             for org in ["o0", "o1", "o2"] {
                 let world = &two.worlds[0];
-                let (active, records) = (world.active(org).await, world.records(org).await);
-                assert_eq!(active, records, "{org} after round {round}");
+                let (active, counted) = (world.active(org).await, world.counted(org).await);
+                assert_eq!(active, counted, "{org} after round {round}");
                 assert!(active <= DEFAULT_LIMIT);
             }
         }
+        assert!(lives > 5, "groups went into the archive and came back: {lives}");
+    }
+}
+
+/// Who has the leases of scheduled work once each has a holder whose time is not over.
+async fn leaders(world: &World) -> BTreeSet<String> {
+    let held = async {
+        loop {
+            let sql = "SELECT holder FROM leases WHERE name LIKE 'reconcile.%' AND expires_at > $1";
+            let now = world.now().millis();
+            let rows = world.db.query(Statement::new(sql, params![now])).await.unwrap();
+            if rows.len() == KINDS_OF_WORK {
+                return rows.iter().map(|row| row.get("holder").unwrap()).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), held).await.expect("somebody leads")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_work_has_one_leader_at_a_time_and_another_when_it_is_gone() {
+    for two in Two::on_each_database().await {
+        let [one, other] = &two.worlds;
+        let works = |world: &Arc<World>| {
+            let opened = world.opened.clone();
+            tokio::spawn(async move { opened.reconcile().await })
+        };
+        let first = works(one);
+        let leading = leaders(one).await;
+        assert_eq!(leading.len(), 1, "one process has all of it: {leading:?}");
+        let second = works(other);
+        // The other asks again and again, and gets nothing while the first renews its leases.
+        for _ in 0..20 {
+            one.advance_ms(1_000);
+            tokio::time::sleep(RECONCILE_EVERY * 3).await;
+            assert_eq!(leaders(other).await, leading);
+        }
+        first.abort();
+        one.advance_ms(60_000);
+        let next = leaders(other).await;
+        assert!(next.len() == 1 && next.is_disjoint(&leading), "{next:?} after {leading:?}");
+        second.abort();
     }
 }

@@ -28,6 +28,9 @@ use crate::{
 /// Groups that an organization may have active by default.
 pub(crate) const DEFAULT_LIMIT: u64 = 100;
 
+/// The period of scheduled work, in real time; its leases are in the time of the world.
+pub(crate) const RECONCILE_EVERY: Duration = Duration::from_millis(20);
+
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) controllers: FakeControllers,
@@ -81,7 +84,11 @@ fn apps() -> Vec<TrustedApp> {
 }
 
 fn times() -> Times {
-    Times { call_waits: Duration::from_secs(5), ..Times::default() }
+    Times {
+        call_waits: Duration::from_secs(5),
+        reconcile_every: RECONCILE_EVERY,
+        ..Times::default()
+    }
 }
 
 /// The Agents Worker, which calls on behalf of runs.
@@ -185,6 +192,24 @@ impl World {
         Arc::new(move || Timestamp::from_millis(now.load(Ordering::SeqCst)))
     }
 
+    /// Another Orchestrator on the same directory, store and controllers, as a world of its own.
+    pub(crate) async fn beside(&self, db: Db) -> Self {
+        let opened = self.second(Arc::clone(&db)).await;
+        Self {
+            router: opened.router(),
+            controllers: self.controllers.clone(),
+            db,
+            app: self.app.clone(),
+            portal: self.portal.clone(),
+            orchestrator: self.orchestrator.clone(),
+            host: self.host.clone(),
+            opened,
+            archives: Arc::clone(&self.archives),
+            now: Arc::clone(&self.now),
+            place: Place::folder(),
+        }
+    }
+
     /// The same directory after a restart.
     pub(crate) async fn restarted(self) -> Self {
         let Self { place, db, .. } = self;
@@ -245,8 +270,13 @@ impl World {
 
     /// Waits until this process works on no task; the deadline only turns a hang into a failure.
     pub(crate) async fn settled(&self) {
+        self.settle_but(0).await;
+    }
+
+    /// The same while so many tasks are held.
+    pub(crate) async fn settle_but(&self, held: usize) {
         let waited = async {
-            while self.opened.running_tasks() > 0 {
+            while self.opened.running_tasks() > held {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -340,6 +370,14 @@ impl World {
     /// How many routing records an organization has.
     pub(crate) async fn records(&self, org: &str) -> u64 {
         let sql = "SELECT count(*) AS n FROM routing_records WHERE org_id = $1";
+        let rows = self.db.query(Statement::new(sql, params![org])).await.unwrap();
+        rows[0].get("n").unwrap()
+    }
+
+    /// How many of an organization's groups count by the state that they are in.
+    pub(crate) async fn counted(&self, org: &str) -> u64 {
+        let sql = "SELECT count(*) AS n FROM routing_records
+             WHERE org_id = $1 AND status NOT IN ('archived', 'deleted')";
         let rows = self.db.query(Statement::new(sql, params![org])).await.unwrap();
         rows[0].get("n").unwrap()
     }
