@@ -188,8 +188,7 @@ pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 
 fn serve(args: ServeArgs) -> Result<(), CliError> {
     let config = args.load()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve::serve(config))?;
+    serve::runtime()?.block_on(serve::serve(config))?;
     Ok(())
 }
 

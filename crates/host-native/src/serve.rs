@@ -10,9 +10,10 @@ use convene_hop::{
     trace::{of_hops, of_people},
 };
 use convene_model::claims::service;
-use convene_storage::GroupStore;
+use convene_storage::{GroupStore, Turns, prefer_turns};
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
@@ -43,6 +44,16 @@ const OPERATORS: &str = "operators";
 /// The exit code after a commit whose outcome is unknown: a supervisor starts the process again,
 /// and clients resend.
 pub const EXIT_OUTCOME_UNKNOWN: i32 = 70;
+
+/// What a process's tasks run on: threads that take short turns, since what they do for a group takes
+/// microseconds and must not wait for work in the background.
+///
+/// # Errors
+/// When no threads can be had.
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
+    let begin = || prefer_turns(Turns::Short);
+    Builder::new_multi_thread().enable_all().on_thread_start(begin).build()
+}
 
 /// Serves until SIGINT or SIGTERM, then drains.
 ///

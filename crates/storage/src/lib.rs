@@ -19,6 +19,7 @@ mod rooms;
 mod search;
 mod sqlite;
 mod store;
+mod threads;
 
 pub use control::Import;
 pub use directory::{
@@ -35,3 +36,4 @@ pub use store::{
         StoreStats, StoredMessage, StoredReaction,
     },
 };
+pub use threads::{Turns, prefer_turns};

@@ -34,7 +34,7 @@ pub(super) fn measure(
     slice: Duration,
     slices: usize,
 ) -> Result<Figure, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = crate::serve::runtime()?;
     runtime.block_on(async {
         let raw = match postgres {
             Some(url) => Some(RawPostgres::open(url).await?),

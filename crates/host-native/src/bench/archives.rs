@@ -66,7 +66,7 @@ struct Archived {
 
 impl World {
     fn open(dir: &Path) -> Result<Self, CliError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = crate::serve::runtime()?;
         let data_dir = dir.join("archives");
         let infra = runtime.block_on(Infra::open(&data_dir, None))?;
         Ok(Self { infra, runtime, data_dir })

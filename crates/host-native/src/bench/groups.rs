@@ -104,7 +104,7 @@ impl World {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    crate::serve::runtime()
 }
 
 /// Measures in a process of its own, whose allocator gives back at once what is freed: else what was

@@ -36,7 +36,7 @@ pub(super) fn measure(
     slice: Duration,
     slices: usize,
 ) -> Result<Figure, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = crate::serve::runtime()?;
     let mut measured = Vec::new();
     let mut latency = Histogram::<u64>::new(3)?;
     let (mut batch, mut lag) = (0.0, 0.0);

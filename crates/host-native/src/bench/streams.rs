@@ -66,7 +66,7 @@ pub(super) fn measure(
     slice: Duration,
     slices: usize,
 ) -> Result<Vec<(&'static str, Figure)>, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = crate::serve::runtime()?;
     let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let env = vec![
         ("CONVENE_AGENTS__ALLOW_HOSTS", "127.0.0.1".to_owned()),

@@ -22,6 +22,7 @@ use crate::{
         error::CommitFailed,
         options::{BUSY_TURN_GROUPS, MAX_LINGER, StoreOptions},
     },
+    threads::{self, Turns},
 };
 
 /// What the host is told when the journal failed; it exits without answering.
@@ -64,6 +65,7 @@ impl Committer {
     }
 
     fn work(mut self) {
+        threads::prefer_turns(Turns::Shortest);
         let mut linger = Duration::ZERO;
         let mut rotate_at = self.options.journal_file_bytes;
         while let Some(turn) = self.queue.next_turn(linger) {
@@ -85,6 +87,7 @@ impl Committer {
             let wiped = rows.iter().flatten().any(|p| p.ends_the_group());
             linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
+            self.file.tend();
             if wiped || self.file.bytes() >= rotate_at {
                 match self.file.rotate() {
                     Ok(Ok(retired)) => {
@@ -100,7 +103,7 @@ impl Committer {
                 }
             }
         }
-        if let Err(error) = self.file.checkpoint() {
+        if let Err(error) = self.file.close() {
             tracing::warn!(%error, "the journal was closed without a checkpoint");
         }
     }

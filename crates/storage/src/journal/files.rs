@@ -3,20 +3,23 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
-use rusqlite::{Connection, ErrorCode, config::DbConfig, params};
+use rusqlite::{Connection, ErrorCode, config::DbConfig, hooks::Wal, params};
 
 use crate::{
-    journal::row::{self, JournalRow, SCHEMA},
+    journal::{
+        checkpointer::Checkpointer,
+        row::{self, JournalRow, SCHEMA},
+    },
     pending::Pending,
     sqlite::{Durability, open_writer},
     store::error::StoreError,
 };
-
-/// Pages of the WAL after which SQLite copies it into the file.
-const AUTOCHECKPOINT_PAGES: i64 = 4000;
 
 /// Tells one data directory's journal from another's.
 pub(crate) type JournalId = [u8; 16];
@@ -24,6 +27,9 @@ pub(crate) type JournalId = [u8; 16];
 /// The file that is being written.
 pub(crate) struct JournalFile {
     connection: Connection,
+    /// Pages of its WAL.
+    wal_pages: Arc<AtomicI32>,
+    checkpointer: Checkpointer,
     dir: PathBuf,
     journal_id: JournalId,
     number: u64,
@@ -101,8 +107,11 @@ impl OpenedJournal {
             .map(|file| RetiredFile { connection: None, path: file.path, last_pos: file.last_pos })
             .collect();
         let bytes = fs::metadata(&last.path)?.len();
+        let mut connection = last.connection;
         let file = JournalFile {
-            connection: last.connection,
+            wal_pages: count_pages(&mut connection)?,
+            connection,
+            checkpointer: Checkpointer::spawn()?,
             dir: dir.to_owned(),
             journal_id: last.journal_id,
             number: last.number,
@@ -165,6 +174,12 @@ impl JournalFile {
         Ok(first_pos)
     }
 
+    /// Sees to the WAL: called when those who waited for a commit have been told.
+    pub(crate) fn tend(&self) {
+        let path = || file_path(&self.dir, self.number);
+        self.checkpointer.tend(&self.connection, path, self.wal_pages.load(Ordering::Relaxed));
+    }
+
     /// Bytes appended to the file, about.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -190,8 +205,11 @@ impl JournalFile {
                 return Ok(Err(error));
             }
         };
+        let mut connection = next.connection;
+        self.wal_pages = count_pages(&mut connection)?;
+        self.checkpointer.forget();
         let retired = RetiredFile {
-            connection: Some(std::mem::replace(&mut self.connection, next.connection)),
+            connection: Some(std::mem::replace(&mut self.connection, connection)),
             path: file_path(&self.dir, self.number),
             last_pos: self.next_pos - 1,
         };
@@ -201,7 +219,8 @@ impl JournalFile {
     }
 
     /// Copies the WAL into the file, for a shutdown that leaves nothing to recover.
-    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        drop(self.checkpointer);
         checkpoint(&self.connection)
     }
 
@@ -314,8 +333,19 @@ fn begin(
 fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| StoreError::Failed(format!("{}: {error}", path.display()));
     let connection = open_writer(path, Durability::Full, "").map_err(failed)?;
-    connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES).map_err(failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
     Ok(connection)
+}
+
+/// Keeps count of the pages in the WAL of a connection.
+pub(crate) fn count_pages(connection: &mut Connection) -> Result<Arc<AtomicI32>, rusqlite::Error> {
+    let pages = Arc::new(AtomicI32::new(0));
+    let counted = Arc::clone(&pages);
+    connection.wal_hook(Some(move |_: &mut Wal, pages| {
+        counted.store(pages, Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
 }
 
 /// Makes what is in a file and its WAL stand, whatever became of the commits that wrote it.

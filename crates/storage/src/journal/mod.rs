@@ -4,6 +4,7 @@
 //! transactions, the files and their rotation, and what is read back after a crash. Never answers
 //! a read while the store runs: that is what the overlay and `rooms.db` are for.
 
+mod checkpointer;
 pub(crate) mod committer;
 pub(crate) mod files;
 pub(crate) mod queue;

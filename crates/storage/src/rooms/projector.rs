@@ -25,6 +25,7 @@ use crate::{
     },
     search::indexer::{self, SLICE_MESSAGES, Slice},
     store::options::MAX_UNINDEXED_EVENTS,
+    threads,
 };
 
 /// Events after which `rooms.db` is checkpointed.
@@ -43,8 +44,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const TELL_FROM: u64 = 10_000;
 /// How often the log says how far it is.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
-/// The niceness of the projector's thread: a checkpoint's CPU time must not be taken from posts.
-const NICENESS: libc::c_int = 19;
 
 /// What the projector works with.
 pub(crate) struct Projector {
@@ -110,7 +109,8 @@ pub(crate) struct SinceCheckpoint {
 impl Projector {
     /// Works until the inbox says to stop.
     pub(crate) fn run(mut self) {
-        lower_priority();
+        // A checkpoint's CPU time must not be taken from posts.
+        threads::lower_priority();
         loop {
             match self.inbox.next(self.backlog()) {
                 Next::Index if self.wipes => self.wipe(),
@@ -345,21 +345,4 @@ fn run_checkpoint(connection: &Connection, mode: &str) -> Result<bool, rusqlite:
         let (busy, log, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(busy == 0 && log == copied)
     })
-}
-
-/// Gives this thread the lowest priority; where that is refused it keeps the normal one.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: both calls take numbers only and touch no memory of ours. On Linux a thread's id
-        // names that thread alone, so no other thread's priority changes.
-        #[expect(unsafe_code, reason = "the standard library cannot set a thread's priority")]
-        let result = unsafe {
-            let thread = libc::syscall(libc::SYS_gettid) as libc::id_t;
-            libc::setpriority(libc::PRIO_PROCESS as _, thread, NICENESS)
-        };
-        if result != 0 {
-            tracing::warn!("the projector keeps its normal priority");
-        }
-    }
 }

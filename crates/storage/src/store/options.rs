@@ -30,10 +30,10 @@ pub const MAX_LINGER: Duration = Duration::from_micros(200);
 /// Groups that wait from which on the committer does not let more come in.
 pub const FULL_TURN_GROUPS: usize = 16;
 /// Events that the projector carries over in one transaction.
-pub const PROJECTOR_BATCH_EVENTS: usize = 8192;
+pub const PROJECTOR_BATCH_EVENTS: usize = 32_768;
 /// How long the projector waits for more, in milliseconds: small transactions would make it fall
 /// behind and leave small chunks.
-pub const PROJECTOR_LINGER_MS: u64 = 100;
+pub const PROJECTOR_LINGER_MS: u64 = 250;
 /// Projected events that may wait for the search index before the projector sees to it first.
 /// Until a message is in the index, a search of its group reads through it.
 pub const MAX_UNINDEXED_EVENTS: u64 = 400_000;
