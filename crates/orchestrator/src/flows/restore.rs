@@ -47,6 +47,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a controller may take in all to bring an imported group to life.
 const FINISH_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long a controller may go on to say when to come back, since what the group had is still being
+/// wiped or the node has no room: a restore that follows its archive at once has to wait for that.
+const BUSY_PATIENCE: Duration = Duration::from_secs(600);
+
 /// Takes an archived group a place and begins to bring it back in the background.
 ///
 /// # Errors
@@ -150,17 +154,30 @@ async fn read_back(shared: &Shared, job: &Job, row: &ArchiveRow) -> Result<Manif
 
 async fn import(shared: &Shared, job: &Job, manifest: &Manifest) -> Result<(), Problem> {
     let import_id = ImportId::new(job.claim.task_id.as_str()).map_err(|_| Code::Internal)?;
+    let until = Instant::now() + BUSY_PATIENCE;
     let mut tries = 0;
     loop {
         match try_import(shared, job, manifest, &import_id).await {
-            Err(problem) if is_away(&problem) && tries < TRIES => {
-                tracing::warn!(code = problem.code.as_str(), tries, "an import broke off");
-                sleep(PAUSE * 4_u32.pow(tries)).await;
-                tries += 1;
+            Err(problem) if is_away(&problem) && Instant::now() < until => {
+                if let Some(pause) = told_to_come_back(&problem) {
+                    sleep(pause).await;
+                } else if tries < TRIES {
+                    tracing::warn!(code = problem.code.as_str(), tries, "an import broke off");
+                    sleep(PAUSE * 4_u32.pow(tries)).await;
+                    tries += 1;
+                } else {
+                    return Err(problem);
+                }
             }
             ended => return ended,
         }
     }
+}
+
+/// When a controller that is only busy wants to be asked again.
+fn told_to_come_back(problem: &Problem) -> Option<Duration> {
+    let after = problem.extra.get("retry_after_ms")?.as_u64()?;
+    Some(Duration::from_millis(after).clamp(PAUSE, LONGEST_PAUSE))
 }
 
 async fn try_import(

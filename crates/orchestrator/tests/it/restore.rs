@@ -1,6 +1,6 @@
 //! `POST /infra/groups/{id}/restore`.
 
-use convene_model::Code;
+use convene_model::{Code, Problem};
 use http::StatusCode;
 use object_store::{ObjectStoreExt, path::Path};
 
@@ -150,6 +150,20 @@ async fn a_restore_that_a_controller_refuses_leaves_the_group_archived_and_nothi
         assert_eq!(world.active("o1").await, 0);
         assert!(!world.controllers.groups().has_anything_of(&"g1".parse().unwrap()), "{verb}");
     }
+}
+
+#[tokio::test]
+async fn a_restore_waits_while_what_the_group_had_is_still_being_wiped() {
+    let world = archived(6).await;
+    for _ in 0..8 {
+        let busy = Problem::new(Code::Unavailable).with("retry_after_ms", 100);
+        world.controllers.once("import", Behaviour::Refuse(Box::new(busy)));
+    }
+    let answer = world.restore("g1").await;
+    assert!(answer.status.is_success(), "{}", answer.body);
+    world.settled().await;
+    assert_eq!(world.lines("g1").unwrap().len(), 9);
+    world.activate("g1", "o1").await.expect_status(200);
 }
 
 #[tokio::test]
