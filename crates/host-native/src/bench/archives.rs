@@ -57,6 +57,9 @@ struct World {
     data_dir: std::path::PathBuf,
 }
 
+/// How long the wipe of a group may take.
+const WIPE_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// What an archive came to.
 struct Archived {
     seconds: f64,
@@ -96,6 +99,14 @@ impl World {
             store.settle_index();
         };
         Ok(tokio::task::spawn_blocking(settled).await?)
+    }
+
+    /// Waits until nothing is left of a group that was archived: whoever restores it at once does, too.
+    async fn wiped(&self, group: &str) -> Result<(), CliError> {
+        let (store, key) = (self.infra.store.clone(), GroupId::new(group)?.key());
+        let wiped = move || store.wait_until_wiped(key, WIPE_PATIENCE);
+        let wiped = tokio::task::spawn_blocking(wiped).await?;
+        if wiped { Ok(()) } else { Err("the group is not wiped after an hour".into()) }
     }
 
     async fn archive(&self, group: &str) -> Result<Archived, CliError> {
@@ -144,9 +155,13 @@ pub(super) fn rates(
     let messages = (slice.as_secs_f64() * MESSAGES_PER_SECOND) as u64;
     world.runtime.block_on(world.filled("bench", messages))?;
     let (mut archiving, mut restoring, mut plain_bytes) = (Vec::new(), Vec::new(), 0.0);
+    let mut wiped_in = 0.0;
     let raw = world.data_dir.join("raw.gz");
     for _ in 0..slices {
         let archived = world.runtime.block_on(world.archive("bench"))?;
+        let began = Instant::now();
+        world.runtime.block_on(world.wiped("bench"))?;
+        wiped_in = began.elapsed().as_secs_f64();
         let bodies = world.runtime.block_on(world.lines(&archived.manifest))?;
         plain_bytes = archived.plain_bytes;
         let rate = |seconds: f64| archived.plain_bytes / MEGABYTE / seconds;
@@ -160,8 +175,6 @@ pub(super) fn rates(
         drop(bodies);
         archiving.push((rate(archived.seconds), rate(written + read)));
 
-        // Whoever restores what was archived a moment ago also waits until it is wiped.
-        world.runtime.block_on(world.settle())?;
         let restored = world.runtime.block_on(world.restore("bench"))?;
         restoring.push((rate(restored), rate(read)));
         world.runtime.block_on(world.settle())?;
@@ -170,6 +183,7 @@ pub(super) fn rates(
     let mut archive = Figure::from_slices("MB/s", &archiving);
     archive.extra.insert("plain_mb", plain_bytes / MEGABYTE);
     archive.extra.insert("messages", messages as f64);
+    archive.extra.insert("wiped_messages_per_s", messages as f64 / wiped_in);
     let mut restore = Figure::from_slices("MB/s", &restoring);
     restore
         .extra
