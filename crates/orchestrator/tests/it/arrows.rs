@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use convene_db::{Statement, params};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     controllers::Behaviour,
@@ -87,107 +87,132 @@ fn outcome(act: Act, from: &str) -> Outcome {
     }
 }
 
-impl Act {
-    async fn make(self, world: &World) -> Answer {
-        let report = |status: &str| json!({"group_id": "g1", "status": status, "reason": ""});
-        match self {
-            Self::Activate => world.activate("g1", "o1").await,
-            Self::FallAsleep => report_of(world, &report("idle")).await,
-            Self::Wake => report_of(world, &report("active")).await,
-            Self::Archive => world.archive("g1").await,
-            Self::Restore => world.restore("g1").await,
-            Self::Delete => world.delete("g1").await,
-            Self::Adopt => {
-                world.ask("POST", "/infra/groups/g1/adopt").json(&json!({})).send().await
+/// One group of an organization of its own, in a world that all of them share.
+struct Case {
+    world: Arc<World>,
+    group: String,
+    org: String,
+}
+
+impl Case {
+    async fn make(&self, act: Act) -> Answer {
+        let Self { world, group, org } = self;
+        match act {
+            Act::Activate => world.activate(group, org).await,
+            Act::FallAsleep => self.report("idle").await,
+            Act::Wake => self.report("active").await,
+            Act::Archive => world.archive(group).await,
+            Act::Restore => world.restore(group).await,
+            Act::Delete => world.delete(group).await,
+            Act::Adopt => {
+                let path = format!("/infra/groups/{group}/adopt");
+                world.ask("POST", &path).json(&json!({})).send().await
             }
         }
     }
-}
 
-async fn report_of(world: &World, body: &Value) -> Answer {
-    world.ask("POST", "/infra/cleanup").json(body).send().await
-}
-
-/// What the directory knows of the group: its record, the count and the audit.
-async fn known(world: &World) -> Vec<String> {
-    let mut known = Vec::new();
-    for sql in [
-        "SELECT * FROM routing_records ORDER BY 1",
-        "SELECT * FROM org_counts ORDER BY 1",
-        "SELECT * FROM lifecycle_events ORDER BY 1",
-        "SELECT * FROM archives ORDER BY 1",
-    ] {
-        let rows = world.db.query(Statement::new(sql, params![])).await.unwrap();
-        known.extend(rows.iter().map(|row| format!("{row:?}")));
+    async fn report(&self, status: &str) -> Answer {
+        let body = json!({"group_id": self.group, "status": status, "reason": ""});
+        self.world.ask("POST", "/infra/cleanup").json(&body).send().await
     }
-    known
-}
 
-/// Brings `g1` into a state, and holds it there: what it is on its way to comes when a held call of
-/// the controllers is let pass.
-async fn standing(world: &Arc<World>, state: &str) {
-    if state == "inactive" {
-        return;
+    /// What the directory knows of the group: its record, the count, the audit and its snapshots.
+    async fn known(&self) -> Vec<String> {
+        let mut known = Vec::new();
+        for (sql, of) in [
+            ("SELECT * FROM routing_records WHERE group_id = $1", &self.group),
+            ("SELECT * FROM org_counts WHERE org_id = $1", &self.org),
+            ("SELECT * FROM lifecycle_events WHERE group_id = $1 ORDER BY event_id", &self.group),
+            ("SELECT * FROM archives WHERE group_id = $1", &self.group),
+        ] {
+            let of = of.as_str();
+            let rows = self.world.db.query(Statement::new(sql, params![of])).await.unwrap();
+            known.extend(rows.iter().map(|row| format!("{row:?}")));
+        }
+        known
     }
-    world.activate("g1", "o1").await.expect_status(200);
-    world.post("g1", 3);
-    let held = |verb: &'static str, act: Act| async move {
-        world.controllers.once(verb, Behaviour::Held);
-        let beside = Arc::clone(world);
-        tokio::spawn(async move { act.make(&beside).await });
-        world.controllers.arrived().await;
-    };
-    match state {
-        "active" => {}
-        "idle" => drop(Act::FallAsleep.make(world).await.expect_status(204)),
-        "archiving" => held("export", Act::Archive).await,
-        "archived" | "restoring" => {
-            world.archive("g1").await.expect_status(200);
-            world.settled().await;
-            if state == "restoring" {
-                held("piece", Act::Restore).await;
+
+    /// Begins what is held at a call of the controllers, until that is let pass.
+    async fn hold(self: &Arc<Self>, verb: &str, act: Act) {
+        self.world.controllers.once(verb, Behaviour::Held);
+        let case = Arc::clone(self);
+        tokio::spawn(async move { case.make(act).await });
+        self.world.controllers.arrived().await;
+    }
+
+    /// Brings the group into a state; true when a call is held to keep it there.
+    async fn bring_to(self: &Arc<Self>, state: &str) -> bool {
+        if state == "inactive" {
+            return false;
+        }
+        self.make(Act::Activate).await.expect_status(200);
+        self.world.post(&self.group, 3);
+        match state {
+            "active" => {}
+            "idle" => drop(self.make(Act::FallAsleep).await.expect_status(204)),
+            "archiving" => self.hold("export", Act::Archive).await,
+            "archived" | "restoring" => {
+                self.make(Act::Archive).await.expect_status(200);
+                self.world.settled().await;
+                if state == "restoring" {
+                    self.hold("piece", Act::Restore).await;
+                }
+            }
+            "deleting" => self.hold("remove", Act::Delete).await,
+            "deleted" => drop(self.make(Act::Delete).await.expect_status(204)),
+            other => panic!("there is no state {other}"),
+        }
+        ["archiving", "restoring", "deleting"].contains(&state)
+    }
+
+    /// That an act from where the group stands does what the table says.
+    async fn check(self: &Arc<Self>, act: Act, from: &str, mut held: bool) {
+        let before = self.known().await;
+        let mut life = self.world.life(&self.group).await;
+        match outcome(act, from) {
+            Refused(status, code) => {
+                let refused = self.make(act).await;
+                let found = (refused.status.as_u16(), &refused.body["code"]);
+                assert_eq!(found, (status, &json!(code)), "{act:?} from {from}: {}", refused.body);
+                assert_eq!(self.known().await, before, "{act:?} from {from}");
+            }
+            Taken(steps) => {
+                let answer = if (act, from) == (Act::Delete, "deleting") {
+                    let path = format!("/infra/groups/{}", self.group);
+                    let ask = self.world.ask("DELETE", &path).header("prefer", "respond-async");
+                    let answer = ask.send().await;
+                    self.world.controllers.let_pass();
+                    held = false;
+                    self.world.settled().await;
+                    answer
+                } else {
+                    self.make(act).await
+                };
+                assert!(answer.status.is_success(), "{act:?} from {from}: {}", answer.body);
+                life.extend(steps.iter().map(|step| (*step).to_owned()));
+                assert_eq!(self.world.life(&self.group).await, life, "{act:?} from {from}");
+                let stands = steps.last().map_or(from, |step| step.split_once('>').unwrap().1);
+                let counts = u64::from(!["archived", "deleted"].contains(&stands));
+                assert_eq!(self.world.active(&self.org).await, counts, "{act:?} from {from}");
             }
         }
-        "deleting" => held("remove", Act::Delete).await,
-        "deleted" => drop(world.delete("g1").await.expect_status(204)),
-        other => panic!("there is no state {other}"),
+        if held {
+            self.world.controllers.let_pass();
+        }
+        self.world.settled().await;
     }
-    world.settle_but(usize::from(["archiving", "restoring", "deleting"].contains(&state))).await;
 }
 
 #[tokio::test]
 async fn from_each_state_each_call_takes_its_arrows_or_changes_nothing() {
+    let world = Arc::new(World::new().await);
     for from in STATES {
-        for act in ACTS {
-            let world = Arc::new(World::new().await);
-            standing(&world, from).await;
-            let before = world.life("g1").await;
-            let known_before = known(&world).await;
-            match outcome(act, from) {
-                Refused(status, code) => {
-                    let refused = act.make(&world).await;
-                    assert_eq!(
-                        (refused.status.as_u16(), &refused.body["code"]),
-                        (status, &json!(code)),
-                        "{act:?} from {from}: {}",
-                        refused.body
-                    );
-                    assert_eq!(known(&world).await, known_before, "{act:?} from {from}");
-                }
-                Taken(steps) => {
-                    if act == Act::Delete && from == "deleting" {
-                        world.controllers.let_pass();
-                    }
-                    let answer = act.make(&world).await;
-                    assert!(answer.status.is_success(), "{act:?} from {from}: {}", answer.body);
-                    let mut life = before;
-                    life.extend(steps.iter().map(|step| (*step).to_owned()));
-                    assert_eq!(world.life("g1").await, life, "{act:?} from {from}");
-                    let stands = steps.last().map_or(from, |step| step.split_once('>').unwrap().1);
-                    let counts = !["archived", "deleted"].contains(&stands);
-                    assert_eq!(world.active("o1").await, u64::from(counts), "{act:?} from {from}");
-                }
-            }
+        for (nth, act) in ACTS.into_iter().enumerate() {
+            let (group, org) = (format!("{from}-{nth}"), format!("o-{from}-{nth}"));
+            let case = Arc::new(Case { world: Arc::clone(&world), group, org });
+            let held = case.bring_to(from).await;
+            world.settle_but(usize::from(held)).await;
+            case.check(act, from, held).await;
         }
     }
 }

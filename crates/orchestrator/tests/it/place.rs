@@ -56,7 +56,8 @@ impl Place {
     pub(crate) fn writing_order(&self) -> &'static str {
         match self {
             Self::Folder(_) => "rowid",
-            Self::Server(_) => "ctid",
+            // The number of the transaction: writers take turns, and space is used again.
+            Self::Server(_) => "CAST(CAST(xmin AS TEXT) AS BIGINT)",
         }
     }
 }
