@@ -58,7 +58,7 @@ class Key:
         return {"keys": [{**key, "use": "sig"}]}
 
     def app_token(self, issuer, org_id, method, path, body):
-        """A token that holds for this one request."""
+        """A token that holds for this one request; in one organization, if one is named."""
         now = int(time.time())
         header = {"alg": "EdDSA", "typ": "app+jwt", "kid": self.kid}
         claims = {
@@ -72,8 +72,9 @@ class Key:
             "htm": method,
             "htu": path,
             "bh": b64(hashlib.sha256(body).digest()),
-            "org_id": org_id,
         }
+        if org_id is not None:
+            claims["org_id"] = org_id
         message = ".".join(b64(json.dumps(part).encode()) for part in (header, claims))
         return f"{message}.{b64(self.private.sign(message.encode()))}"
 

@@ -33,6 +33,7 @@ pub struct Operation {
     pub(crate) query: Option<Shape>,
     pub(crate) body: Option<Shape>,
     pub(crate) idempotent: bool,
+    pub(crate) needs_key: bool,
     pub(crate) answers: Vec<Answers>,
     pub(crate) problems: Vec<Code>,
 }
@@ -116,6 +117,7 @@ impl Operation {
             query: None,
             body: None,
             idempotent: false,
+            needs_key: false,
             answers: Vec::new(),
             problems: Vec::new(),
         }
@@ -177,6 +179,13 @@ impl Operation {
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// It is refused without an `idempotency-key`.
+    #[must_use]
+    pub fn always_idempotent(mut self) -> Self {
+        self.needs_key = true;
+        self.idempotent()
     }
 
     /// It answers with a status and a JSON body.

@@ -25,5 +25,5 @@ pub use lifecycle::LIFECYCLE;
 pub use link::{Close, GroupLink, LINK_QUEUE_FRAMES, LinkClose, LinkUpgrade};
 pub use links::{CLOSE_PATIENCE, Links};
 pub use pump::{LINK_PING_EVERY, LINK_SILENT_FOR, MAX_FRAME_FROM_GROUP, MAX_FRAME_TO_GROUP};
-pub use request::{ApiJson, RawRequest, json, read_body};
+pub use request::{ApiJson, RawRequest, json, query, read_body};
 pub use signer::{Clock, Signer};

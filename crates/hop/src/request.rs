@@ -1,8 +1,8 @@
 //! Reading requests: bodies within their limit, JSON without unknown members, problems otherwise.
 
 use axum::{
-    extract::{FromRequest, OriginalUri, Request},
-    http::{HeaderMap, Method},
+    extract::{FromRequest, OriginalUri, Query, Request},
+    http::{HeaderMap, Method, Uri},
 };
 use bytes::Bytes;
 use convene_model::{Code, Problem, limits::MAX_BODY_BYTES, token::RequestLine};
@@ -88,6 +88,21 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Pr
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))
+}
+
+/// Reads a query; unknown members are refused where the type says so.
+///
+/// # Errors
+/// [`Code::InvalidRequest`] that says what is wrong with it.
+pub fn query<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Problem> {
+    let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
+    let uri: Uri = format!("/?{}", raw.unwrap_or_default())
+        .parse()
+        .map_err(|_| invalid("the query is no query".into()))?;
+    match Query::<T>::try_from_uri(&uri) {
+        Ok(Query(query)) => Ok(query),
+        Err(rejection) => Err(invalid(rejection.body_text())),
+    }
 }
 
 /// A JSON body within the limit.

@@ -95,7 +95,7 @@ impl Document {
         }
         if operation.idempotent {
             parameters.push(json!({
-                "name": "idempotency-key", "in": "header", "required": false,
+                "name": "idempotency-key", "in": "header", "required": operation.needs_key,
                 "description": "A repeat with the same key and body is answered as the first.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
             }));

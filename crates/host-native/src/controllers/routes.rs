@@ -4,12 +4,12 @@ mod archive;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Path, RawQuery, State},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use convene_group_controller::Input;
-use convene_hop::{ApiError, LinkUpgrade, RawRequest, json, method_not_allowed, not_found};
+use convene_hop::{ApiError, LinkUpgrade, RawRequest, json, method_not_allowed, not_found, query};
 use convene_model::{
     Code, GroupId, MessageId, Problem,
     claims::{OrchestratorClaims, service},
@@ -84,10 +84,11 @@ async fn revoke(
 async fn history(
     State(controllers): State<Controllers>,
     Path(id): Path<String>,
-    Query(query): Query<HistoryQuery>,
+    RawQuery(raw): RawQuery,
     request: RawRequest,
 ) -> Result<Json<HistoryPage>, ApiError> {
     let group_id = authorize_user(&controllers, &id, &request).await?;
+    let query: HistoryQuery = query(raw.as_deref())?;
     if let Err(limit) = query.page_size() {
         let detail = format!("limit is {limit}, but must be 1 to {MAX_PAGE}");
         return Err(Problem::new(Code::InvalidRequest).detail(detail).into());

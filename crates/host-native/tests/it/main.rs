@@ -26,6 +26,7 @@ mod examples;
 mod faults;
 mod frames;
 mod full_disk;
+mod guides;
 mod healing;
 mod leaks;
 mod metrics;

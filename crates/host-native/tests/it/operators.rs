@@ -93,6 +93,9 @@ async fn an_operator_lists_archives_restores_and_deletes_groups_of_a_running_pro
     assert_eq!(shown[0]["group"]["group_status"], "archived");
     let tasks = shown[0]["tasks"].as_array().unwrap().clone();
     assert!(tasks.iter().any(|task| task["kind"] == "archive" && task["status"] == "done"));
+    let listed = done(dir, &["groups", "tasks", &group, "--status", "done"]).await;
+    assert_eq!(listed[0]["group_id"], group.as_str(), "{listed:?}");
+    assert!(done(dir, &["groups", "tasks", "--status", "failed"]).await.is_empty());
     let again = ends_with(dir, 1, &["groups", "archive", &group]).await;
     assert!(again.contains("group_not_active") && again.contains("archived"), "{again}");
 
@@ -162,6 +165,7 @@ async fn an_operator_sets_limits_and_blocks_an_organization() {
         (org.clone(), &json!("abuse"))
     );
     done(dir, &["orgs", "unblock", &org]).await;
+    assert!(done(dir, &["orgs", "abuse"]).await.is_empty());
     assert!(done(dir, &["orgs", "list", "--blocked"]).await.is_empty());
     let (_, attached) = ana.attach(&group, None).await;
     assert_eq!(attached["type"], "attached", "{attached}");

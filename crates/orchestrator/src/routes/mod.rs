@@ -18,14 +18,13 @@ use std::{collections::HashMap, convert::Infallible, str::FromStr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path},
 };
 use convene_hop::{method_not_allowed, not_found};
 use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem, infra::RoutingRecord, limits::MAX_PAGE, listing,
 };
-use http::{Uri, request::Parts};
-use serde::de::DeserializeOwned;
+use http::request::Parts;
 
 use crate::{
     Shared,
@@ -82,21 +81,6 @@ async fn path_member<T: FromStr, S: Send + Sync>(
 ) -> Option<T> {
     let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
     path.ok().and_then(|Path(members)| members.get(name)?.parse().ok())
-}
-
-/// A query, read after the token's check; unknown members are refused where the type says so.
-///
-/// # Errors
-/// [`Code::InvalidRequest`].
-pub(crate) fn query<T: DeserializeOwned>(raw: Option<&str>) -> Result<T, Problem> {
-    let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
-    let uri: Uri = format!("/?{}", raw.unwrap_or_default())
-        .parse()
-        .map_err(|_| invalid("the query is no query".into()))?;
-    match Query::<T>::try_from_uri(&uri) {
-        Ok(Query(query)) => Ok(query),
-        Err(rejection) => Err(invalid(rejection.body_text())),
-    }
 }
 
 /// How many entries a page has that was asked for with this limit.

@@ -291,7 +291,7 @@ fn of_usage() -> Api<Orchestra> {
                 "What a group has used since the report before; for its controller, always with a key.",
             )
             .body::<UsageReport>()
-            .idempotent()
+            .always_idempotent()
             .answers_empty(204)
             .problems(&[Code::Forbidden, Code::StaleEpoch, Code::GroupNotFound]),
             usage::report::handle,

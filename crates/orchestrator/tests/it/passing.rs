@@ -22,14 +22,27 @@ async fn connect(world: &World, call: &Asking<'_>) -> Result<GroupLink, ConnectE
 async fn history_passes_through_with_its_query_and_the_users_token() {
     let world = World::with_group().await;
     let token = world.routing_token("g1", "u1").await;
-    let call = world.ask("GET", "/groups/g1/history?before=9&limit=2&x=%20y").routing_token(&token);
+    let call = world.ask("GET", "/groups/g1/history?before=9&limit=%32").routing_token(&token);
     let answer = call.send().await.expect_status(200);
     assert_eq!(answer.body, json!({ "messages": [], "head": 7 }));
     assert_eq!(answer.content_type, "application/json");
     let calls = world.controllers.calls();
     let call = calls.last().unwrap();
-    assert_eq!(call.line, "GET /groups/g1/history?before=9&limit=2&x=%20y");
+    assert_eq!(call.line, "GET /groups/g1/history?before=9&limit=%32");
     assert_eq!(call.routing_token, Some(token));
+}
+
+#[tokio::test]
+async fn a_query_that_asks_for_no_page_is_refused_and_reaches_no_controller() {
+    let world = World::with_group().await;
+    let token = world.routing_token("g1", "u1").await;
+    let before = world.standing().await;
+    for query in ["limit=0", "limit=201", "x=1", "before=-1", "around=3&after=2", "limit=2&limit=3"]
+    {
+        let call = world.ask("GET", &format!("/groups/g1/history?{query}")).routing_token(&token);
+        call.send().await.expect_problem(400, "invalid_request");
+    }
+    assert_eq!(world.standing().await, before);
 }
 
 #[tokio::test]
@@ -77,7 +90,7 @@ async fn an_escaped_id_is_the_id_that_it_spells() {
 async fn the_controllers_refusals_pass_through_but_doubts_about_our_own_token_do_not() {
     let world = World::with_group().await;
     let token = world.routing_token("g1", "u1").await;
-    let call = world.ask("GET", "/groups/g1/history?limit=0").routing_token(&token);
+    let call = world.ask("GET", "/groups/g1/history?limit=1").routing_token(&token);
     let search =
         world.ask("POST", "/groups/g1/search").json(&json!({ "query": "a" })).routing_token(&token);
     for (code, status, passed) in [

@@ -2,12 +2,12 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, Request, State},
+    extract::{Path, RawQuery, Request, State},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use convene_hop::{ApiError, RawRequest, json};
+use convene_hop::{ApiError, RawRequest, json, query};
 use convene_model::{
     Code, GroupId, ImportId, Problem,
     archive::{
@@ -48,10 +48,12 @@ async fn freeze(
 async fn export(
     State(controllers): State<Controllers>,
     Path(id): Path<String>,
-    Query(query): Query<ExportQuery>,
+    RawQuery(raw): RawQuery,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let group_id = of_epoch(authorize(&controllers, &id, &request)?, query.epoch)?;
+    let claims = authorize(&controllers, &id, &request)?;
+    let query: ExportQuery = query(raw.as_deref())?;
+    let group_id = of_epoch(claims, query.epoch)?;
     let part = controllers.export(&group_id, query).await?;
     let ndjson = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok(match part.next {
@@ -87,10 +89,12 @@ async fn wipe(
 async fn purge(
     State(controllers): State<Controllers>,
     Path(id): Path<String>,
-    Query(query): Query<DeleteQuery>,
+    RawQuery(raw): RawQuery,
     request: RawRequest,
 ) -> Result<StatusCode, ApiError> {
-    let group_id = of_epoch(authorize(&controllers, &id, &request)?, query.epoch)?;
+    let claims = authorize(&controllers, &id, &request)?;
+    let query: DeleteQuery = query(raw.as_deref())?;
+    let group_id = of_epoch(claims, query.epoch)?;
     controllers.delete(&group_id, query.epoch).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -109,11 +113,12 @@ async fn begin_import(
 async fn import(
     State(controllers): State<Controllers>,
     Path((id, import_id)): Path<(String, String)>,
-    Query(query): Query<ImportQuery>,
+    RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<ImportProgress>, ApiError> {
     let request = RawRequest::read(request, MAX_IMPORT_BYTES).await?;
     let claims = authorize(&controllers, &id, &request)?;
+    let query: ImportQuery = query(raw.as_deref())?;
     let import_id = parse_import_id(&import_id)?;
     let progress = controllers
         .import(&claims.group_id, import_id, claims.epoch, query.from, request.body)

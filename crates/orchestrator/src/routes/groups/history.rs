@@ -30,7 +30,7 @@ use crate::{
     controllers::UserRequest,
     directory::OwnedRecord,
     problem,
-    routes::{self, Orchestra, PathId},
+    routes::{Orchestra, PathId},
 };
 
 pub(crate) async fn handle(
@@ -40,6 +40,7 @@ pub(crate) async fn handle(
     request: RawRequest,
 ) -> Result<Response, ApiError> {
     let Admission { found, routing_token } = orchestra.admit_reader(group_id, &request).await?;
+    let asked = parse(query.as_deref())?;
     match found.record.group_status {
         GroupStatus::Active | GroupStatus::Idle | GroupStatus::Archiving => {
             let user = UserRequest {
@@ -50,8 +51,7 @@ pub(crate) async fn handle(
             Ok(orchestra.controllers.history(user).await?)
         }
         GroupStatus::Archived | GroupStatus::Restoring => {
-            let query = parse(query.as_deref())?;
-            Ok(Json(archived(&orchestra, &found, query).await?).into_response())
+            Ok(Json(archived(&orchestra, &found, asked).await?).into_response())
         }
         GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
     }
@@ -60,7 +60,7 @@ pub(crate) async fn handle(
 /// The query as the controllers read it.
 fn parse(query: Option<&str>) -> Result<HistoryQuery, Problem> {
     let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
-    let query: HistoryQuery = routes::query(query)?;
+    let query: HistoryQuery = convene_hop::query(query)?;
     if let Err(limit) = query.page_size() {
         return Err(invalid(format!("limit is {limit}, but must be 1 to {MAX_PAGE}")));
     }

@@ -6,12 +6,12 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use convene_hop::{ApiError, RawRequest};
+use convene_hop::{ApiError, RawRequest, query};
 use convene_model::listing::{GroupsPage, GroupsQuery};
 
 use crate::{
     problem,
-    routes::{Orchestra, page, query},
+    routes::{Orchestra, page},
 };
 
 pub(crate) async fn handle(

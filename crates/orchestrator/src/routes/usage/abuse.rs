@@ -4,27 +4,26 @@
 
 use axum::{
     Json,
-    extract::{Query, RawQuery, State},
+    extract::{RawQuery, State},
 };
-use convene_hop::{ApiError, RawRequest};
+use convene_hop::{ApiError, RawRequest, query};
 use convene_model::{
     Code, Problem,
     usage::{AbuseFlags, AbuseQuery, MAX_FLAGS_LISTED, MAX_GROUPS_OFFSET},
 };
-use http::Uri;
 
 use crate::{problem, routes::Orchestra};
 
 pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,
-    RawQuery(query): RawQuery,
+    RawQuery(raw): RawQuery,
     request: RawRequest,
 ) -> Result<Json<AbuseFlags>, ApiError> {
     let caller = orchestra.auth.app(&request)?;
     if !caller.operator {
         return Err(Problem::new(Code::Forbidden).detail("only operators see this").into());
     }
-    let AbuseQuery { limit, offset } = parse(query.as_deref())?;
+    let AbuseQuery { limit, offset } = query(raw.as_deref())?;
     let (limit, offset) = (limit.unwrap_or(MAX_FLAGS_LISTED), offset.unwrap_or(0));
     if !(1..=MAX_FLAGS_LISTED).contains(&limit) || offset > MAX_GROUPS_OFFSET {
         return Err(Problem::new(Code::ValidationFailed)
@@ -33,14 +32,4 @@ pub(crate) async fn handle(
     }
     let flags = orchestra.directory.flags(limit, offset).await.map_err(problem::of_directory)?;
     Ok(Json(AbuseFlags { flags }))
-}
-
-fn parse(query: Option<&str>) -> Result<AbuseQuery, Problem> {
-    let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
-    let uri: Uri = format!("/?{}", query.unwrap_or_default())
-        .parse()
-        .map_err(|_| invalid("the query is no query".into()))?;
-    let Query(query) =
-        Query::try_from_uri(&uri).map_err(|rejection| invalid(rejection.body_text()))?;
-    Ok(query)
 }

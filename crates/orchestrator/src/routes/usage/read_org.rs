@@ -5,16 +5,15 @@
 
 use axum::{
     Json,
-    extract::{Query, RawQuery, State},
+    extract::{RawQuery, State},
 };
-use convene_hop::{ApiError, RawRequest};
+use convene_hop::{ApiError, RawRequest, query};
 use convene_model::{
     Code, OrgId, Problem,
     usage::{
         DEFAULT_GROUPS_LISTED, MAX_GROUPS_LISTED, MAX_GROUPS_OFFSET, Month, OrgUsage, OrgUsageQuery,
     },
 };
-use http::Uri;
 
 use crate::{
     problem,
@@ -24,12 +23,12 @@ use crate::{
 pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,
     org_id: PathId<OrgId>,
-    RawQuery(query): RawQuery,
+    RawQuery(raw): RawQuery,
     request: RawRequest,
 ) -> Result<Json<OrgUsage>, ApiError> {
     let caller = orchestra.auth.app(&request)?;
     let org_id = org_id.found()?;
-    let query = parse(query.as_deref())?;
+    let query: OrgUsageQuery = query(raw.as_deref())?;
     let limit = query.limit.unwrap_or(DEFAULT_GROUPS_LISTED);
     let offset = query.offset.unwrap_or(0);
     if !(1..=MAX_GROUPS_LISTED).contains(&limit) || offset > MAX_GROUPS_OFFSET {
@@ -43,14 +42,4 @@ pub(crate) async fn handle(
     let month = query.month.unwrap_or_else(|| Month::of(orchestra.now()));
     let usage = orchestra.directory.org_usage(&org_id, month, limit, offset).await;
     Ok(Json(usage.map_err(problem::of_directory)?))
-}
-
-fn parse(query: Option<&str>) -> Result<OrgUsageQuery, Problem> {
-    let invalid = |detail: String| Problem::new(Code::InvalidRequest).detail(detail);
-    let uri: Uri = format!("/?{}", query.unwrap_or_default())
-        .parse()
-        .map_err(|_| invalid("the query is no query".into()))?;
-    let Query(query) =
-        Query::try_from_uri(&uri).map_err(|rejection| invalid(rejection.body_text()))?;
-    Ok(query)
 }
