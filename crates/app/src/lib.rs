@@ -31,12 +31,12 @@ pub mod validate;
 pub mod web;
 pub mod workspaces;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::Router;
 use convene_db::{Db, DbError};
 use convene_hop::{Clock, Hop, Signer};
-use convene_model::keys::TrustedKeys;
+use convene_model::{OrgId, keys::TrustedKeys};
 use url::Url;
 
 use crate::{
@@ -76,6 +76,8 @@ pub struct Config {
     pub ping_every: Duration,
     /// How many requests one person may make in a minute; without it as many as they like.
     pub requests_per_minute: Option<u32>,
+    /// The organizations whose own services keep what is written in their groups.
+    pub external_history: BTreeSet<OrgId>,
     /// The keys behind secrets at rest and CSRF tokens. Without them stored secrets are lost.
     pub master_keys: MasterKeyReader,
 }
@@ -118,6 +120,7 @@ pub async fn open(config: Config) -> Result<App, AppError> {
         groups: Arc::new(groups),
         render: ui::markdown::render,
         clock: config.clock.clone(),
+        external_history: config.external_history.clone(),
         ping_every: config.ping_every,
     });
     let log = Log::open(config.db.clone()).await?;

@@ -195,7 +195,8 @@ fn print_frame(room: &Room, frame: &str, as_json: bool) -> io::Result<()> {
         | EventKind::ApprovalVoted(_)
         | EventKind::ApprovalResolved(_)
         | EventKind::ApprovalExpired(_)
-        | EventKind::SummaryRecorded(_) => return Ok(()),
+        | EventKind::SummaryRecorded(_)
+        | EventKind::HistoryExported { .. } => return Ok(()),
     };
     if as_json {
         value["author_name"] = json!(room.name(author));

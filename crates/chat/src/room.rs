@@ -462,7 +462,8 @@ impl Room {
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_)
-            | EventKind::SummaryRecorded(_) => {}
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => {}
         }
     }
 
@@ -520,7 +521,8 @@ impl Room {
             | EventKind::ReactionAdded(_)
             | EventKind::ReactionRemoved(_)
             | EventKind::RunStreaming { .. }
-            | EventKind::SummaryRecorded(_) => Vec::new(),
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => Vec::new(),
         }
     }
 

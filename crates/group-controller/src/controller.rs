@@ -13,7 +13,7 @@ use convene_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Effect, Input, Phase, Run, budget, commands, compaction,
+    Address, Effect, Input, Phase, Run, budget, commands, compaction, export,
     live::Live,
     runs::{self, End},
     state::{ImpossibleEvent, State},
@@ -192,11 +192,12 @@ impl Controller {
         self.live.access(from)
     }
 
-    /// The next deadline that outlives the process: what is stored with the events.
+    /// The next deadline that outlives the process: what is stored with the events. What waits for the
+    /// organization's own history service is one too, which needs a process and no alarm in it.
     #[must_use]
     pub fn durable_deadline(&self) -> Option<Timestamp> {
         let state = self.state.as_ref()?;
-        let deadline = self.run_deadline();
+        let deadline = self.run_deadline().into_iter().chain(state.outbox_since()).min();
         // A run for which leave was asked has no deadline, and only a controller can ask again.
         let waits = state.runs.iter().any(|run| run.phase == Phase::Queued);
         deadline.or((waits && !state.config.paused).then_some(Timestamp::from_millis(1)))
@@ -206,6 +207,12 @@ impl Controller {
         let state = self.state.as_ref()?;
         let runs = state.runs.iter().filter_map(|run| run.phase.deadline());
         runs.chain(state.approvals.deadline()).min()
+    }
+
+    /// Whether the organization's own history service has not acknowledged everything yet.
+    #[must_use]
+    pub fn is_exporting(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.outbox_since().is_some())
     }
 
     /// Takes one input in and returns everything that follows from it.
@@ -361,6 +368,10 @@ impl Turn<'_> {
                 compaction::recollected(self, id, messages);
                 Ok(())
             }
+            Input::Exported { upto, whole } => {
+                export::exported(self, upto, whole);
+                Ok(())
+            }
             Input::Recovered => {
                 runs::recover(self);
                 Ok(())
@@ -402,6 +413,7 @@ impl Turn<'_> {
             | Input::RunEnded { .. }
             | Input::Summarized { .. }
             | Input::Recollected { .. }
+            | Input::Exported { .. }
             | Input::Recovered
             | Input::Tick => return None,
         };
@@ -458,6 +470,7 @@ impl Turn<'_> {
         if self.state.is_some() {
             // First, so that a run that begins now is shown the window as it will be.
             compaction::run(self);
+            export::run(self);
             runs::dispatch(self);
         }
     }

@@ -58,6 +58,14 @@ pub enum Effect {
         /// The number of the event that posted the last message of the range.
         to_seq: u64,
     },
+    /// Tell the organization's own history service of the events `after + 1 ..= upto`, in order, as
+    /// often as it takes, and answer with `Input::Exported`.
+    Export {
+        /// What it has acknowledged.
+        after: u64,
+        /// The last event that it is to be told of.
+        upto: u64,
+    },
     /// Stop waiting for an attempt; its request ends with the connection.
     Abort {
         /// Which run.

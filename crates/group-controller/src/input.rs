@@ -228,6 +228,13 @@ pub enum Input {
         /// The messages with the numbers of the events that posted them, oldest first.
         messages: Vec<(u64, ContextMessage)>,
     },
+    /// The organization's own history service has acknowledged events.
+    Exported {
+        /// The last of them.
+        upto: u64,
+        /// Whether these were all that it was to be told of this time.
+        whole: bool,
+    },
     /// The controller was rebuilt in a new process: no attempt of a run is under way any more.
     Recovered,
     /// Only the time has passed.

@@ -12,6 +12,7 @@ mod compaction;
 mod context;
 mod controller;
 mod effect;
+mod export;
 mod few;
 mod input;
 mod live;

@@ -32,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) replies: BTreeMap<RunId, String>,
     /// When that is to be stored.
     pub(crate) checkpoints: Checkpoints,
+    /// Whether something is on its way to the organization's own history service.
+    pub(crate) exporting: bool,
     /// The summary under way.
     pub(crate) compaction: Compaction,
     pub(crate) budget: Budget,

@@ -19,6 +19,7 @@ use crate::{
     Phase, Run,
     approval::Approvals,
     context::Summary,
+    export::Outbox,
     remembered::{Broken, Remembered, Stopped, is_bound},
     run::Work,
 };
@@ -61,6 +62,9 @@ pub struct State {
     pub(crate) pins: Vec<PinView>,
     /// Messages that are too old for the window, but woke a run that has not ended or may be retried.
     pub(crate) awaited: Vec<Remembered>,
+    /// What the organization's own history service is to be told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outbox: Option<Outbox>,
     /// The attempt to archive the group that it stands still for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) frozen: Option<ArchiveId>,
@@ -105,6 +109,7 @@ impl State {
             messages: 0,
             pins: Vec::new(),
             awaited: Vec::new(),
+            outbox: None,
             frozen: None,
         })
     }
@@ -151,10 +156,12 @@ impl State {
             EventKind::ApprovalVoted(voted) => self.approvals.vote(voted),
             EventKind::ApprovalResolved(resolved) => self.resolve(resolved),
             EventKind::ApprovalExpired(expired) => self.approvals.expire(expired),
+            EventKind::HistoryExported { upto } => self.exported(*upto),
             EventKind::MessagePinned(pinned) => self.pin(pinned, event.at),
             EventKind::MessageUnpinned(pinned) => self.unpin(&pinned.message_id),
             EventKind::ReactionAdded(_) | EventKind::ReactionRemoved(_) => {}
         }
+        self.put_out(event);
         self.seq = event.seq;
         Ok(())
     }

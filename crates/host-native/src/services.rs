@@ -21,7 +21,7 @@ use crate::{
     agents_transport::ReqwestTransport,
     cli::CliError,
     config::{AppScope, Config, KeySource, Role},
-    controllers::{Controllers, ControllersConfig},
+    controllers::{Controllers, ControllersConfig, HistoryService, HistoryServices},
     databases::{self, Database},
     jwks::{KeyRing, Source},
     keys::{ring::KeyFiles, watch::OwnKeys},
@@ -157,6 +157,23 @@ impl Host {
             idle_after: self.config.controllers.idle_after(),
         };
         let controllers = Controllers::new(store.clone(), config);
+        let external = &self.config.controllers.external_history;
+        if !external.is_empty() {
+            let mut services = BTreeMap::new();
+            let mut hosts = Vec::new();
+            for service in external {
+                let url = service.url.clone();
+                hosts.extend(
+                    url.host()
+                        .zip(url.port_or_known_default())
+                        .map(|(host, port)| format!("{host}:{port}")),
+                );
+                let secret = service.secret()?;
+                services.insert(service.org_id.clone(), HistoryService { url, secret });
+            }
+            let transport = Arc::new(ReqwestTransport::new(&hosts)?);
+            controllers.keep_history_with(HistoryServices::new(services, transport));
+        }
         self.metrics.has_controllers(&controllers, &store);
         Ok(controllers)
     }
@@ -218,6 +235,7 @@ impl Host {
             app_keys,
             controller_keys: self.trusted(Role::Controllers)?,
             agents_keys: self.trusted(Role::Agents)?,
+            external_history: self.config.controllers.external_orgs(),
             controllers,
             db,
             clock: Arc::clone(&self.clock),
@@ -257,6 +275,7 @@ impl Host {
             clock: Arc::clone(&self.clock),
             public_url: config.public_url.clone(),
             trusted_proxies: config.proxies()?,
+            external_history: self.config.controllers.external_orgs(),
             ping_every: config.ping_every(),
             requests_per_minute: config.requests_per_minute,
             master_keys,

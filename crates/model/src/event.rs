@@ -121,6 +121,12 @@ pub enum EventKind {
     /// A run ended; there is exactly one of these for each run.
     #[serde(rename = "run.finished")]
     RunFinished(RunFinished),
+    /// What was written up to an event is with the organization's own history service.
+    #[serde(rename = "history.exported")]
+    HistoryExported {
+        /// The number of the event.
+        upto: u64,
+    },
     /// What messages were about that agents are no longer shown.
     #[serde(rename = "summary.recorded")]
     SummaryRecorded(SummaryRecorded),
@@ -178,7 +184,8 @@ impl EventKind {
             | Self::ApprovalVoted(_)
             | Self::ApprovalResolved(_)
             | Self::ApprovalExpired(_)
-            | Self::SummaryRecorded(_) => None,
+            | Self::SummaryRecorded(_)
+            | Self::HistoryExported { .. } => None,
         }
     }
 }

@@ -364,7 +364,8 @@ impl ToolLog {
             | EventKind::RunStarted(_)
             | EventKind::RunStreaming { .. }
             | EventKind::RunFinished(_)
-            | EventKind::SummaryRecorded(_) => {}
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => {}
         }
     }
 

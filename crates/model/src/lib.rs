@@ -7,6 +7,7 @@ pub mod agents;
 pub mod archive;
 pub mod claims;
 pub mod event;
+pub mod external;
 pub mod frame;
 pub mod history;
 pub mod ids;

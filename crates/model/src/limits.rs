@@ -155,6 +155,14 @@ pub const MAX_SUMMARY_TEXT_BYTES: usize = 8 * 1024;
 pub const EXTRACT_CHARS: usize = 160;
 /// How long a model may take for a summary; afterwards the messages' beginnings stand in.
 pub const SUMMARY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries in one request to an organization's own history service.
+pub const MAX_HISTORY_ENTRIES: usize = 100;
+/// Bytes of texts in one such request, about.
+pub const MAX_HISTORY_APPEND_BYTES: usize = 512 * 1024;
+/// How long what happened in a group is gathered before it is sent there.
+pub const HISTORY_PAUSE: Duration = Duration::from_millis(500);
+/// How long such a service may take for an answer.
+pub const HISTORY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clocks of two services may differ.
 pub const CLOCK_LEEWAY: Duration = Duration::from_secs(5);
 /// How long a connection goes on after its routing token has expired.

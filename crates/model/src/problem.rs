@@ -144,6 +144,8 @@ codes! {
     /// The group or the node has more work than it can queue.
     Overloaded = "overloaded", 503, "The service is overloaded; try again shortly.";
     /// The node's disk is full: nothing can be written until there is room again.
+    HistoryServiceUnavailable = "history_service_unavailable", 503, "The organization's history service cannot be used; try again later.";
+    /// See the title.
     StorageFull = "storage_full", 507, "There is no room to store this; try again later.";
     /// The group's stored history fails its checks; an operator must look.
     GroupQuarantined = "group_quarantined", 503, "The group is set aside because its stored history fails its checks.";

@@ -94,7 +94,8 @@ impl Record {
             | EventKind::ApprovalRequested(_)
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
-            | EventKind::ApprovalExpired(_) => out.len(),
+            | EventKind::ApprovalExpired(_)
+            | EventKind::HistoryExported { .. } => out.len(),
         };
         Self { seq: event.seq, text_at: text_at as u32, body: out.into(), erased: None }
     }

@@ -19,7 +19,7 @@ mod reconcile;
 mod routes;
 mod times;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::Router;
 use convene_db::{Db, DbError};
@@ -52,6 +52,8 @@ pub struct Config {
     pub controller_keys: TrustedKeys,
     /// The public keys of the Agents Worker.
     pub agents_keys: TrustedKeys,
+    /// The organizations whose own services keep what is written in their groups.
+    pub external_history: BTreeSet<OrgId>,
     /// The third hop.
     pub controllers: Hop,
     /// The directory database.
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) runner: Runner,
     /// How often organizations activate groups.
     pub(crate) activations: RateLimiter<OrgId>,
+    /// The organizations whose own services keep what is written in their groups.
+    pub(crate) external_history: BTreeSet<OrgId>,
 }
 
 /// Brings the directory up to date and starts an Orchestrator on it.
@@ -132,6 +136,7 @@ pub async fn open(config: Config) -> Result<Orchestrator, DbError> {
             times: config.times,
             runner: Runner::new(),
             activations: RateLimiter::default(),
+            external_history: config.external_history,
         }),
     })
 }

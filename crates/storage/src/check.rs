@@ -20,7 +20,7 @@ use crate::{
     pending::derive,
     rooms::{
         chunks::{self, Chunk, ChunkError},
-        schema,
+        schema, trim,
         write::read_snapshot,
     },
     sqlite::open_onlooker,
@@ -248,7 +248,8 @@ impl Check<'_> {
                 let (seq, id) = (record.seq, &posted.message_id);
                 self.problem(format!("group {name}: message {id} is not known as event {seq}"));
             }
-            if record.erased.is_some() && !is_changed(rooms, key, record.seq)? {
+            let with_service = record.seq <= trim::upto(rooms, key)?;
+            if record.erased.is_some() && !with_service && !is_changed(rooms, key, record.seq)? {
                 let seq = record.seq;
                 self.problem(format!(
                     "group {name}: the text of event {seq} is gone for no reason"

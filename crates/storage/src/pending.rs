@@ -31,6 +31,8 @@ pub(crate) struct Pending {
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
     /// Which of the records tell of decisions and runs.
     pub(crate) told: Vec<Told>,
+    /// Up to which event texts are with the organization's own service, as an event says so.
+    pub(crate) exported: Option<(u64, u64)>,
     /// What happens to the group as a whole; there are no records then.
     pub(crate) control: Option<Control>,
     /// Whether the group is whole from here on, which came from a snapshot.
@@ -75,6 +77,7 @@ pub(crate) struct Derived {
     pub(crate) reactions: Vec<ReactionChange>,
     pub(crate) policies: Vec<(u64, RevisionPolicy)>,
     pub(crate) told: Vec<Told>,
+    pub(crate) exported: Option<(u64, u64)>,
     pub(crate) completes: bool,
 }
 
@@ -113,6 +116,7 @@ impl Pending {
             reactions: derived.reactions,
             policies: derived.policies,
             told: derived.told,
+            exported: derived.exported,
             control: None,
             completes: derived.completes,
             chain: batch.chain,
@@ -176,6 +180,7 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
                 | b"reaction.removed"
                 | b"group.configured"
                 | b"group.restored"
+                | b"history.exported"
         );
         if !says_something {
             continue;
@@ -194,6 +199,7 @@ pub(crate) fn derive(records: &[Record]) -> Result<Derived, RecordError> {
                 derived.reactions.push(ReactionChange::new(seq, reaction, false));
             }
             EventKind::GroupRestored(_) => derived.completes = true,
+            EventKind::HistoryExported { upto } => derived.exported = Some((seq, upto)),
             EventKind::GroupConfigured(config) => derived.policies.push((seq, config.revisions)),
             EventKind::GroupActivated(_)
             | EventKind::GroupAdopted(_)

@@ -45,6 +45,7 @@ const ROOM: &[Code] = &[
     Code::ActiveGroupLimitExceeded,
     Code::RateLimited,
     Code::GroupControllerUnavailable,
+    Code::HistoryServiceUnavailable,
     Code::Overloaded,
     Code::GroupQuarantined,
 ];

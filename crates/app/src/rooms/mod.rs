@@ -30,7 +30,11 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use axum::{
@@ -120,6 +124,8 @@ pub struct RoomsConfig {
     pub render: Render,
     /// The time, by which routing tokens expire.
     pub clock: Clock,
+    /// The organizations whose own services keep what is written in their groups.
+    pub external_history: BTreeSet<OrgId>,
     /// How often a client is pinged; silent for two and a half times as long, it counts as gone.
     pub ping_every: Duration,
 }

@@ -233,7 +233,11 @@ impl Shared {
     }
 
     fn activation_of(&self, group: &GroupId, org_id: OrgId) -> ActivateRequest {
-        let history_mode = HistoryMode::Internal;
+        let history_mode = if self.config.external_history.contains(&org_id) {
+            HistoryMode::External
+        } else {
+            HistoryMode::Internal
+        };
         ActivateRequest { group_id: group.clone(), org_id, history_mode, region: None }
     }
 

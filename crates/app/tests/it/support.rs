@@ -241,6 +241,7 @@ fn config(
         clock,
         public_url: setup.public_url.map(|url| Url::parse(url).unwrap()),
         trusted_proxies: proxies.collect(),
+        external_history: std::collections::BTreeSet::new(),
         ping_every: convene_app::rooms::tuning::PING_EVERY,
         requests_per_minute: setup.requests_per_minute,
         master_keys: setup.master_keys.unwrap_or_else(|| fixed_keys(&[7])),

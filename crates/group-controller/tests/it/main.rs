@@ -11,6 +11,7 @@ mod compaction;
 mod configure;
 mod context;
 mod discussions;
+mod export;
 mod freeze;
 mod harness;
 mod init;

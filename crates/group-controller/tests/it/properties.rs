@@ -130,7 +130,8 @@ fn check_log(room: &Room) {
             | EventKind::AccessRevoked { .. }
             | EventKind::GroupThawed(_)
             | EventKind::GroupRestored(_)
-            | EventKind::SummaryRecorded(_) => {}
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => {}
             EventKind::GroupFrozen { .. } => assert!(open.is_empty(), "the runs have ended"),
             // The shelf has checked these against each other as they came.
             EventKind::MessageEdited(_)

@@ -43,6 +43,7 @@ impl Watchers {
                 | Effect::Invoke(_)
                 | Effect::Abort { .. }
                 | Effect::Summarize(_)
+                | Effect::Export { .. }
                 | Effect::Recollect { .. } => {}
             }
         }

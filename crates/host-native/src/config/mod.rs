@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 pub use agents::AgentsConfig;
 pub use app::AppConfig;
-pub use controllers::ControllersConfig;
+pub use controllers::{ControllersConfig, ExternalHistory};
 pub use database::{ConnectionString, DatabaseConfig};
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
@@ -223,6 +223,7 @@ impl Config {
         self.app.check()?;
         self.orchestrator.check()?;
         self.agents.check()?;
+        self.controllers.check()?;
         self.archives.check("archives")?;
         self.logs.check("logs")?;
         if self.logs.max_snapshot_bytes.is_some() {

@@ -25,7 +25,7 @@ use convene_model::{
     claims::Access,
     event::{EventKind, GroupAgent},
     frame::with_conn,
-    infra::{GroupLimits, InitRequest},
+    infra::{GroupLimits, HistoryMode, InitRequest},
     limits::MAX_UPSTREAMS_PER_GROUP,
     record::{CHAIN_START, Chain, Record},
     trace::TraceParent,
@@ -421,7 +421,13 @@ impl Actor {
     fn head(&self) -> Result<Head, Problem> {
         let state = self.existing()?;
         let identity = state.identity();
-        Ok(Head { seq: state.seq(), epoch: identity.epoch, history: identity.history.clone() })
+        let external = identity.history_mode == HistoryMode::External;
+        Ok(Head {
+            seq: state.seq(),
+            epoch: identity.epoch,
+            history: identity.history.clone(),
+            kept_by: external.then(|| identity.org_id.clone()),
+        })
     }
 
     /// Takes one input in and keeps everything that follows from it, in order.
@@ -466,6 +472,7 @@ impl Actor {
                 Effect::Recollect { id, from_seq, to_seq } => {
                     outputs.push(Output::Recollect { id, from_seq, to_seq });
                 }
+                Effect::Export { after, upto } => outputs.push(Output::Export { after, upto }),
                 Effect::Abort { run_id, attempt } => {
                     outputs.push(Output::Abort { run_id, attempt });
                 }
@@ -500,6 +507,7 @@ impl Actor {
                     let task = summarize::write(shared, asked, self.mailbox.clone());
                     self.shared.tasks.spawn(task);
                 }
+                Output::Export { after, upto } => self.export(after, upto),
                 Output::Recollect { id, from_seq, to_seq } => {
                     let shared = Arc::clone(&self.shared);
                     let (range, mailbox) = (from_seq..=to_seq, self.mailbox.clone());

@@ -122,8 +122,16 @@ impl Controllers {
     /// is wrong with it.
     ///
     /// # Errors
-    /// [`Code::IllegalTransition`] for a group whose own epoch is not lower.
+    /// [`Code::IllegalTransition`] for a group whose own epoch is not lower,
+    /// [`Code::HistoryServiceUnavailable`] until its organization's own service has erased it too.
     pub async fn delete(&self, group_id: &GroupId, epoch: u64) -> Result<(), Problem> {
+        // First, since a group that is gone knows nothing of its organization's own service.
+        if let Ok(Head { epoch: own, kept_by: Some(org_id), .. }) = self.head(group_id).await
+            && own < epoch
+        {
+            let services = self.shared.history.get().ok_or(Code::HistoryServiceUnavailable)?;
+            services.erase(&org_id, group_id).await?;
+        }
         match self.archive(group_id, |reply| Mail::Delete { epoch, reply }).await {
             Err(problem) if problem.code == Code::GroupQuarantined => {
                 self.purge(group_id, epoch).await

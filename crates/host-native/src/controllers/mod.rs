@@ -8,6 +8,7 @@ mod alarms;
 mod archive;
 mod budget;
 mod figures;
+mod history_service;
 mod inbound;
 mod invoke;
 mod lifecycle;
@@ -19,14 +20,18 @@ mod summarize;
 mod upstreams;
 mod usage;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use convene_hop::{Clock, GroupLink, Hop, Signer};
 use convene_model::{
-    Code, GroupId, HistoryId, Problem, UpstreamId,
+    Code, GroupId, HistoryId, OrgId, Problem, UpstreamId,
     claims::Access,
     history::{HistoryPage, HistoryQuery},
-    infra::InitRequest,
+    infra::{HistoryMode, InitRequest},
     keys::TrustedKeys,
 };
 use convene_storage::{GroupStore, StoreError};
@@ -42,6 +47,7 @@ use actor::{Actor, Loaded, Mail};
 use alarms::Alarms;
 pub use figures::Figures;
 use figures::{Counters, OpenLink};
+pub use history_service::{HistoryServices, Service as HistoryService};
 use lifecycle::Lifecycle;
 use usage::Usage;
 pub use usage::UsageTotals;
@@ -95,6 +101,8 @@ pub(crate) struct Shared {
     usage: Usage,
     policy: policy::Policy,
     budgets: budget::Budgets,
+    /// The history services of organizations that have one.
+    history: OnceLock<HistoryServices>,
     /// The groups that are awake, or wake.
     groups: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<Slot>>>>,
     /// Groups that may be read from the store at the same time.
@@ -152,6 +160,8 @@ pub struct Head {
     pub epoch: u64,
     /// The numbering.
     pub history: HistoryId,
+    /// The organization, where its own service keeps what is written in the group.
+    pub kept_by: Option<OrgId>,
 }
 
 impl Controllers {
@@ -175,6 +185,7 @@ impl Controllers {
                 usage: Usage::default(),
                 policy: policy::Policy::default(),
                 budgets: budget::Budgets::default(),
+                history: OnceLock::new(),
                 groups: Mutex::new(HashMap::new()),
                 waking: Semaphore::new(WAKING_AT_ONCE),
                 next_upstream: std::sync::atomic::AtomicU64::new(1),
@@ -217,6 +228,14 @@ impl Controllers {
         lifecycle::begin(&self.shared, orchestrator, db).await
     }
 
+    /// Lets organizations' own services keep what is written in their groups. Only the first call
+    /// counts.
+    pub fn keep_history_with(&self, services: HistoryServices) {
+        if self.shared.history.set(services).is_err() {
+            tracing::warn!("the history services are set already");
+        }
+    }
+
     /// How many groups are awake.
     #[must_use]
     pub fn awake(&self) -> usize {
@@ -240,6 +259,13 @@ impl Controllers {
     /// # Errors
     /// The controller's refusal, or [`Code::GroupQuarantined`].
     pub async fn init(&self, group_id: &GroupId, request: InitRequest) -> Result<Head, Problem> {
+        let keeps = |services: &HistoryServices| services.has(&request.org_id);
+        if request.history_mode == HistoryMode::External
+            && !self.shared.history.get().is_some_and(keeps)
+        {
+            let detail = "no history service of the organization is configured";
+            return Err(Problem::new(Code::HistoryModeUnsupported).detail(detail));
+        }
         self.wiped(group_id).await?;
         self.ask(group_id, |reply| Mail::Init { request, reply }).await?
     }
@@ -279,10 +305,14 @@ impl Controllers {
     ) -> Result<HistoryPage, Problem> {
         let head = self.head(group_id).await?;
         let (store, key) = (self.shared.store.clone(), group_id.key());
-        let parts = tokio::task::spawn_blocking(move || store.history(key, query, head.seq))
+        let mut parts = tokio::task::spawn_blocking(move || store.history(key, query, head.seq))
             .await
             .map_err(|error| internal("reading history", &error))?
             .map_err(|error| store_problem(group_id, &error))?;
+        if let Some((org_id, services)) = head.kept_by.as_ref().zip(self.shared.history.get()) {
+            services.fill(org_id, group_id, &mut parts.messages).await?;
+            services.fill_excerpts(org_id, group_id, &mut parts.answered).await;
+        }
         Ok(HistoryPage {
             messages: parts.messages,
             runs: parts.runs,

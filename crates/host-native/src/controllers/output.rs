@@ -32,6 +32,8 @@ pub(super) enum Output {
     Summarize(Box<Summarization>),
     /// Look messages up of which a summary is to be written anew.
     Recollect { id: u64, from_seq: u64, to_seq: u64 },
+    /// Tell the organization's own history service of events.
+    Export { after: u64, upto: u64 },
     /// Stop waiting for an attempt.
     Abort { run_id: RunId, attempt: u32 },
     /// Ask whether a run may start.

@@ -24,11 +24,16 @@ impl Controllers {
         let head = self.head(group_id).await?;
         let (store, key) = (self.shared.store.clone(), group_id.key());
         let read = move || store.detail(key, &message_id, head.seq);
-        tokio::task::spawn_blocking(read)
+        let mut detail = tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| internal("reading a message", &error))?
             .map_err(|error| store_problem(group_id, &error))?
-            .ok_or_else(|| Code::MessageNotFound.into())
+            .ok_or(Code::MessageNotFound)?;
+        if let Some((org_id, services)) = head.kept_by.as_ref().zip(self.shared.history.get()) {
+            let message = std::slice::from_mut(&mut detail.message);
+            services.fill(org_id, group_id, message).await?;
+        }
+        Ok(detail)
     }
 
     /// Why agents answered a message or did not, up to what is committed now.

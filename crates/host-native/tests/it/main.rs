@@ -23,6 +23,7 @@ mod contract;
 mod controllers;
 mod crash;
 mod examples;
+mod external_history;
 mod faults;
 mod frames;
 mod full_disk;

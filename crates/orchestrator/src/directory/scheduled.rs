@@ -34,7 +34,7 @@ impl Directory {
         let default = default.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(0));
         let sql = format!(
             "SELECT r.group_id FROM routing_records r JOIN org_counts c ON c.org_id = r.org_id
-             WHERE r.status = 'idle' AND COALESCE(c.auto_archive_ms, $2) > 0
+             WHERE r.status = 'idle' AND r.history_mode = 'internal' AND COALESCE(c.auto_archive_ms, $2) > 0
                AND r.idle_at + COALESCE(c.auto_archive_ms, $2) <= $1
              ORDER BY r.idle_at LIMIT {limit}"
         );

@@ -10,7 +10,7 @@ use convene_archive::{ArchiveError, SnapshotWriter, WriteOptions, verify};
 use convene_model::{
     ArchiveId, Code, Problem,
     archive::{ExportQuery, ExportSection, FreezeRequest, Frozen, Header, Manifest, manifest_path},
-    infra::GroupStatus,
+    infra::{GroupStatus, HistoryMode},
     tasks::{Archived, TaskKind},
 };
 
@@ -31,13 +31,18 @@ use crate::{
 /// returns the task.
 ///
 /// # Errors
-/// [`Code::GroupNotActive`] with the group's `group_status`, and `task_id` where one holds the group.
+/// [`Code::GroupNotActive`] with the group's `group_status`, and `task_id` where one holds the group;
+/// [`Code::HistoryModeUnsupported`] for a group whose texts are not here.
 pub(crate) async fn begin(
     shared: &Arc<Shared>,
     found: &OwnedRecord,
     actor: &str,
     reason: &str,
 ) -> Result<Job, Problem> {
+    if found.record.history_mode == HistoryMode::External {
+        let detail = "what was written is with the organization's own history service";
+        return Err(Problem::new(Code::HistoryModeUnsupported).detail(detail));
+    }
     let (task_id, now) = (new_task_id(), shared.now());
     let archive_id = ArchiveId::new(task_id.as_str()).expect("a task's id is an id");
     let task = NewTask {

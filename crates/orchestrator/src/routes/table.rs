@@ -43,6 +43,9 @@ const CONTROLLER: &[Code] = &[
 /// What operations may answer that write or read snapshots.
 const ARCHIVES: &[Code] = &[Code::ArchiveStoreUnavailable, Code::SnapshotCorrupt];
 
+/// What operations may answer that read texts which an organization keeps itself.
+const TEXTS: &[Code] = &[Code::HistoryServiceUnavailable];
+
 /// All operations.
 pub(crate) fn api() -> Api<Orchestra> {
     Api::new()
@@ -158,7 +161,12 @@ fn of_lives() -> Api<Orchestra> {
             .problems(GROUP)
             .problems(CONTROLLER)
             .problems(ARCHIVES)
-            .problems(&[Code::GroupNotActive, Code::SnapshotTooLarge, Code::Conflict]),
+            .problems(&[
+                Code::GroupNotActive,
+                Code::HistoryModeUnsupported,
+                Code::SnapshotTooLarge,
+                Code::Conflict,
+            ]),
             lifecycle::archive::handle,
         )
         .on(
@@ -203,6 +211,7 @@ fn of_lives() -> Api<Orchestra> {
             .idempotent()
             .answers_empty(204)
             .answers::<Task>(202)
+            .problems(TEXTS)
             .problems(GROUP)
             .problems(&[Code::Conflict]),
             lifecycle::delete::handle,
@@ -375,6 +384,7 @@ fn of_users() -> Api<Orchestra> {
                 .answers::<HistoryPage>(200)
                 .problems(GROUP)
                 .problems(CONTROLLER)
+                .problems(TEXTS)
                 .problems(ARCHIVES),
             groups::history::handle,
         )
@@ -388,6 +398,7 @@ fn of_users() -> Api<Orchestra> {
             .answers::<MessageDetail>(200)
             .problems(GROUP)
             .problems(CONTROLLER)
+            .problems(TEXTS)
             .problems(&[Code::MessageNotFound]),
             groups::message::handle,
         )

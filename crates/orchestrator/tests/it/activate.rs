@@ -223,6 +223,19 @@ async fn naming_another_issuers_organization_does_not_tell_that_it_exists() {
 }
 
 #[tokio::test]
+async fn a_group_whose_organization_keeps_its_history_is_external_and_is_not_archived() {
+    let world = World::new().await;
+    let body = json!({ "group_id": "g1", "org_id": "o-external", "history_mode": "external" });
+    let answer = world.ask("POST", "/infra/groups").json(&body).send().await.expect_status(200);
+    assert_eq!(answer.body["history_mode"], "external");
+    let init = world.controllers.calls().pop().unwrap();
+    assert_eq!(init.body, r#"{"org_id":"o-external","history_mode":"external","epoch":1}"#);
+    let before = world.standing().await;
+    world.archive("g1").await.expect_problem(422, "history_mode_unsupported");
+    assert_eq!(world.standing().await, before);
+}
+
+#[tokio::test]
 async fn what_cannot_be_activated_changes_nothing() {
     let world = World::new().await;
     let before = world.standing().await;

@@ -96,7 +96,8 @@ pub(crate) fn told(record: &Record) -> Result<Option<Told>, RecordError> {
         | EventKind::MessageUnpinned(_)
         | EventKind::ReactionAdded(_)
         | EventKind::ReactionRemoved(_)
-        | EventKind::RunStreaming { .. } => return Ok(None),
+        | EventKind::RunStreaming { .. }
+        | EventKind::HistoryExported { .. } => return Ok(None),
     };
     Ok(Some(Told { subject, seq: record.seq }))
 }

@@ -20,6 +20,7 @@ pub(crate) mod quarantine;
 pub(crate) mod reactions;
 pub(crate) mod reader;
 pub(crate) mod schema;
+pub(crate) mod trim;
 pub(crate) mod view;
 pub(crate) mod why;
 pub(crate) mod wipe;

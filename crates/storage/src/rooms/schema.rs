@@ -7,14 +7,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     journal::{files::JournalId, recovery::Head},
-    rooms::{agent_events, quarantine::Quarantine, wipe},
+    rooms::{agent_events, quarantine::Quarantine, trim, wipe},
     search::index,
     sqlite::{Durability, open_writer},
     store::error::StoreError,
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-pub(crate) const FORMAT: i64 = 4;
+pub(crate) const FORMAT: i64 = 5;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.
@@ -122,7 +122,7 @@ pub(crate) fn open(
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match format {
         FORMAT => {}
-        0..=3 => {
+        0..=4 => {
             let transaction = connection.transaction()?;
             if format == 0 {
                 transaction.execute_batch(SCHEMA)?;
@@ -143,8 +143,11 @@ pub(crate) fn open(
             if format <= 2 {
                 transaction.execute_batch(wipe::SCHEMA)?;
             }
-            transaction.execute_batch(agent_events::SCHEMA)?;
-            agent_events::fill(&transaction)?;
+            if format <= 3 {
+                transaction.execute_batch(agent_events::SCHEMA)?;
+                agent_events::fill(&transaction)?;
+            }
+            transaction.execute_batch(trim::SCHEMA)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.commit()?;
         }

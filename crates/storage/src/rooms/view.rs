@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     pending::{Change, Pending},
-    rooms::{chunks::Chunk, reactions, reader::Reader},
+    rooms::{chunks::Chunk, reactions, reader::Reader, trim},
     store::{
         error::StoreError,
         types::{StoredMessage, StoredReaction},
@@ -50,7 +50,8 @@ impl<'a> View<'a> {
         })
     }
 
-    /// A posted message as it is now, without its reactions.
+    /// A posted message as it is now, without its reactions. A text that is with an organization's own
+    /// service is empty.
     ///
     /// A text that was erased belongs to a message that was taken back, or to one that was edited
     /// where former texts are discarded; in both cases the message is shown as it became, even if
@@ -84,6 +85,17 @@ impl<'a> View<'a> {
             }
             let later = self.last_change(record.seq, u64::MAX)?;
             if later.map(|later| later.seq) <= change.map(|change| change.seq) {
+                let text_seq = edit.as_ref().unwrap_or(record).seq;
+                let trimmed = self
+                    .reader
+                    .checked(self.key, |connection, key| Ok(trim::upto(connection, key)?))?;
+                if text_seq <= trimmed {
+                    // The organization's own service has it.
+                    posted.text.clear();
+                    edited_at =
+                        edit.map(|edit| self.decode(&edit)).transpose()?.map(|edit| edit.at);
+                    break;
+                }
                 // Nothing is known that erased it, so there is nothing to show instead.
                 deleted = true;
                 break;

@@ -92,7 +92,7 @@ pub(crate) fn begin(
     connection
         .prepare_cached("INSERT OR REPLACE INTO wipes (group_key, group_id) VALUES (?1, ?2)")?
         .execute(params![&key.0[..], group_id.as_str()])?;
-    for table in ["groups", "snapshots", "imports"] {
+    for table in ["groups", "snapshots", "imports", "trimmed_groups"] {
         delete_all(connection, table, key)?;
     }
     Ok(())
@@ -242,7 +242,7 @@ fn take_chunks(
 }
 
 fn end(connection: &Connection, key: &GroupKey) -> Result<(), rusqlite::Error> {
-    for table in ["search_groups", "groups", "snapshots", "imports", "wipes"] {
+    for table in ["search_groups", "groups", "snapshots", "imports", "trimmed_groups", "wipes"] {
         delete_all(connection, table, key)?;
     }
     Ok(())

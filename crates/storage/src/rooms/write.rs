@@ -18,7 +18,7 @@ use crate::{
         agent_events,
         chunks::{self, Chunk, ChunkBuilder, ChunkError},
         quarantine::Quarantine,
-        reactions, schema, wipe,
+        reactions, schema, trim, wipe,
     },
     search::{
         index::{Changes, IndexedGroup, indexed_chunk},
@@ -190,6 +190,13 @@ fn carry_over(
     let policy = apply_changes(connection, key, group, index)?;
     for change in group.iter().flat_map(|committed| &committed.pending.reactions) {
         reactions::apply(connection, &key, change)?;
+    }
+    if let Some((seq, upto)) = group.iter().rev().find_map(|committed| committed.pending.exported) {
+        let trimmed = trim::trim(connection, &key, seq, upto, &mut index.changes);
+        trimmed.map_err(|error| match error {
+            ChunkError::Damaged(detail) => Failure::Contradiction { key, detail },
+            ChunkError::Sqlite(error) => Failure::Sqlite(error),
+        })?;
     }
     let last = &group[group.len() - 1].pending;
     let snapshot = group.iter().rev().find_map(|committed| committed.pending.snapshot.as_ref());

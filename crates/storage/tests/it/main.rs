@@ -13,6 +13,7 @@ mod reads;
 mod search;
 mod summaries;
 mod support;
+mod trim;
 mod why;
 
 /// What `support` needs, by one name here and in the unit tests.

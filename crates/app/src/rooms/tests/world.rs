@@ -188,7 +188,14 @@ impl World {
         let groups = Arc::clone(&workspace) as Arc<dyn Groups>;
         let render = |text: &str| format!("<p>{text}</p>");
         let rooms = Rooms::tuned(
-            RoomsConfig { orchestrator, groups, render, clock, ping_every: PING_EVERY },
+            RoomsConfig {
+                orchestrator,
+                groups,
+                render,
+                clock,
+                external_history: std::collections::BTreeSet::new(),
+                ping_every: PING_EVERY,
+            },
             tuning,
         );
         let router = Router::new().route("/{user}", get(upgrade)).with_state(rooms.clone());

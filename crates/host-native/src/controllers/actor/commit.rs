@@ -1,12 +1,18 @@
 //! How what a turn has led to reaches the journal, and when the state goes along as a snapshot.
 
+use std::sync::Arc;
+
 use convene_group_controller::State;
 use convene_model::event::{EventKind, RevisionPolicy};
 use convene_storage::{Batch, Snapshot};
 use tokio::sync::oneshot;
 
 use super::{Actor, Pending};
-use crate::controllers::{SNAPSHOT_EVERY, output::Output};
+use crate::controllers::{
+    SNAPSHOT_EVERY,
+    history_service::{self, Export},
+    output::Output,
+};
 
 impl Actor {
     /// Whether an event erases a text that the last snapshot may hold. It is replaced at once then,
@@ -40,7 +46,8 @@ impl Actor {
             | EventKind::ApprovalVoted(_)
             | EventKind::ApprovalResolved(_)
             | EventKind::ApprovalExpired(_)
-            | EventKind::SummaryRecorded(_) => return false,
+            | EventKind::SummaryRecorded(_)
+            | EventKind::HistoryExported { .. } => return false,
         };
         message_seq <= self.last_snapshot || self.stored_replies
     }
@@ -111,5 +118,21 @@ impl Actor {
             tracing::warn!(group = %self.group_id, "the journal has no room for a group's events");
         }
         self.gate.hold(Some(committed), outputs);
+    }
+
+    /// Lets the organization's own history service hear of events.
+    pub(super) fn export(&self, after: u64, upto: u64) {
+        let Some(state) = self.controller.state() else { return };
+        let identity = state.identity();
+        let export = Export {
+            org_id: identity.org_id.clone(),
+            group_id: self.group_id.clone(),
+            history: identity.history.clone(),
+            after,
+            upto,
+        };
+        let shared = Arc::clone(&self.shared);
+        let task = history_service::export(shared, export, self.mailbox.clone());
+        self.shared.tasks.spawn(task);
     }
 }

@@ -33,7 +33,9 @@ impl Actor {
         if self.meter.is_due(now) {
             self.hand_over(now);
         }
-        if self.controller.connections() > 0 || !self.runs.is_empty() || self.asking > 0 {
+        // What waits for the organization's own service is sent by a group that is awake.
+        let busy = !self.runs.is_empty() || self.asking > 0 || self.controller.is_exporting();
+        if self.controller.connections() > 0 || busy {
             self.used_at = now;
         }
         let after = self.controller.state().map_or(UNKNOWN, |_| self.shared.config.idle_after);

@@ -96,6 +96,7 @@ async fn activate(
     caller.check_org(&body.org_id).map_err(|_| ActivateError::TokenOfOtherOrg)?;
     match body.history_mode {
         HistoryMode::Internal => {}
+        HistoryMode::External if shared.external_history.contains(&body.org_id) => {}
         HistoryMode::External => return Err(ActivateError::ExternalHistory),
     }
     if body.region.as_deref().is_some_and(|region| !is_valid_id(region)) {

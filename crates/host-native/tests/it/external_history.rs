@@ -1,0 +1,161 @@
+//! A history that the organization keeps itself, with the reference service as a process: slow, failing and
+//! repeating at first, down for a while, and through a crash.
+
+use std::{path::Path, process::Stdio};
+
+use convene_model::limits::MAX_REPLAY_EVENTS;
+use convene_testing::{browser::free_port, client::Person};
+use tokio::process::{Child, Command};
+
+use crate::{
+    convene,
+    examples::{example, python},
+};
+
+const SECRET: &str = "a-secret-of-the-history-service";
+
+struct Service {
+    port: u16,
+    process: Child,
+}
+
+impl Service {
+    fn start(dir: &Path, port: u16, faults: &[&str]) -> Self {
+        let secret = dir.join("history.secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        let process = Command::new(python())
+            .arg(example("history_service.py"))
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--db")
+            .arg(dir.join("history.db"))
+            .arg("--secret-file")
+            .arg(secret)
+            .args(faults)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { port, process }
+    }
+
+    async fn stop(mut self) -> u16 {
+        self.process.kill().await.unwrap();
+        self.port
+    }
+}
+
+/// The texts that the service has, in order.
+fn kept(dir: &Path) -> Vec<String> {
+    let Ok(db) = rusqlite::Connection::open(dir.join("history.db")) else { return Vec::new() };
+    let Ok(mut rows) = db.prepare("SELECT body FROM messages ORDER BY seq") else {
+        return Vec::new();
+    };
+    let bodies = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let text = |body: Result<String, rusqlite::Error>| {
+        let body: serde_json::Value = serde_json::from_str(&body.unwrap()).unwrap();
+        body["text"].as_str().unwrap().to_owned()
+    };
+    bodies.map(text).collect()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what} never came"));
+}
+
+#[tokio::test]
+async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service() {
+    let dir = tempfile::tempdir().unwrap();
+    // The workspace has to be there before it can be named.
+    let node = convene(dir.path()).start().await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Lighthouse").await;
+    assert_eq!(node.stop().await, Some(0));
+
+    let port = free_port();
+    let config = dir.path().join("convene.toml");
+    let section = format!(
+        "[[controllers.external_history]]\norg_id = \"{org}\"\nurl = \"http://127.0.0.1:{port}\"\nsecret = \"{SECRET}\"\n"
+    );
+    std::fs::write(&config, section).unwrap();
+    let launch = convene(dir.path()).arg("--config").arg(config.to_str().unwrap());
+    let node = launch.start().await;
+    let ana = ana.at(&node.url);
+    let group = ana.create_group(&org, "Plans").await;
+    let (mut socket, _) = ana.attach(&group, None).await;
+
+    // The service is down: everything goes on without it.
+    for number in 1..=3 {
+        socket.post(&format!("m{number}"), &format!("text {number}")).await;
+        socket.answer(&format!("m{number}")).await;
+    }
+    socket.edit("m2", "another text").await;
+    socket.event("message.edited").await;
+    assert_eq!(ana.all_messages(&group).await.len(), 3);
+    node.kill().await;
+
+    // After a crash it is there, does what it is asked, and says that it failed.
+    let service = Service::start(dir.path(), port, &["--fail-first", "2", "--slow", "0.1"]);
+    let node = launch.start().await;
+    let ana = ana.at(&node.url);
+    let (mut socket, _) = ana.attach(&group, None).await;
+    let expected = ["text 1", "another text", "text 3"];
+    until("the outbox", || kept(dir.path()) == expected).await;
+    socket.event("history.exported").await;
+
+    // What has left comes back from the service, and only from there.
+    for number in 0..MAX_REPLAY_EVENTS + 10 {
+        socket.post(&format!("x{number}"), "later").await;
+        if number % 50 == 0 {
+            socket.answer(&format!("x{number}")).await;
+        }
+    }
+    let last = format!("x{}", MAX_REPLAY_EVENTS + 9);
+    socket.answer(&last).await;
+    until("all of it", || kept(dir.path()).len() as u64 == MAX_REPLAY_EVENTS + 13).await;
+    socket.event("history.exported").await;
+    socket.delete("m3").await;
+    socket.event("message.deleted").await;
+    until("the deletion", || kept(dir.path())[2].is_empty()).await;
+    let path = format!("/api/groups/{group}/messages?after=0&limit=3");
+    let mut page = ana.get(&path).await.1;
+    for _ in 0..100 {
+        // The projection follows when nothing else waits.
+        if !raw_has(dir.path(), "text 1") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    for _ in 0..2 {
+        let texts: Vec<_> = page["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["text"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(texts, ["text 1", "another text", ""]);
+        page = ana.get(&path).await.1;
+    }
+
+    let port = service.stop().await;
+    let (status, refused) = ana.get(&path).await;
+    assert_eq!((status, refused["code"].as_str()), (503, Some("history_service_unavailable")));
+    let newest = format!("/api/groups/{group}/messages?limit=5");
+    assert_eq!(ana.get(&newest).await.0, 200, "what is here is read without the service");
+    let _service = Service::start(dir.path(), port, &[]);
+    until("the service", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    assert_eq!(ana.get(&path).await.0, 200);
+    assert_eq!(node.stop().await, Some(0));
+    assert!(!raw_has(dir.path(), "text 1"), "the text has left");
+}
+
+/// Whether the tables that are read still have a text.
+fn raw_has(dir: &Path, text: &str) -> bool {
+    let bytes = std::fs::read(dir.join("data/groups/rooms.db")).unwrap();
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
