@@ -1,4 +1,7 @@
 //! Brings a group to life; an equal repeat is success, a higher epoch is taken over.
+//!
+//! A group keeps the history mode that it came to life with. Whether there is a service for an external
+//! one is the host's to know.
 
 use convene_model::{
     Code, GroupId, HistoryId, OrgId,
@@ -19,9 +22,6 @@ pub(crate) fn init(
     epoch: u64,
     history: HistoryId,
 ) -> Result<(), Rejected> {
-    if history_mode == HistoryMode::External {
-        return Err(Rejected::new(Code::HistoryModeUnsupported, ""));
-    }
     let Some(state) = turn.existing() else {
         let activated = Activated { group_id, org_id, history_mode, epoch, history };
         turn.emit(EventKind::GroupActivated(activated));

@@ -105,7 +105,7 @@ fn a_part_that_was_acknowledged_is_not_sent_again_after_a_crash() {
     group.controller = Controller::rebuild(None, group.log.clone()).unwrap();
     assert_eq!(exports(&group.step(Input::Recovered)), [(2, 3)]);
     let repeated = group.step(Input::Exported { upto: 2, whole: false });
-    assert_eq!(acknowledged(&repeated), []);
+    assert!(acknowledged(&repeated).is_empty());
     group.step(Input::Exported { upto: 3, whole: true });
     assert_eq!(group.controller.durable_deadline(), None::<Timestamp>);
 }

@@ -68,12 +68,14 @@ fn a_higher_epoch_detaches_everybody_and_voids_their_tokens() {
 }
 
 #[test]
-fn external_history_is_refused_for_new_groups_and_old_ones() {
-    for mut room in [Room::empty(), Room::new()] {
+fn a_group_keeps_the_history_mode_that_it_came_to_life_with() {
+    for (mut room, kept) in
+        [(Room::empty(), HistoryMode::External), (Room::new(), HistoryMode::Internal)]
+    {
         let Input::Init { group_id, org_id, epoch, history, .. } = init(1) else { unreachable!() };
         let history_mode = HistoryMode::External;
-        room.step(Input::Init { group_id, org_id, history_mode, epoch, history })
-            .refused(Code::HistoryModeUnsupported);
+        room.step(Input::Init { group_id, org_id, history_mode, epoch, history }).accepted();
+        assert_eq!(room.controller.state().unwrap().identity().history_mode, kept);
     }
 }
 

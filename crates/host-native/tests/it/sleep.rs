@@ -472,6 +472,7 @@ async fn the_directory_shows_who_sleeps() {
     let controllers = Identity::new(service::CONTROLLERS, 3);
     let clock: Clock = Arc::new(now);
     let orchestrator = convene_orchestrator::open(convene_orchestrator::Config {
+        external_history: std::collections::BTreeSet::new(),
         signer: Signer::new(host.orchestrator.key.clone(), Arc::clone(&clock)),
         apps: Vec::new(),
         app_keys: TrustedKeys::of(app.issuer(), &app.key.jwks()).unwrap(),

@@ -100,7 +100,7 @@ fn forget(
     if is_current
         && chunk.is_some_and(|chunk| indexed_chunk(connection).is_ok_and(|to| chunk <= to))
     {
-        changes.replace(group, message_seq, &author, Some(&text), None);
+        changes.replace(group, message_seq, &author, Some(text.as_str()), None);
     }
     Ok(())
 }

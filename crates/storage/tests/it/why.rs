@@ -254,7 +254,11 @@ fn a_file_from_before_there_was_the_table_is_read_through_once() {
     store.close();
     drop(store);
     let rooms = rusqlite::Connection::open(dir.path().join("rooms.db")).unwrap();
-    rooms.execute_batch("DROP TABLE agent_events; PRAGMA user_version = 3").unwrap();
+    rooms
+        .execute_batch(
+            "DROP TABLE agent_events; DROP TABLE trimmed_groups; PRAGMA user_version = 3",
+        )
+        .unwrap();
     drop(rooms);
     let store = open(&dir);
     let page = store.history(group.key, query(None, None, 10), group.head()).unwrap();
