@@ -60,11 +60,21 @@ class History:
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 row = self.db.execute(
-                    "SELECT last, org_id FROM groups WHERE group_id = ?", (group_id,)
+                    "SELECT last, org_id, history FROM groups WHERE group_id = ?", (group_id,)
                 ).fetchone()
                 last = row[0] if row else 0
                 if row and row[1] != request["org_id"]:
                     raise Refused(403, {"error": "the group belongs to another organization"})
+                if row and row[2] != request["history"] and after < last:
+                    # A backup of Convene was restored: numbers beyond `after` are used again. What had
+                    # them is set aside.
+                    for table in ("messages", "runs"):
+                        self.db.execute(
+                            f"UPDATE OR REPLACE {table} SET group_id = group_id || '@' || ?"
+                            " WHERE group_id = ? AND seq > ?",
+                            (row[2], group_id, after),
+                        )
+                    last = after
                 if after > last:
                     # Something is missing in between: say from where on it is wanted.
                     raise Refused(409, {"last": last})
@@ -126,7 +136,10 @@ class History:
         with self.lock:
             self.db.execute("BEGIN IMMEDIATE")
             for table in ("messages", "runs", "groups"):
-                self.db.execute(f"DELETE FROM {table} WHERE group_id = ?", (group_id,))
+                self.db.execute(
+                    f"DELETE FROM {table} WHERE group_id = ? OR substr(group_id, 1, ?) = ?",
+                    (group_id, len(group_id) + 1, group_id + "@"),
+                )
             self.db.execute("COMMIT")
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

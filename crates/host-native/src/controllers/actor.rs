@@ -510,9 +510,10 @@ impl Actor {
                 Output::Export { after, upto } => self.export(after, upto),
                 Output::Recollect { id, from_seq, to_seq } => {
                     let shared = Arc::clone(&self.shared);
-                    let (range, mailbox) = (from_seq..=to_seq, self.mailbox.clone());
-                    let task =
-                        summarize::recollect(shared, self.group_id.clone(), id, range, mailbox);
+                    let kept_by = self.head().ok().and_then(|head| head.kept_by);
+                    let (group_id, mailbox) = (self.group_id.clone(), self.mailbox.clone());
+                    let wanted = (id, from_seq..=to_seq);
+                    let task = summarize::recollect(shared, group_id, kept_by, wanted, mailbox);
                     self.shared.tasks.spawn(task);
                 }
                 Output::Abort { run_id, attempt } => {

@@ -258,7 +258,12 @@ pub(super) async fn export(
                     continue;
                 }
             };
-            deliver(&shared, &request).await;
+            if let Some(last) = deliver(&shared, &request).await {
+                // It has lost something, an older backup of it was restored, say: it is told again of
+                // what is still here.
+                export.after = last;
+                continue;
+            }
             export.after = request.upto;
             let whole = export.after >= export.upto;
             let Some(mailbox) = mailbox.upgrade() else { return };
@@ -274,25 +279,32 @@ pub(super) async fn export(
     }
 }
 
-async fn deliver(shared: &Shared, request: &AppendRequest) {
+/// Sends a request as often as it takes; up to where the service has everything, if that is before what
+/// the request begins with.
+async fn deliver(shared: &Shared, request: &AppendRequest) -> Option<u64> {
     let mut pause = RETRY.0;
     loop {
-        let failed = match shared.history.get() {
+        let (failed, behind) = match shared.history.get() {
             Some(services) => match services.append(request).await {
-                Ok(()) => return,
-                Err(Failed::Behind(last)) if last >= request.upto => return,
+                Ok(()) => return None,
+                Err(Failed::Behind(last)) if last >= request.upto => return None,
                 Err(Failed::Behind(last)) => {
-                    format!("it has everything up to {last} only, of {}", request.after)
+                    let failed =
+                        format!("it has everything up to {last} only, of {}", request.after);
+                    (failed, (last < request.after).then_some(last))
                 }
-                Err(Failed::Other(failed)) => failed,
+                Err(Failed::Other(failed)) => (failed, None),
             },
-            None => "none is configured".to_owned(),
+            None => ("none is configured".to_owned(), None),
         };
         tracing::warn!(
             group = %request.group_id, org = %request.org_id, failed,
             "a history service did not take what happened in a group"
         );
         tokio::time::sleep(pause).await;
+        if behind.is_some() {
+            return behind;
+        }
         pause = (pause * 2).min(RETRY.1);
     }
 }

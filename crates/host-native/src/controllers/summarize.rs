@@ -1,13 +1,13 @@
 //! Summaries of a group's earlier messages: the call of the Agents Worker, and the look-up of messages
 //! of which one is to be written anew. Whatever fails, the group is answered.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use convene_group_controller::{Input, Summarization};
 use convene_hop::{Hop, Signer, read_body};
 use convene_model::{
-    GroupId, Problem,
+    GroupId, OrgId, Problem,
     agents::{ContextMessage, Summarized},
     claims::{AgentAccessClaims, SCOPE_SUMMARIZE, service},
     history::HistoryQuery,
@@ -18,6 +18,9 @@ use http::{Request, header};
 use tokio::sync::mpsc;
 
 use super::{Shared, actor::Mail};
+
+/// How often an organization's own history service is asked for texts that a summary needs.
+const REFILL_EVERY: Duration = Duration::from_secs(10);
 
 /// Has a summary written and tells the group what came of it.
 pub(super) async fn write(
@@ -79,12 +82,13 @@ async fn call(agents: &Hop, signer: &Signer, asked: &Summarization) -> Result<Su
     serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
 
-/// Looks the newest messages of a range up as they are, and hands them to the group.
+/// Looks the newest messages of a range up as they are, and hands them to the group. `kept_by` is the
+/// organization whose own service has texts of the group.
 pub(super) async fn recollect(
     shared: Arc<Shared>,
     group_id: GroupId,
-    id: u64,
-    range: RangeInclusive<u64>,
+    kept_by: Option<OrgId>,
+    (id, range): (u64, RangeInclusive<u64>),
     mailbox: mpsc::WeakSender<Box<Mail>>,
 ) {
     let (store, key) = (shared.store.clone(), group_id.key());
@@ -102,11 +106,24 @@ pub(super) async fn recollect(
             return;
         }
     };
-    let messages = page
+    let mut messages: Vec<_> = page
         .messages
         .into_iter()
-        .filter(|message| range.contains(&message.seq) && !message.deleted);
-    let messages = messages.map(|message| {
+        .filter(|message| range.contains(&message.seq) && !message.deleted)
+        .collect();
+    if let Some((org_id, services)) = kept_by.zip(shared.history.get()) {
+        // A summary without them would be wrong for good; the group goes on without one meanwhile.
+        while services.fill(&org_id, &group_id, &mut messages).await.is_err() {
+            tokio::select! {
+                () = tokio::time::sleep(REFILL_EVERY) => {}
+                () = shared.stopping.cancelled() => return,
+            }
+            if mailbox.strong_count() == 0 {
+                return;
+            }
+        }
+    }
+    let messages = messages.into_iter().map(|message| {
         let posted = message.posted;
         let (message_id, author, text) = (posted.message_id, posted.author, posted.text);
         (message.seq, ContextMessage { message_id, author, text })

@@ -5,6 +5,7 @@ use std::{path::Path, process::Stdio};
 
 use convene_model::limits::MAX_REPLAY_EVENTS;
 use convene_testing::{browser::free_port, client::Person};
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::{
@@ -147,9 +148,29 @@ async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service()
     assert_eq!((status, refused["code"].as_str()), (503, Some("history_service_unavailable")));
     let newest = format!("/api/groups/{group}/messages?limit=5");
     assert_eq!(ana.get(&newest).await.0, 200, "what is here is read without the service");
-    let _service = Service::start(dir.path(), port, &[]);
+    let service = Service::start(dir.path(), port, &[]);
     until("the service", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
     assert_eq!(ana.get(&path).await.0, 200);
+
+    // A service that has lost what it had acknowledged is told again of what is still here.
+    let port = service.stop().await;
+    for file in ["history.db", "history.db-wal", "history.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(file));
+    }
+    let service = Service::start(dir.path(), port, &[]);
+    socket.post("after", "after the loss").await;
+    socket.answer("after").await;
+    until("what is left", || kept(dir.path()).last().is_some_and(|text| text == "after the loss"))
+        .await;
+    assert!(kept(dir.path()).len() as u64 >= MAX_REPLAY_EVENTS);
+
+    // A deletion is complete when the service has erased the group too.
+    let port = service.stop().await;
+    let (status, _) = ana.send("DELETE", &format!("/api/groups/{group}"), None).await;
+    assert!(matches!(status, 202 | 204 | 503), "{status}");
+    assert!(!kept(dir.path()).is_empty());
+    let service = Service::start(dir.path(), port, &[]);
+    until("the erasure", || kept(dir.path()).is_empty()).await;
     assert_eq!(node.stop().await, Some(0));
     assert!(!raw_has(dir.path(), "text 1"), "the text has left");
 }
@@ -158,4 +179,44 @@ async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service()
 fn raw_has(dir: &Path, text: &str) -> bool {
     let bytes = std::fs::read(dir.join("data/groups/rooms.db")).unwrap();
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Asks the service itself, as Convene does.
+async fn ask(port: u16, method: reqwest::Method, path: &str, body: Value) -> (u16, Value) {
+    let request = reqwest::Client::new()
+        .request(method, format!("http://127.0.0.1:{port}/groups/g1{path}"))
+        .bearer_auth(SECRET)
+        .json(&body);
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn the_reference_service_takes_repeats_gaps_and_a_restored_backup_as_the_contract_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let service = Service::start(dir.path(), port, &[]);
+    until("the service", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let entry = |seq: u64, text: &str| json!({"seq": seq, "at": 1, "kind": "message", "message_id": format!("m{seq}"), "text": text});
+    let append = |history: &str, after: u64, upto: u64, entries: Value| json!({"org_id": "o1", "group_id": "g1", "history": history, "after": after, "upto": upto, "entries": entries});
+    let post = |body: Value| ask(port, reqwest::Method::POST, "/entries", body);
+    let first = append("h1", 0, 3, json!([entry(2, "one"), entry(3, "two")]));
+    for _ in 0..2 {
+        assert_eq!(post(first.clone()).await, (200, json!({"last": 3})));
+    }
+    assert_eq!(post(append("h1", 9, 10, json!([]))).await, (409, json!({"last": 3})));
+    let other = append("h1", 1, 3, json!([entry(2, "changed"), entry(3, "changed")]));
+    assert_eq!(post(other).await, (200, json!({"last": 3})), "repeats change nothing");
+    assert_eq!(kept(dir.path()), ["one", "two"]);
+    // Numbers are used again: what had them is set aside, and no page has it.
+    let restored = append("h2", 2, 4, json!([entry(3, "another"), entry(4, "more")]));
+    assert_eq!(post(restored).await, (200, json!({"last": 4})));
+    let page = "/messages?after=0&before=100&limit=10";
+    let (_, page) = ask(port, reqwest::Method::GET, page, json!({})).await;
+    let texts = page["messages"].as_array().unwrap().iter().map(|one| one["text"].clone());
+    assert_eq!(texts.collect::<Vec<_>>(), ["one", "another", "more"]);
+    let foreign = json!({"org_id": "o2", "group_id": "g1", "history": "h2", "after": 4, "upto": 5, "entries": []});
+    assert_eq!(post(foreign).await.0, 403);
+    assert_eq!(ask(port, reqwest::Method::DELETE, "", json!({})).await.0, 200);
+    assert_eq!(kept(dir.path()), [""; 0], "what was set aside is erased too");
 }
