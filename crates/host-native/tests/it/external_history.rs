@@ -4,7 +4,10 @@
 use std::{path::Path, process::Stdio};
 
 use convene_model::limits::MAX_REPLAY_EVENTS;
-use convene_testing::{browser::free_port, client::Person};
+use convene_testing::{
+    browser::free_port,
+    client::{Person, http_client},
+};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -169,7 +172,7 @@ async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service()
     let (status, _) = ana.send("DELETE", &format!("/api/groups/{group}"), None).await;
     assert!(matches!(status, 202 | 204 | 503), "{status}");
     assert!(!kept(dir.path()).is_empty());
-    let service = Service::start(dir.path(), port, &[]);
+    let _service = Service::start(dir.path(), port, &[]);
     until("the erasure", || kept(dir.path()).is_empty()).await;
     assert_eq!(node.stop().await, Some(0));
     assert!(!raw_has(dir.path(), "text 1"), "the text has left");
@@ -183,7 +186,7 @@ fn raw_has(dir: &Path, text: &str) -> bool {
 
 /// Asks the service itself, as Convene does.
 async fn ask(port: u16, method: reqwest::Method, path: &str, body: Value) -> (u16, Value) {
-    let request = reqwest::Client::new()
+    let request = http_client()
         .request(method, format!("http://127.0.0.1:{port}/groups/g1{path}"))
         .bearer_auth(SECRET)
         .json(&body);
@@ -195,7 +198,7 @@ async fn ask(port: u16, method: reqwest::Method, path: &str, body: Value) -> (u1
 async fn the_reference_service_takes_repeats_gaps_and_a_restored_backup_as_the_contract_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let service = Service::start(dir.path(), port, &[]);
+    let _service = Service::start(dir.path(), port, &[]);
     until("the service", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
     let entry = |seq: u64, text: &str| json!({"seq": seq, "at": 1, "kind": "message", "message_id": format!("m{seq}"), "text": text});
     let append = |history: &str, after: u64, upto: u64, entries: Value| json!({"org_id": "o1", "group_id": "g1", "history": history, "after": after, "upto": upto, "entries": entries});
