@@ -6,7 +6,7 @@
 
 use convene_model::{
     agents::{ResolvedModel, Usage, failure},
-    limits::MAX_CONTINUATION_BYTES,
+    limits::{MAX_CONTINUATION_BYTES, RUN_TOKENS},
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,17 +24,30 @@ const SHORTER: [usize; 6] = [8192, 4096, 2048, 1024, 512, 128];
 #[serde(deny_unknown_fields)]
 pub(crate) struct Spent {
     usage: Usage,
-    /// Whether some of it is not known.
+    /// Whether some of its tokens are not known.
     unknown: bool,
+    /// Tokens beside those that providers said, as far as they can be guessed.
+    #[serde(default)]
+    guessed: u64,
 }
 
 impl Spent {
-    /// Adds a reply's usage, where the provider said it.
-    pub(crate) fn add(&mut self, usage: Option<Usage>) {
+    /// Adds a reply's usage, where the provider said it; otherwise it counts as `guess` tokens.
+    pub(crate) fn add(&mut self, usage: Option<Usage>, guess: u64) {
         match usage {
             Some(usage) => self.usage = self.usage.and(usage),
-            None => self.unknown = true,
+            None => {
+                self.unknown = true;
+                self.guessed = self.guessed.saturating_add(guess);
+            }
         }
+    }
+
+    /// Whether a question of about so many tokens is within what a run may use.
+    pub(crate) fn has_room_for(&self, tokens: u64) -> bool {
+        let Usage { input_tokens, output_tokens, .. } = self.usage;
+        let parts = [input_tokens, output_tokens, self.guessed, tokens];
+        parts.into_iter().fold(0, u64::saturating_add) <= RUN_TOKENS
     }
 
     /// Adds what tools sent and received.
@@ -42,9 +55,11 @@ impl Spent {
         self.usage = self.usage.and(Usage { egress_bytes, ..Usage::default() });
     }
 
-    /// All of it, where that is known.
+    /// All of it, as far as it is known; `None` where nothing is.
     pub(crate) fn total(&self) -> Option<Usage> {
-        (!self.unknown).then_some(self.usage)
+        let nothing = self.unknown && self.usage == Usage::default();
+        let tokens_unknown = self.unknown || self.usage.tokens_unknown;
+        (!nothing).then_some(Usage { tokens_unknown, ..self.usage })
     }
 }
 
@@ -174,21 +189,51 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let mut written = with(vec![round(1, 10, 2)]);
-        written.spent.add(Some(Usage { input_tokens: 3, output_tokens: 2, egress_bytes: 0 }));
+        written.spent.add(Some(used(3, 2)), 0);
         written.spent.add_egress(9);
         let read = Continuation::read(&written.clone().write(), &ResolvedModel::Demo).unwrap();
         assert_eq!(read, written);
         let total = read.spent.total();
-        assert_eq!(total, Some(Usage { input_tokens: 3, output_tokens: 2, egress_bytes: 9 }));
+        assert_eq!(total, Some(Usage { egress_bytes: 9, ..used(3, 2) }));
+    }
+
+    fn used(input_tokens: u64, output_tokens: u64) -> Usage {
+        Usage { input_tokens, output_tokens, ..Usage::default() }
     }
 
     #[test]
-    fn usage_that_is_not_known_once_is_not_known_in_all() {
+    fn tokens_that_are_not_known_once_are_not_known_in_all_and_the_rest_still_is() {
         let mut spent = Spent::default();
-        spent.add(Some(Usage::default()));
+        spent.add(Some(Usage::default()), 9);
         assert_eq!(spent.total(), Some(Usage::default()));
-        spent.add(None);
+        spent.add(None, 9);
         assert_eq!(spent.total(), None);
+        spent.add_egress(7);
+        let known = Usage { egress_bytes: 7, tokens_unknown: true, ..Usage::default() };
+        assert_eq!(spent.total(), Some(known));
+        assert_eq!(known.tokens(), None);
+    }
+
+    #[test]
+    fn a_run_has_room_for_so_many_tokens_and_not_for_one_more() {
+        let mut spent = Spent::default();
+        assert!(spent.has_room_for(RUN_TOKENS));
+        assert!(!spent.has_room_for(RUN_TOKENS + 1));
+        spent.add(Some(used(30, 12)), 1_000);
+        spent.add(None, 8);
+        assert!(spent.has_room_for(RUN_TOKENS - 50));
+        assert!(!spent.has_room_for(RUN_TOKENS - 49));
+        spent.add(None, u64::MAX);
+        assert!(!spent.has_room_for(0));
+    }
+
+    #[test]
+    fn what_was_written_before_tokens_were_guessed_is_read() {
+        let spent: Spent = serde_json::from_str(
+            r#"{"usage":{"input_tokens":1,"output_tokens":2},"unknown":false}"#,
+        )
+        .unwrap();
+        assert_eq!(spent.total(), Some(used(1, 2)));
     }
 
     #[test]

@@ -23,6 +23,23 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
+    /// About how many tokens it takes, at four bytes each.
+    pub(crate) fn tokens(&self) -> u64 {
+        let Prompt { system, turns } = &*self.prompt;
+        let said = |text: &String| text.len();
+        let turns = turns.iter().map(|turn| said(&turn.text));
+        let calls = self.rounds.iter().flat_map(|round| {
+            let calls = round.calls.iter();
+            let calls = calls.map(|call| call.arguments.len() + call.told().0.len());
+            calls.chain([said(&round.text), round.reasoning.as_ref().map_or(0, said)])
+        });
+        let tools = self.tools.iter().map(|tool| {
+            tool.name.len() + tool.description.len() + tool.parameters.to_string().len()
+        });
+        let bytes = turns.chain(calls).chain(tools).fold(said(system), usize::saturating_add);
+        tokens_of(bytes)
+    }
+
     /// A question without tools.
     pub(crate) fn plain(prompt: Prompt) -> Self {
         Self {
@@ -32,6 +49,12 @@ impl Ask {
             may_call: false,
         }
     }
+}
+
+/// About how many tokens a text of so many bytes is.
+pub(crate) fn tokens_of(bytes: usize) -> u64 {
+    const BYTES_PER_TOKEN: usize = 4;
+    bytes.div_ceil(BYTES_PER_TOKEN).try_into().unwrap_or(u64::MAX)
 }
 
 /// A tool as a model is told of it.

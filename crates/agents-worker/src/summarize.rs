@@ -10,12 +10,14 @@ use convene_model::{
     Code, Problem,
     agents::{
         ContextSummary, InvokeRequest, ResolvedModel, SummarizeRequest, Summarized, SummaryAuthor,
+        Usage,
     },
     claims::SCOPE_SUMMARIZE,
     limits::MAX_SUMMARY_TEXT_BYTES,
 };
 use futures_util::StreamExt;
 use http::Request;
+use serde_json::json;
 
 use crate::{
     Worker,
@@ -34,7 +36,7 @@ pub(crate) async fn summarize(
     request: Request<Body>,
 ) -> Result<Json<Summarized>, ApiError> {
     let call = accept_as(&worker, request, SCOPE_SUMMARIZE, parse).await?;
-    let agent = resolve::resolve(&worker, &call).await.map_err(failed)?;
+    let agent = resolve::resolve(&worker, &call).await.map_err(unused)?;
     if agent.model == ResolvedModel::Demo {
         // It answers by rules; the caller's own extract is as good.
         let detail = "The demo model writes no summaries.";
@@ -54,13 +56,23 @@ pub(crate) async fn summarize(
                 let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
                 let text = text[..cut].trim().to_owned();
                 if text.is_empty() {
-                    return Err(unavailable("The model wrote no summary."));
+                    let detail = "The model wrote no summary.";
+                    let problem = Problem::new(Code::Unavailable).detail(detail);
+                    return Err(match end.usage {
+                        Some(usage) => problem.with("usage", json!(usage)).into(),
+                        None => problem.into(),
+                    });
                 }
                 return Ok(Json(Summarized { text, usage: end.usage }));
             }
             Err(failure) => {
                 worker.agents.forget(&Key::of(&call.claims));
-                return Err(failed(failure));
+                let nothing_came = text.is_empty();
+                return Err(if nothing_came {
+                    unused(failure)
+                } else {
+                    unavailable(&failure.detail)
+                });
             }
         }
         // What a caller keeps is bounded, and so is what is read.
@@ -97,8 +109,10 @@ fn parse(body: &[u8]) -> Result<InvokeRequest, Problem> {
     })
 }
 
-fn failed(failure: Failure) -> ApiError {
-    unavailable(&failure.detail)
+/// The problem of a summary for which no model has used anything.
+fn unused(failure: Failure) -> ApiError {
+    let nothing = json!(Usage::default());
+    Problem::new(Code::Unavailable).detail(failure.detail).with("usage", nothing).into()
 }
 
 fn unavailable(detail: &str) -> ApiError {

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use convene_model::{
     CallId,
     agents::{
-        InvokeEvent, Outcome, ResolvedAgent, ResumedCall, ToolRequest, ToolStatus, Verdict, failure,
+        InvokeEvent, Outcome, ResolvedAgent, ResumedCall, ToolRequest, ToolStatus, Usage, Verdict,
+        failure,
     },
-    limits::{MAX_ARGUMENT_BYTES, MAX_ROUND_ARGUMENT_BYTES, MAX_TOOL_CALLS, MAX_TOOL_ROUNDS},
+    limits::{
+        MAX_ARGUMENT_BYTES, MAX_ROUND_ARGUMENT_BYTES, MAX_TOOL_CALLS, MAX_TOOL_ROUNDS, RUN_TOKENS,
+    },
 };
 use futures_util::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use serde_json::{Value, json};
@@ -21,7 +24,7 @@ use crate::{
     Worker,
     continuation::Continuation,
     conversation::Conversation,
-    dialogue::{Ask, CallResult, Called, Round},
+    dialogue::{Ask, CallResult, Called, Round, tokens_of},
     failure::Failure,
     invoke::Call,
     prompt,
@@ -45,14 +48,14 @@ pub(crate) fn run(
         let agent = match resolve::resolve(&worker, &call).await {
             Ok(agent) => agent,
             Err(failure) => {
-                yield failed(&call, failure, None);
+                yield failed(&call, failure, before_any_model(&call));
                 return;
             }
         };
         let mut work = match Work::begin(&call, &agent) {
             Ok(work) => work,
             Err(failure) => {
-                yield failed(&call, failure, None);
+                yield failed(&call, failure, before_any_model(&call));
                 return;
             }
         };
@@ -93,6 +96,10 @@ pub(crate) fn run(
                 tools: toolbox.specs(),
                 may_call,
             };
+            let asked_tokens = ask.tokens();
+            if !work.so_far.spent.has_room_for(asked_tokens) {
+                break Err(used_up());
+            }
             let mut chunks =
                 Chunks::new(providers::reply(&worker.config, &agent.model, &conversation, ask));
             let (mut text, mut wanted) = (String::new(), Vec::new());
@@ -124,12 +131,12 @@ pub(crate) fn run(
                 Ok(end) => end,
                 Err(failure) => {
                     if !text.is_empty() {
-                        work.so_far.spent.add(None);
+                        work.so_far.spent.add(None, asked_tokens + tokens_of(text.len()));
                     }
                     break Err(failure);
                 }
             };
-            work.so_far.spent.add(end.usage);
+            work.so_far.spent.add(end.usage, asked_tokens + tokens_of(text.len()));
             match work.reply.end_round() {
                 Ok(deltas) => {
                     for delta in deltas {
@@ -207,7 +214,7 @@ pub(crate) fn run(
             Ok(outcome) => yield InvokeEvent::Finished(outcome),
             Err(failure) => {
                 work.so_far.spent.add_egress(toolbox.bytes());
-                yield failed(&call, failure, Some(&work));
+                yield failed(&call, failure, work.so_far.spent.total());
             }
         }
     }
@@ -365,6 +372,11 @@ fn finished(call_id: &CallId, made: &Made) -> InvokeEvent {
     }
 }
 
+fn used_up() -> Failure {
+    let why = format!("The agent has used up the {RUN_TOKENS} tokens that a run may take.");
+    Failure::new(failure::TOKENS_USED_UP, why)
+}
+
 fn too_many(at_a_time: bool) -> Failure {
     let why = if at_a_time {
         format!("The model asked for more than {MAX_TOOL_CALLS} calls of tools at a time.")
@@ -374,7 +386,12 @@ fn too_many(at_a_time: bool) -> Failure {
     Failure::new(failure::TOO_MANY_TOOL_CALLS, why)
 }
 
-fn failed(call: &Call, failure: Failure, work: Option<&Work>) -> InvokeEvent {
+/// What a run has used that asks no model in this attempt; `None` where the attempts before it know that.
+fn before_any_model(call: &Call) -> Option<Usage> {
+    call.request.resume.is_none().then(Usage::default)
+}
+
+fn failed(call: &Call, failure: Failure, usage: Option<Usage>) -> InvokeEvent {
     tracing::info!(
         group_id = %call.claims.group_id,
         agent_id = %call.claims.agent_id,
@@ -383,7 +400,7 @@ fn failed(call: &Call, failure: Failure, work: Option<&Work>) -> InvokeEvent {
         code = failure.code,
         "an attempt failed"
     );
-    InvokeEvent::Finished(failure.outcome(work.and_then(|work| work.so_far.spent.total())))
+    InvokeEvent::Finished(failure.outcome(usage))
 }
 
 enum Next {

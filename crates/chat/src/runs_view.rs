@@ -1,6 +1,6 @@
 //! How runs are shown: the tools that an agent uses, what it asks leave for, and why it answers or not.
 
-use convene_model::{event::Author, tools::Approvers, tools::ToolStatus};
+use convene_model::{agents::Usage, event::Author, tools::Approvers, tools::ToolStatus};
 use ratatui::{
     Frame,
     style::{Modifier, Style},
@@ -158,8 +158,8 @@ fn outcome(run: &WhyRun) -> String {
         let names: Vec<_> = run.tools.iter().map(|call| text::line(&call.tool)).collect();
         parts.push(format!("tools: {}", names.join(", ")));
     }
-    if let Some(usage) = run.usage {
-        parts.push(format!("{} tokens", usage.input_tokens + usage.output_tokens));
+    if let Some(tokens) = run.usage.and_then(Usage::tokens) {
+        parts.push(format!("{tokens} tokens"));
     }
     parts.join(" · ")
 }

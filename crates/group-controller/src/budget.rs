@@ -1,6 +1,6 @@
-//! Leave to start runs, from the organization's budget.
+//! Leave to start runs and summaries, from the organization's budget.
 //!
-//! Owns when a run asks, and what an answer means: without leave nothing starts. What is known of the
+//! Owns when they ask, and what an answer means: without leave nothing starts. What is known of the
 //! budget lives in memory only; a controller that is rebuilt asks again for the runs that wait, which
 //! hold what they held. How much is left, and who says so, is never known here.
 
@@ -11,7 +11,7 @@ use convene_model::{
 };
 
 use crate::{
-    Effect, Leave, Phase, Run,
+    Effect, Leave, Phase, Run, compaction,
     controller::Turn,
     runs::{self, End},
 };
@@ -28,6 +28,9 @@ pub(crate) fn begin(turn: &mut Turn<'_>, run: &Run) {
 
 /// The answer has come. One for a run that waits no longer gives back what is held.
 pub(crate) fn answered(turn: &mut Turn<'_>, run_id: &RunId, leave: Leave) {
+    if compaction::answered(turn, run_id, leave) {
+        return;
+    }
     let waits = turn.live.budget.asked.remove(run_id)
         && turn.state().run(run_id).is_some_and(|run| run.phase == Phase::Queued);
     let why = match leave {

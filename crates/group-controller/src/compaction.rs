@@ -2,20 +2,21 @@
 //!
 //! The model of the agent that ran last is asked. It works while the group goes on; where none ran
 //! since the last summary, where it fails, or where the window cannot wait, the beginnings of the
-//! messages stand in, which costs nothing. A summary whose range a message was changed in is written
+//! messages stand in, which costs nothing. A model is asked only with leave from the organization's
+//! budget; without it they stand in as well. A summary whose range a message was changed in is written
 //! anew from what the range holds now.
 
 use convene_model::{
     AgentId, RunId,
-    agents::{ContextMessage, SummarizeRequest, Summarized, SummaryAuthor, Usage, speaker_mark},
+    agents::{ContextMessage, SummarizeRequest, SummaryAuthor, Usage, speaker_mark},
     event::{EventKind, SummaryRecorded},
     limits::{
-        COMPACT_MESSAGES, COMPACT_TOKENS, CONTEXT_MESSAGES, CONTEXT_TOKENS, EXTRACT_CHARS,
-        MAX_SUMMARY_TEXT_BYTES,
+        COMPACT_MESSAGES, COMPACT_TOKENS, CONTEXT_MESSAGES, CONTEXT_TOKENS, EXHAUSTED_FOR,
+        EXTRACT_CHARS, MAX_SUMMARY_TEXT_BYTES, SUMMARY_TOKENS,
     },
 };
 
-use crate::{Effect, Summarization, context::newest, controller::Turn};
+use crate::{Effect, Leave, Summarization, context::newest, controller::Turn};
 
 /// What a summary says of a range in which nothing is left.
 const NOTHING: &str = "(The earlier messages were deleted.)";
@@ -28,6 +29,8 @@ pub(crate) struct Pending {
     to_seq: u64,
     /// What stands in when the model fails; `None` while the host looks the messages up.
     extract: Option<String>,
+    /// What the model is asked once there is leave to.
+    waiting: Option<Box<Summarization>>,
 }
 
 /// The summary under way, if there is one, and the number of the next.
@@ -47,8 +50,14 @@ impl Compaction {
 
     fn begin(&mut self, from_seq: u64, to_seq: u64, extract: Option<String>) -> u64 {
         self.last += 1;
-        self.pending = Some(Pending { id: self.last, from_seq, to_seq, extract });
+        self.pending = Some(Pending { id: self.last, from_seq, to_seq, extract, waiting: None });
         self.last
+    }
+
+    /// The summary that waits for leave under this name.
+    fn waiting(&mut self, run_id: &RunId) -> Option<&mut Pending> {
+        let named = |asked: &Summarization| asked.request.run_id == *run_id;
+        self.pending.as_mut().filter(|pending| pending.waiting.as_deref().is_some_and(named))
     }
 
     fn take(&mut self, id: u64) -> Option<Pending> {
@@ -77,7 +86,7 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
     if messages > CONTEXT_MESSAGES || tokens > CONTEXT_TOKENS {
         if let Some(Fallen { from_seq, to_seq, previous, messages }) = fallen(turn) {
             turn.live.compaction.pending = None;
-            record(turn, from_seq, to_seq, extract(previous.as_deref(), &messages), None);
+            record(turn, from_seq, to_seq, extract(previous.as_deref(), &messages));
         }
     } else if (messages > COMPACT_MESSAGES || tokens > COMPACT_TOKENS)
         && outdated_or_busy(turn).is_none()
@@ -115,12 +124,13 @@ fn fallen(turn: &Turn<'_>) -> Option<Fallen> {
     })
 }
 
-/// Has a summary written; by nobody's model where there is none to ask.
+/// Has a summary written; by nobody's model where there is none to ask, or where the budget has no room.
 fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
     let Fallen { from_seq, to_seq, previous, messages } = fallen;
     let extract = extract(previous.as_deref(), &messages);
-    let Some(agent_id) = writer(turn).filter(|_| !messages.is_empty()) else {
-        return record(turn, from_seq, to_seq, extract, None);
+    let refused = turn.live.budget.exhausted_until > turn.now;
+    let Some(agent_id) = writer(turn).filter(|_| !messages.is_empty() && !refused) else {
+        return record(turn, from_seq, to_seq, extract);
     };
     let id = turn.live.compaction.begin(from_seq, to_seq, Some(extract));
     let state = turn.state();
@@ -135,7 +145,37 @@ fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
         messages,
     };
     let org_id = state.identity.org_id.clone();
-    turn.effects.push(Effect::Summarize(Box::new(Summarization { id, org_id, request })));
+    let asked = Box::new(Summarization { id, org_id, request });
+    if turn.live.budget.unlimited_until > turn.now {
+        turn.effects.push(Effect::Summarize(asked));
+        return;
+    }
+    let run_id = asked.request.run_id.clone();
+    if let Some(pending) = &mut turn.live.compaction.pending {
+        pending.waiting = Some(asked);
+    }
+    turn.effects.push(Effect::Reserve { run_id, tokens: SUMMARY_TOKENS });
+}
+
+/// Whether the answer is for the summary that waits for leave; what it means is done.
+pub(crate) fn answered(turn: &mut Turn<'_>, run_id: &RunId, leave: Leave) -> bool {
+    let stands_still = turn.existing().is_none_or(|state| state.frozen.is_some());
+    let Some(pending) = turn.live.compaction.waiting(run_id) else { return false };
+    if leave == Leave::Granted && !stands_still {
+        turn.effects.extend(pending.waiting.take().map(Effect::Summarize));
+        return true;
+    }
+    let Pending { from_seq, to_seq, extract, .. } = pending.clone();
+    turn.live.compaction.pending = None;
+    match leave {
+        Leave::Granted => turn.effects.push(Effect::Unused { run_id: run_id.clone() }),
+        Leave::Refused => turn.live.budget.exhausted_until = turn.now + EXHAUSTED_FOR,
+        Leave::Unknown => {}
+    }
+    if !stands_still {
+        record(turn, from_seq, to_seq, extract.unwrap_or_else(|| NOTHING.to_owned()));
+    }
+    true
 }
 
 /// The agent whose model writes: the one of the group that ran last, if any did since the last summary.
@@ -168,41 +208,55 @@ pub(crate) fn recollected(turn: &mut Turn<'_>, id: u64, found: Vec<(u64, Context
     let messages: Vec<_> = found.into_iter().map(|(_, message)| message).collect();
     let to_seq = pending.to_seq;
     if messages.is_empty() {
-        return record(turn, from_seq, to_seq, NOTHING.to_owned(), None);
+        return record(turn, from_seq, to_seq, NOTHING.to_owned());
     }
     ask(turn, Fallen { from_seq, to_seq, previous: None, messages });
 }
 
-/// The model has written a summary, or has not.
-pub(crate) fn summarized(turn: &mut Turn<'_>, id: u64, written: Option<Summarized>) {
-    let Some(pending) = taken(turn, id) else { return };
-    let written = written.filter(|written| !written.text.trim().is_empty());
-    match written {
-        Some(Summarized { text, usage }) => {
+/// The model has written a summary, or has not. What it used counts, also when nobody wants it any more.
+pub(crate) fn summarized(
+    turn: &mut Turn<'_>,
+    id: u64,
+    run_id: RunId,
+    text: Option<String>,
+    usage: Option<Usage>,
+) {
+    let Some(pending) = taken(turn, id) else {
+        turn.effects.push(Effect::Spent { run_id, usage });
+        return;
+    };
+    let (from_seq, to_seq) = (pending.from_seq, pending.to_seq);
+    let (by, text) = match text.filter(|text| !text.trim().is_empty()) {
+        Some(text) => {
             let end = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
-            let by_model = Some((text[..end].to_owned(), usage));
-            record(turn, pending.from_seq, pending.to_seq, String::new(), by_model);
+            (SummaryAuthor::Model, text[..end].to_owned())
         }
         None => {
             let extract = pending.extract.unwrap_or_else(|| NOTHING.to_owned());
-            record(turn, pending.from_seq, pending.to_seq, extract, None);
+            (SummaryAuthor::Extractive, extract)
         }
-    }
+    };
+    let run_id = Some(run_id);
+    turn.emit(EventKind::SummaryRecorded(SummaryRecorded {
+        from_seq,
+        to_seq,
+        by,
+        run_id,
+        usage,
+        text,
+    }));
 }
 
-/// Records a summary: the model's, or else the extract.
-fn record(
-    turn: &mut Turn<'_>,
-    from_seq: u64,
-    to_seq: u64,
-    extract: String,
-    by_model: Option<(String, Option<Usage>)>,
-) {
-    let (by, text, usage) = match by_model {
-        Some((text, usage)) => (SummaryAuthor::Model, text, usage),
-        None => (SummaryAuthor::Extractive, extract, None),
-    };
-    turn.emit(EventKind::SummaryRecorded(SummaryRecorded { from_seq, to_seq, by, usage, text }));
+/// Records the beginnings of messages in place of a summary that no model was asked for.
+fn record(turn: &mut Turn<'_>, from_seq: u64, to_seq: u64, extract: String) {
+    turn.emit(EventKind::SummaryRecorded(SummaryRecorded {
+        from_seq,
+        to_seq,
+        by: SummaryAuthor::Extractive,
+        run_id: None,
+        usage: None,
+        text: extract,
+    }));
 }
 
 /// The beginnings of messages, one a line behind who wrote it; of a longer list the end.

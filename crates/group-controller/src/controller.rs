@@ -360,8 +360,8 @@ impl Turn<'_> {
                 runs::ended(self, &run_id, attempt, end);
                 Ok(())
             }
-            Input::Summarized { id, written } => {
-                compaction::summarized(self, id, written);
+            Input::Summarized { id, run_id, text, usage } => {
+                compaction::summarized(self, id, run_id, text, usage);
                 Ok(())
             }
             Input::Recollected { id, messages } => {

@@ -2,7 +2,7 @@
 
 use convene_model::{
     OrgId, RunId, Timestamp, UserId,
-    agents::{InvokeRequest, SummarizeRequest},
+    agents::{InvokeRequest, SummarizeRequest, Usage},
     frame::GroupFrame,
 };
 
@@ -29,18 +29,25 @@ pub enum Effect {
     },
     /// A frame for every upstream.
     Broadcast(GroupFrame),
-    /// Ask whether a run may start, and hold what it may use at most. Running it again is harmless: a
-    /// run holds it once. The answer is `Input::Reserved`.
+    /// Ask whether a run or a summary may start, and hold what it may use at most. Running it again is
+    /// harmless: each holds it once. The answer is `Input::Reserved`.
     Reserve {
-        /// Which run.
+        /// Which run, or the name of the summary.
         run_id: RunId,
         /// Tokens.
         tokens: u64,
     },
-    /// A run does not start that holds something: it has used nothing.
+    /// A run or a summary does not start that holds something: it has used nothing.
     Unused {
-        /// Which run.
+        /// Which run, or the name of the summary.
         run_id: RunId,
+    },
+    /// A summary that nobody wants any more was written, or failed: no event says what it used.
+    Spent {
+        /// The name of the summary.
+        run_id: RunId,
+        /// What it used; `None` when nobody knows.
+        usage: Option<Usage>,
     },
     /// Call the Agents Worker. Running it again is harmless: the worker takes each token once, and
     /// results of an attempt that is not the current one are refused.

@@ -3,7 +3,7 @@
 use convene_model::{
     AgentId, ApprovalId, ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId,
     ParticipantId, Ref, RunId, Timestamp, UpstreamId, UserId,
-    agents::{ContextMessage, Outcome, Summarized},
+    agents::{ContextMessage, Outcome, Usage},
     claims::Access,
     event::{ApprovalDecision, Author, GroupConfig, ToolFinished, ToolStarted},
     infra::HistoryMode,
@@ -218,8 +218,12 @@ pub enum Input {
     Summarized {
         /// Which summary.
         id: u64,
+        /// Its name.
+        run_id: RunId,
         /// What it wrote.
-        written: Option<Summarized>,
+        text: Option<String>,
+        /// What it used; `None` when nobody knows.
+        usage: Option<Usage>,
     },
     /// The messages that a summary is to be written of anew.
     Recollected {

@@ -217,6 +217,8 @@ pub mod failure {
     pub const TIMEOUT: &str = "timeout";
     /// The run lost its worker too often.
     pub const TOO_MANY_ATTEMPTS: &str = "too_many_attempts";
+    /// The run has used as many tokens as it may.
+    pub const TOKENS_USED_UP: &str = "tokens_used_up";
     /// The model asked for tools again and again.
     pub const TOO_MANY_TOOL_CALLS: &str = "too_many_tool_calls";
     /// Nobody decided in time about what the agent wanted to do.
@@ -243,6 +245,9 @@ pub struct Usage {
     /// Bytes that its tools sent to services and received from them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub egress_bytes: u64,
+    /// Whether a provider did not say how many tokens it took: there were more than those above.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tokens_unknown: bool,
 }
 
 impl Usage {
@@ -253,7 +258,17 @@ impl Usage {
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
             egress_bytes: self.egress_bytes.saturating_add(other.egress_bytes),
+            tokens_unknown: self.tokens_unknown || other.tokens_unknown,
         }
+    }
+
+    /// Tokens read and written, where all of them are known.
+    #[must_use]
+    pub const fn tokens(self) -> Option<u64> {
+        if self.tokens_unknown {
+            return None;
+        }
+        Some(self.input_tokens.saturating_add(self.output_tokens))
     }
 }
 

@@ -540,7 +540,10 @@ pub struct SummaryRecorded {
     pub to_seq: u64,
     /// Who wrote it.
     pub by: SummaryAuthor,
-    /// What writing it used, where that is known.
+    /// The name under which a model was asked for it, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
+    /// What asking the model used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// Its text; the last member, as in [`Posted`].

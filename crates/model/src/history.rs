@@ -8,7 +8,7 @@ use crate::{
     ApprovalId, CallId, HistoryId, MessageId, ParticipantId, RunId, Timestamp, UserId,
     event::{Author, Event, EventKind, Posted, RunFinished},
     limits::{DEFAULT_PAGE, MAX_PAGE},
-    tools::{ApprovalDecision, ToolStatus},
+    tools::{ApprovalDecision, ToolView},
 };
 
 /// Which page of history is asked for; `before` and `after` are exclusive.
@@ -220,7 +220,7 @@ pub struct FinishedRun {
     pub finished: RunFinished,
     /// The calls of tools that it made or wanted to make, in the order in which they came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<ToolCall>,
+    pub tools: Vec<ToolView>,
     /// What it asked permission for, and what became of that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<PastApproval>,
@@ -232,23 +232,6 @@ impl FinishedRun {
     pub const fn new(seq: u64, at: Timestamp, finished: RunFinished) -> Self {
         Self { seq, at, finished, tools: Vec::new(), approvals: Vec::new() }
     }
-}
-
-/// A call of a tool, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ToolCall {
-    /// The call, unique within the run.
-    pub call_id: CallId,
-    /// The tool's name.
-    pub tool: String,
-    /// The arguments as JSON, cut to `MAX_ARGUMENT_BYTES`.
-    pub arguments: String,
-    /// How it ended; absent when it was begun and its end is not recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<ToolStatus>,
-    /// What came of it or why it failed, cut to `MAX_SUMMARY_BYTES`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<String>,
 }
 
 /// A permission that an agent asked for, and what became of it.
@@ -288,7 +271,7 @@ pub enum ApprovalOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ToolLog {
     /// The calls.
-    pub tools: Vec<ToolCall>,
+    pub tools: Vec<ToolView>,
     /// The approvals.
     pub approvals: Vec<PastApproval>,
 }
@@ -372,7 +355,7 @@ impl ToolLog {
     /// A call that is recorded twice, as wanted and as begun, is one.
     fn call(&mut self, call_id: CallId, tool: String, arguments: String) {
         if !self.tools.iter().any(|call| call.call_id == call_id) {
-            self.tools.push(ToolCall { call_id, tool, arguments, status: None, summary: None });
+            self.tools.push(ToolView { call_id, tool, arguments, status: None, summary: None });
         }
     }
 

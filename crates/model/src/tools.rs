@@ -353,19 +353,21 @@ pub struct ToolFinished {
     pub summary: String,
 }
 
-/// A call as a client is shown it, beside events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A call of a tool as people are shown it, and what came of it. Its texts are cut: to
+/// `MAX_ARGUMENT_BYTES` and `MAX_SUMMARY_BYTES` where a run has ended, to `MAX_TOOL_EXCERPT_BYTES`
+/// beside the events of one that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolView {
-    /// Which call.
+    /// The call, unique within the run.
     pub call_id: CallId,
     /// The tool's name.
     pub tool: String,
-    /// The arguments as JSON, cut to `MAX_TOOL_EXCERPT_BYTES`.
+    /// The arguments as JSON.
     pub arguments: String,
-    /// How it ended; absent while it has not.
+    /// How it ended; absent while it has not, or when its end is not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<ToolStatus>,
-    /// What came of it, cut to `MAX_TOOL_EXCERPT_BYTES`.
+    /// What came of it or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
 }

@@ -7,7 +7,8 @@ use crate::{
     AgentId, MessageId, RunId, Timestamp,
     agents::Usage,
     event::{Decision, RunFinished, RunStatus, SuppressReason, WakeReason},
-    history::{PastApproval, ToolCall},
+    history::PastApproval,
+    tools::ToolView,
 };
 
 /// `GET /groups/{id}/messages/{message_id}/why`.
@@ -87,7 +88,7 @@ pub struct WhyRun {
     pub finished_at: Option<Timestamp>,
     /// The calls of tools that it made or wanted to make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<ToolCall>,
+    pub tools: Vec<ToolView>,
     /// What it asked permission for, and what became of that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<PastApproval>,

@@ -217,7 +217,7 @@ impl Reply {
         let usage = self.input.zip(self.output).map(|(input_tokens, output_tokens)| Usage {
             input_tokens,
             output_tokens,
-            egress_bytes: 0,
+            ..Usage::default()
         });
         let cut_short = match self.reason.as_deref() {
             Some("max_tokens" | "model_context_window_exceeded") => Some(USED_UP),

@@ -179,7 +179,7 @@ impl Reply {
             self.usage = Some(Usage {
                 input_tokens: input + count("toolUsePromptTokenCount").unwrap_or_default(),
                 output_tokens: output.iter().filter_map(|name| count(name)).sum(),
-                egress_bytes: 0,
+                ..Usage::default()
             });
         }
         if chunk["promptFeedback"]["blockReason"].is_string() {

@@ -267,6 +267,6 @@ fn usage(usage: &Value) -> Option<Usage> {
     (input.is_some() || output.is_some()).then(|| Usage {
         input_tokens: input.unwrap_or_default(),
         output_tokens: output.unwrap_or_default(),
-        egress_bytes: 0,
+        ..Usage::default()
     })
 }

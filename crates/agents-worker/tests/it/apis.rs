@@ -67,7 +67,7 @@ async fn a_reply_is_streamed_with_its_usage() {
         scene.server.always("m", Script::Say("Grüße an alle 🙂!".into()));
         let reply = scene.world.say("@Aria hi").await;
         assert_eq!(reply.text(), "Grüße an alle 🙂!");
-        let usage = Usage { input_tokens: 10, output_tokens: 4, egress_bytes: 0 };
+        let usage = Usage { input_tokens: 10, output_tokens: 4, ..Usage::default() };
         assert_eq!(reply.usage(), Some(usage));
     }
 }
@@ -154,7 +154,7 @@ async fn rounds_of_calls_are_what_the_service_takes() {
         assert_eq!(reply.text(), "Let me see.\n\nDone.");
         let made: Vec<_> = reply.tools().into_iter().map(|(_, _, status, _)| status).collect();
         assert_eq!(made, [ToolStatus::Ok, ToolStatus::Failed, ToolStatus::Ok]);
-        let usage = Usage { input_tokens: 30, output_tokens: 4, egress_bytes: 0 };
+        let usage = Usage { input_tokens: 30, output_tokens: 4, ..Usage::default() };
         assert_eq!(reply.usage(), Some(usage));
         let body = scene.server.requests()[2].body.to_string();
         assert!(body.contains("invalid_arguments") && body.contains("calculator"), "{body}");

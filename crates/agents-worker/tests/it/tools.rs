@@ -6,7 +6,7 @@ use convene_model::{
         ResponseFormat, Resume, ResumedCall, ToolStatus, ToolValue, Usage, Verdict, call_hash,
         failure,
     },
-    limits::{MAX_CONTINUATION_BYTES, MAX_TOOL_CALLS, MAX_TOOL_ROUNDS},
+    limits::{MAX_CONTINUATION_BYTES, MAX_TOOL_CALLS, MAX_TOOL_ROUNDS, RUN_TOKENS},
 };
 use convene_testing::{
     model_server::{ModelServer, Script},
@@ -119,7 +119,7 @@ async fn a_call_that_changes_nothing_is_made_within_the_attempt() {
         reply.tools(),
         [("calculator".into(), r#"{"expression":"6*7"}"#.into(), ToolStatus::Ok, "42".into())]
     );
-    let usage = Usage { input_tokens: 20, output_tokens: 6, egress_bytes: 0 };
+    let usage = Usage { input_tokens: 20, output_tokens: 6, ..Usage::default() };
     assert_eq!(reply.usage(), Some(usage));
     assert_eq!(scene.told(), ["42"]);
     let sent = &scene.server.requests()[1].body;
@@ -453,4 +453,59 @@ async fn a_search_that_fails_is_told() {
         assert_eq!(status, ToolStatus::Failed);
         assert!(summary.contains(expected), "{summary}");
     }
+}
+
+/// An answer that calls the calculator, for which the service says so many tokens, or nothing.
+fn calculates(input_tokens: Option<u64>) -> Script {
+    let answer = Box::new(Script::call("calculator", &json!({"expression": "6*7"})));
+    Script::Metered { input_tokens, answer }
+}
+
+#[tokio::test]
+async fn a_run_that_has_used_up_its_tokens_asks_its_model_no_more() {
+    let scene = Scene::new().await;
+    scene.server.next("m", calculates(Some(RUN_TOKENS / 2)));
+    scene.server.next("m", calculates(Some(RUN_TOKENS / 2)));
+    let reply = scene.world.say("@Aria 6*7?").await;
+    let (code, detail, _) = reply.failure();
+    assert_eq!(code, failure::TOKENS_USED_UP);
+    assert!(detail.contains("200000"), "{detail}");
+    assert_eq!(scene.server.requests().len(), 2, "it is not asked a third time");
+    assert_eq!(reply.tools().len(), 2, "what it wanted before was done");
+    assert_eq!(reply.usage().unwrap().input_tokens, RUN_TOKENS);
+
+    scene.server.next("m", calculates(Some(RUN_TOKENS / 4)));
+    scene.server.next("m", Script::Say("42".into()));
+    assert_eq!(scene.world.say("@Aria 6*7?").await.text(), "42", "there is room for the rest");
+}
+
+#[tokio::test]
+async fn tokens_that_nobody_counts_are_guessed_and_what_tools_sent_is_known_all_the_same() {
+    let scene = Scene::new().await;
+    // Three fifths of what a run may use.
+    let long = "word ".repeat(RUN_TOKENS as usize / 5 * 3 * 4 / 5);
+    scene.world.change(|agent| agent.system_prompt = long);
+    scene.server.next("m", calculates(None));
+    let reply = scene.world.say("@Aria 6*7?").await;
+    assert_eq!(reply.failure().0, failure::TOKENS_USED_UP);
+    assert_eq!(scene.server.requests().len(), 1);
+
+    scene.world.change(|agent| agent.system_prompt = "word ".repeat(RUN_TOKENS as usize));
+    let reply = scene.world.say("@Aria 6*7?").await;
+    assert_eq!(reply.failure().0, failure::TOKENS_USED_UP);
+    assert_eq!(reply.usage(), Some(Usage::default()), "no model was asked");
+    assert_eq!(scene.server.requests().len(), 1);
+
+    scene.world.change(|agent| agent.system_prompt = "Be brief.".to_owned());
+    let mut note = note(&scene.service);
+    note.methods = vec!["GET".into()];
+    scene.world.give(vec![ResolvedTool::Http(Box::new(note))]);
+    let call = ("note".to_owned(), json!({"text": "milk"}).to_string());
+    let answer = Box::new(Script::Call { text: String::new(), calls: vec![call] });
+    scene.server.next("m", Script::Metered { input_tokens: None, answer });
+    scene.server.next("m", Script::Say("Done.".into()));
+    let reply = scene.world.say("@Aria note milk").await;
+    let usage = reply.usage().unwrap();
+    assert!(usage.tokens_unknown && usage.egress_bytes > 0, "{usage:?}");
+    assert_eq!(usage.tokens(), None);
 }

@@ -274,10 +274,8 @@ impl Reply {
 
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self.outcome() {
-            Outcome::Completed { usage } => usage,
-            failed @ (Outcome::Failed { .. } | Outcome::ToolRequested { .. }) => {
-                panic!("{failed:?}")
-            }
+            Outcome::Completed { usage } | Outcome::Failed { usage, .. } => usage,
+            other @ Outcome::ToolRequested { .. } => panic!("{other:?}"),
         }
     }
 

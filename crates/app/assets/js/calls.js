@@ -14,11 +14,11 @@ const STATUS = { ok: "done", failed: "failed", timeout: "took too long", denied:
 export const number = new Intl.NumberFormat(document.documentElement.lang || "en");
 
 /**
- * `1,204 tokens`, with what they cost where that is known.
+ * `1,204 tokens`; nothing where they are not known.
  * @param {Usage | undefined} usage
  */
 export function spent(usage) {
-  if (!usage) return "";
+  if (!usage || usage.tokens_unknown) return "";
   return `${number.format(usage.input_tokens + usage.output_tokens)} tokens`;
 }
 

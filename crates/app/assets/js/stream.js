@@ -127,6 +127,11 @@ export class Stream {
     this.#showCalls();
   }
 
+  /** Its text is about to be shown as a whole: what still waited for a frame is part of that. */
+  whole() {
+    this.#waiting = "";
+  }
+
   /** The run has ended: nothing is asked and nothing is under way any more. */
   end() {
     this.flush();

@@ -415,6 +415,7 @@ class Timeline extends HTMLElement {
         this.items.rename(item, `m-${message.message_id}`);
         item.seq = item.asOf = message.seq;
         item.message = message;
+        item.stream.whole();
         fill(item.el, message);
       } else if (item?.pending) {
         this.items.remove(item);

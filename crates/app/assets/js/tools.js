@@ -206,7 +206,7 @@ export function follow(list, itemOf, unread) {
     open(event.target);
   });
   list.addEventListener("click", (event) => {
-    const target = event.target instanceof Element ? event.target.closest("button, a, .msg") : null;
+    const target = event.target instanceof Element ? event.target.closest("button, a, summary, .msg") : null;
     const item = told(itemAt(target));
     if (!target || !item || room.readOnly) return;
     if (target instanceof HTMLElement && target.matches(".reaction")) {

@@ -16,7 +16,6 @@ use convene_model::{
     Code, Problem, Timestamp,
     agents::ResolvedAgent,
     claims::{AgentAccessClaims, SCOPE_INVOKE, SCOPE_SUMMARIZE, WorkerClaims, service},
-    limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
     token::{self, Token, TokenError},
 };
 use http::{HeaderValue, header};
@@ -72,22 +71,10 @@ fn authorize(
 ) -> Result<AgentAccessClaims, Problem> {
     let worker: Token<WorkerClaims> =
         token::authorize(&state.agents_keys, service::APP, request.line(), now, None)?;
-    let run: Token<AgentAccessClaims> = token::verify_past_expiry(
-        &state.controller_keys,
-        service::AGENTS,
-        &worker.claims.act,
-        now,
-    )?;
-    if worker.registered.iss != service::AGENTS || run.registered.iss != service::CONTROLLERS {
+    if worker.registered.iss != service::AGENTS {
         return Err(TokenError::UnknownKey.into());
     }
-    let Token { registered, claims } = run;
-    if claims.run_exp.saturating_sub(registered.iat) > RUN_TOKEN_TTL.as_secs() {
-        return Err(TokenError::TooLongLived.into());
-    }
-    if now.secs() > claims.run_exp.saturating_add(CLOCK_LEEWAY.as_secs()) {
-        return Err(TokenError::Expired.into());
-    }
+    let claims = token::verify_run(&state.controller_keys, &worker.claims.act, now)?;
     if ![SCOPE_INVOKE, SCOPE_SUMMARIZE].contains(&claims.scope.as_str()) {
         return Err(Problem::new(Code::Forbidden).detail("the token is of another scope"));
     }

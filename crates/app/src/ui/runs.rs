@@ -3,9 +3,10 @@
 
 use convene_model::{
     UserId,
+    agents::Usage,
     event::{Author, RunStatus},
-    history::{ApprovalOutcome, FinishedRun, PastApproval, ToolCall},
-    tools::ToolStatus,
+    history::{ApprovalOutcome, FinishedRun, PastApproval},
+    tools::{ToolStatus, ToolView},
 };
 
 use super::view::Names;
@@ -68,7 +69,7 @@ pub(super) fn calls(run: &FinishedRun, names: &Names) -> Option<Calls> {
     if run.tools.is_empty() {
         return None;
     }
-    let line = |call: &ToolCall| {
+    let line = |call: &ToolView| {
         let approval = run.approvals.iter().find(|approval| approval.call_id == call.call_id);
         let ended = call.status.map_or("under way", status);
         let how: Vec<String> = approval
@@ -84,14 +85,13 @@ pub(super) fn calls(run: &FinishedRun, names: &Names) -> Option<Calls> {
             summary: call.summary.clone().unwrap_or_default(),
         }
     };
-    let spent = run.finished.usage.map_or_else(String::new, |usage| {
-        format!("{} tokens", grouped(usage.input_tokens.saturating_add(usage.output_tokens)))
-    });
+    let spent = run.finished.usage.and_then(Usage::tokens);
+    let spent = spent.map_or_else(String::new, |tokens| format!("{} tokens", grouped(tokens)));
     Some(Calls { line: one_line(&run.tools), spent, list: run.tools.iter().map(line).collect() })
 }
 
 /// `Used http_request, calculator (2): 1 of 3 without success`.
-fn one_line(calls: &[ToolCall]) -> String {
+fn one_line(calls: &[ToolView]) -> String {
     if calls.iter().any(|call| call.status.is_none()) {
         return match calls.len() {
             1 => "1 call of a tool".to_owned(),

@@ -7,8 +7,8 @@ use convene_model::{
     UserId,
     agents::Usage,
     event::{Author, GroupAgent, Posted, RunFinished, RunStatus, TriggerPolicy},
-    history::{ApprovalOutcome, Excerpt, FinishedRun, Message, PastApproval, Reactions, ToolCall},
-    tools::ToolStatus,
+    history::{ApprovalOutcome, Excerpt, FinishedRun, Message, PastApproval, Reactions},
+    tools::{ToolStatus, ToolView},
 };
 
 use super::{
@@ -96,7 +96,7 @@ fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>)
 
 /// The run with a call that somebody allowed and one that failed.
 fn with_tools(mut run: FinishedRun) -> FinishedRun {
-    let call = |id: &str, status, arguments: &str| ToolCall {
+    let call = |id: &str, status, arguments: &str| ToolView {
         call_id: CallId::new(id).unwrap(),
         tool: "http_request".to_owned(),
         arguments: arguments.to_owned(),

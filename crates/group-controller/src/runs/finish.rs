@@ -77,6 +77,12 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         turn.emit(EventKind::ApprovalExpired(ApprovalExpired { approval_id, run_id }));
     }
     tools::cut_off(turn, &run);
+    // Of an attempt that was cut short nobody knows what it used beside those before it.
+    let before = run
+        .work
+        .usage
+        .map(|usage| Usage { tokens_unknown: usage.tokens_unknown || run.phase.works(), ..usage });
+    let usage = end.usage.or(before);
     let reply = turn.live.take_reply(&run);
     let reply = (!reply.trim().is_empty()).then(|| reply_message(turn, &run, reply));
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());
@@ -96,7 +102,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         message_id,
         code: end.code,
         detail: end.detail,
-        usage: end.usage.or(run.work.usage),
+        usage,
     }));
     if let Some(decided) = decided {
         turn.emit(EventKind::TriggerDecided(decided));

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use convene_group_controller::{Effect, Input, Summarization};
+use convene_group_controller::{Effect, Input, Leave, Summarization};
 use convene_model::{
-    agents::{ContextMessage, InvokeRequest, Summarized, SummaryAuthor, Usage},
+    RunId, Timestamp,
+    agents::{ContextMessage, InvokeRequest, SummaryAuthor, Usage},
     event::{Author, EventKind, SummaryRecorded, TriggerPolicy::Mention},
-    limits::{COMPACT_MESSAGES, CONTEXT_MESSAGES, KEEP_MESSAGES, MAX_SUMMARY_TEXT_BYTES},
+    limits::{
+        COMPACT_MESSAGES, CONTEXT_MESSAGES, KEEP_MESSAGES, MAX_SUMMARY_TEXT_BYTES, SUMMARY_TOKENS,
+    },
 };
 
 use crate::harness::{Out, Room, id};
@@ -28,6 +31,18 @@ impl Out {
             _ => None,
         };
         self.0.effects.iter().filter_map(wanted).collect()
+    }
+
+    /// The summaries for which leave is asked.
+    fn reserved(&self) -> Vec<RunId> {
+        let reserved = self.0.effects.iter().filter_map(|effect| match effect {
+            Effect::Reserve { run_id, tokens } => {
+                assert_eq!(*tokens, SUMMARY_TOKENS);
+                Some(run_id.clone())
+            }
+            _ => None,
+        });
+        reserved.collect()
     }
 
     #[track_caller]
@@ -56,11 +71,13 @@ fn asking() -> (Room, Summarization) {
 
 fn written(asked: &Summarization, text: &str) -> Input {
     let usage = Some(Usage { input_tokens: 9, output_tokens: 3, ..Usage::default() });
-    Input::Summarized { id: asked.id, written: Some(Summarized { text: text.into(), usage }) }
+    let run_id = asked.request.run_id.clone();
+    Input::Summarized { id: asked.id, run_id, text: Some(text.into()), usage }
 }
 
 fn failed(asked: &Summarization) -> Input {
-    Input::Summarized { id: asked.id, written: None }
+    let run_id = asked.request.run_id.clone();
+    Input::Summarized { id: asked.id, run_id, text: None, usage: None }
 }
 
 fn next_call(room: &mut Room) -> InvokeRequest {
@@ -105,11 +122,11 @@ fn the_model_of_the_agent_that_ran_last_is_asked_and_the_group_goes_on_meanwhile
 
 #[test]
 fn where_the_model_fails_the_beginnings_of_the_messages_stand_in() {
-    let silent: fn(&Summarization) -> Input = |asked| written(asked, " \n");
-    for fails in [failed, silent] {
+    for known in [false, true] {
         let (mut room, asked) = asking();
-        let recorded = room.step(fails(&asked)).recorded();
-        assert_eq!((recorded.by, recorded.usage), (SummaryAuthor::Extractive, None));
+        let fails = if known { written(&asked, " \n") } else { failed(&asked) };
+        let recorded = room.step(fails).recorded();
+        assert_eq!((recorded.by, recorded.usage.is_some()), (SummaryAuthor::Extractive, known));
         assert!(recorded.text.contains("@[a:guide]: hello ann\n@[u:ann]: number 2"));
     }
 }
@@ -249,4 +266,114 @@ fn a_summary_has_a_bound_whoever_writes_it() {
         }
     }
     assert!(last.len() > MAX_SUMMARY_TEXT_BYTES / 2);
+}
+
+/// A room as [`asking`] has it whose organization may have a budget, and the name of the summary.
+fn asking_leave() -> (Room, RunId) {
+    let mut room = Room::with(&[("guide", Mention), ("scout", Mention)]);
+    let run = room.wake("@guide hello");
+    room.reply(&run, "hello ann");
+    room.step(Input::Unlimited { until: Timestamp::ZERO }).accepted();
+    for number in 2..COMPACT_MESSAGES {
+        room.say(&format!("number {number}"));
+    }
+    let out = room.say("one too many");
+    assert_eq!(out.asked(), [], "no model is asked without leave");
+    let [name] = &out.reserved()[..] else { panic!("leave is asked for one: {out:?}") };
+    (room, name.clone())
+}
+
+fn answer(room: &mut Room, name: &RunId, leave: Leave) -> Out {
+    room.step(Input::Reserved { run_id: name.clone(), leave }).accepted()
+}
+
+#[test]
+fn a_model_writes_with_leave_from_the_budget_and_what_it_used_is_in_the_event() {
+    let (mut room, name) = asking_leave();
+    assert_eq!(room.say("meanwhile").reserved(), [], "it is asked for once");
+    let asked = answer(&mut room, &name, Leave::Granted).asked();
+    assert_eq!(asked[0].request.run_id, name);
+    let recorded = room.step(written(&asked[0], "They greeted each other.")).recorded();
+    assert_eq!((recorded.by, recorded.run_id), (SummaryAuthor::Model, Some(name)));
+    assert_eq!(recorded.usage.unwrap().input_tokens, 9);
+
+    let (mut room, name) = asking_leave();
+    let asked = answer(&mut room, &name, Leave::Granted).asked();
+    let recorded = room.step(failed(&asked[0])).recorded();
+    assert_eq!((recorded.by, recorded.run_id), (SummaryAuthor::Extractive, Some(name)));
+    assert_eq!(recorded.usage, None, "nobody knows: it is settled in full");
+}
+
+#[test]
+fn without_leave_the_beginnings_of_the_messages_stand_in_and_no_model_is_paid() {
+    for leave in [Leave::Refused, Leave::Unknown] {
+        let (mut room, name) = asking_leave();
+        let out = answer(&mut room, &name, leave);
+        assert_eq!(out.asked(), []);
+        let recorded = out.recorded();
+        assert_eq!((recorded.by, recorded.run_id), (SummaryAuthor::Extractive, None));
+        assert!(recorded.text.contains("@[a:guide]: hello ann"));
+        assert_eq!(answer(&mut room, &name, leave).0.events, [], "it is answered once");
+    }
+}
+
+#[test]
+fn a_budget_that_was_used_up_a_moment_ago_is_not_asked_for_a_summary() {
+    let mut room = Room::with(&[("guide", Mention)]);
+    let run = room.wake("@guide hello");
+    room.reply(&run, "hello ann");
+    room.step(Input::Unlimited { until: Timestamp::ZERO }).accepted();
+    let out = room.say("@guide again");
+    let asked = out.0.effects.iter().find_map(|effect| match effect {
+        Effect::Reserve { run_id, .. } => Some(run_id.clone()),
+        _ => None,
+    });
+    answer(&mut room, &asked.unwrap(), Leave::Refused);
+    let mut out = room.say("on and on");
+    while out.0.events.len() == 1 {
+        assert_eq!(out.reserved(), []);
+        out = room.say("on and on");
+    }
+    assert_eq!((out.reserved(), out.recorded().by), (vec![], SummaryAuthor::Extractive));
+}
+
+/// A message of a person that falls out of the window.
+fn fallen(room: &Room) -> String {
+    let mut said = room.log.iter().filter_map(|event| match &event.kind {
+        EventKind::MessagePosted(posted) if matches!(posted.author, Author::User(_)) => {
+            Some(posted.message_id.to_string())
+        }
+        _ => None,
+    });
+    said.nth(2).unwrap()
+}
+
+#[test]
+fn leave_that_nobody_needs_any_more_is_given_back() {
+    let unused = |out: &Out, name: &RunId| {
+        assert_eq!(out.0.effects, [Effect::Unused { run_id: name.clone() }]);
+        assert_eq!(out.0.events, []);
+    };
+    let (mut room, name) = asking_leave();
+    let message = fallen(&room);
+    let again = room.edit("c1", &message, "changed").accepted().reserved();
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0], name);
+    unused(&answer(&mut room, &name, Leave::Granted), &name);
+    assert_eq!(answer(&mut room, &again[0], Leave::Granted).asked().len(), 1);
+
+    let (mut room, name) = asking_leave();
+    room.step(Input::Freeze { archive_id: id("a1"), epoch: 1 }).accepted();
+    unused(&answer(&mut room, &name, Leave::Granted), &name);
+}
+
+#[test]
+fn what_a_summary_used_that_nobody_wants_any_more_is_told_all_the_same() {
+    let (mut room, name) = asking_leave();
+    let asked = answer(&mut room, &name, Leave::Granted).asked();
+    let message = fallen(&room);
+    room.edit("c1", &message, "changed").accepted();
+    let out = room.step(written(&asked[0], "of the former text"));
+    let usage = Some(Usage { input_tokens: 9, output_tokens: 3, ..Usage::default() });
+    assert_eq!(out.0.effects, [Effect::Spent { run_id: name, usage }]);
 }

@@ -56,7 +56,7 @@ fn a_run_streams_and_its_end_comes_with_its_message() {
     );
     let out = room.text(&run, 1, 3, "lo");
     assert_eq!((out.kinds().len(), out.broadcasts()), (0, vec![delta(&run, 1, 3, "lo")]));
-    let usage = Some(Usage { input_tokens: 3, output_tokens: 2, egress_bytes: 0 });
+    let usage = Some(Usage { input_tokens: 3, output_tokens: 2, ..Usage::default() });
     let out = room.end(&run, 1, RunEnd::Said(Outcome::Completed { usage }));
     assert_eq!(out.kinds(), ["message.posted", "run.finished"]);
     let posted = &out.posted()[0];
@@ -143,7 +143,12 @@ fn a_failure_is_kept_as_it_was_said_with_the_text_so_far() {
         code: failure::PROVIDER_RATE_LIMITED.into(),
         detail: "Slow down.".into(),
         retry_after_ms: Some(1000),
-        usage: Some(Usage { input_tokens: 5, output_tokens: 3, egress_bytes: 9 }),
+        usage: Some(Usage {
+            input_tokens: 5,
+            output_tokens: 3,
+            egress_bytes: 9,
+            ..Usage::default()
+        }),
     };
     let out = room.end(&run, 1, RunEnd::Said(outcome));
     failed(&out, failure::PROVIDER_RATE_LIMITED);

@@ -247,12 +247,16 @@ fn the_time_of_a_run_goes_on_over_its_hand_overs() {
 
 #[test]
 fn what_was_used_before_a_hand_over_counts_when_the_run_fails() {
-    let (mut room, run) = woken();
-    let usage = Some(Usage { input_tokens: 5, output_tokens: 2, egress_bytes: 0 });
-    let calls = vec![call("t1", None)];
-    let continuation = String::new();
-    room.end(&run, 1, RunEnd::Said(Outcome::ToolRequested { calls, continuation, usage }));
-    assert_eq!(room.cancel(&run).one_finished().usage, usage);
+    let usage = Usage { input_tokens: 5, output_tokens: 2, ..Usage::default() };
+    // While it waits nothing else is used; of an attempt that works nobody knows.
+    for (approvers, tokens_unknown) in [(Some(Approvers::Initiator), false), (None, true)] {
+        let (mut room, run) = woken();
+        let (calls, continuation) = (vec![call("t1", approvers)], String::new());
+        let usage = Some(usage);
+        room.end(&run, 1, RunEnd::Said(Outcome::ToolRequested { calls, continuation, usage }));
+        let used = room.cancel(&run).one_finished().usage;
+        assert_eq!(used, usage.map(|usage| Usage { tokens_unknown, ..usage }));
+    }
 }
 
 #[test]

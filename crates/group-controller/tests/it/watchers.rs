@@ -40,6 +40,7 @@ impl Watchers {
                 Effect::Replay { .. }
                 | Effect::Reserve { .. }
                 | Effect::Unused { .. }
+                | Effect::Spent { .. }
                 | Effect::Invoke(_)
                 | Effect::Abort { .. }
                 | Effect::Summarize(_)

@@ -119,7 +119,7 @@ pub(super) struct Actor {
     meter: Meter,
     /// What the organization's limits leave to it.
     limits: GroupLimits,
-    /// Runs for which leave was asked.
+    /// Runs and summaries for which leave was asked, and summaries that a model writes.
     asking: usize,
     /// Whether the Orchestrator is told that the group is awake.
     reported: bool,
@@ -390,7 +390,8 @@ impl Actor {
                 if let Input::RunEnded { run_id, attempt, .. } = &input {
                     self.runs.remove(&(run_id.clone(), *attempt));
                 }
-                self.asking -= usize::from(matches!(input, Input::Reserved { .. }));
+                let answers = matches!(input, Input::Reserved { .. } | Input::Summarized { .. });
+                self.asking -= usize::from(answers);
                 // Results of an attempt that is not the current one change nothing.
                 let _ = self.step(input);
             }
@@ -467,6 +468,7 @@ impl Actor {
                     outputs.push(Output::Reserve { run_id, tokens });
                 }
                 Effect::Unused { run_id } => outputs.push(Output::Unused(run_id)),
+                Effect::Spent { run_id, usage } => outputs.push(Output::Spent(run_id, usage)),
                 Effect::Invoke(invocation) => outputs.push(Output::Invoke(invocation)),
                 Effect::Summarize(asked) => outputs.push(Output::Summarize(asked)),
                 Effect::Recollect { id, from_seq, to_seq } => {
@@ -503,6 +505,7 @@ impl Actor {
                 Output::Replay { to, after, upto } => self.replay(&to, after, upto),
                 Output::Invoke(invocation) => self.invoke(invocation),
                 Output::Summarize(asked) => {
+                    self.asking += 1;
                     let shared = Arc::clone(&self.shared);
                     let task = summarize::write(shared, asked, self.mailbox.clone());
                     self.shared.tasks.spawn(task);
@@ -528,6 +531,7 @@ impl Actor {
                 Output::RunEnded(run) => self.run_ended(run),
                 Output::Reserve { run_id, tokens } => self.reserve(run_id, tokens),
                 Output::Unused(run_id) => self.unused(run_id),
+                Output::Spent(run_id, used) => self.spent(run_id, used),
                 Output::Traced(span) => drop(span),
                 Output::Closed { upstream } => {
                     self.upstreams.remove(upstream);

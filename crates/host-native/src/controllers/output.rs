@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use convene_group_controller::{Address, Invocation, Summarization};
 use convene_hop::{GroupLink, trace::Span};
-use convene_model::{Problem, RunId, UpstreamId, frame::GroupFrame};
+use convene_model::{Problem, RunId, UpstreamId, agents::Usage, frame::GroupFrame};
 use convene_storage::CommitFailed;
 use tokio::sync::oneshot;
 
@@ -40,6 +40,8 @@ pub(super) enum Output {
     Reserve { run_id: RunId, tokens: u64 },
     /// A run does not start that holds something.
     Unused(RunId),
+    /// A summary that no event tells of has used something: that is reported.
+    Spent(RunId, Option<Usage>),
     /// A run has ended: what it used is reported.
     RunEnded(EndedRun),
     /// From here on the upstream gets broadcasts and is read.

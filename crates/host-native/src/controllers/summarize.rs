@@ -8,7 +8,7 @@ use convene_group_controller::{Input, Summarization};
 use convene_hop::{Hop, Signer, read_body};
 use convene_model::{
     GroupId, OrgId, Problem,
-    agents::{ContextMessage, Summarized},
+    agents::{ContextMessage, Summarized, Usage},
     claims::{AgentAccessClaims, SCOPE_SUMMARIZE, service},
     history::HistoryQuery,
     limits::{MAX_BODY_BYTES, MAX_PAGE, SERVICE_TOKEN_TTL, SUMMARY_TIMEOUT},
@@ -33,20 +33,38 @@ pub(super) async fn write(
         answer = tokio::time::timeout(SUMMARY_TIMEOUT, call) => answer,
         () = shared.stopping.cancelled() => return,
     };
-    let written = match answer.unwrap_or_else(|_| Err("it took too long".to_owned())) {
-        Ok(written) => Some(written),
-        Err(detail) => {
+    let (text, usage) = match answer.unwrap_or_else(|_| Err("it took too long".to_owned().into())) {
+        Ok(Summarized { text, usage }) => (Some(text), usage),
+        Err(Unwritten { detail, usage }) => {
             tracing::info!(
                 group = %asked.request.group_id, agent = %asked.request.agent_id, detail,
                 "no model wrote a summary; the messages' beginnings stand in"
             );
-            None
+            (None, usage)
         }
     };
-    feed(&mailbox, Input::Summarized { id: asked.id, written }).await;
+    let run_id = asked.request.run_id;
+    feed(&mailbox, Input::Summarized { id: asked.id, run_id, text, usage }).await;
 }
 
-async fn call(agents: &Hop, signer: &Signer, asked: &Summarization) -> Result<Summarized, String> {
+/// Why there is no summary.
+struct Unwritten {
+    detail: String,
+    /// What was used nevertheless; `None` when nobody knows.
+    usage: Option<Usage>,
+}
+
+impl From<String> for Unwritten {
+    fn from(detail: String) -> Self {
+        Self { detail, usage: None }
+    }
+}
+
+async fn call(
+    agents: &Hop,
+    signer: &Signer,
+    asked: &Summarization,
+) -> Result<Summarized, Unwritten> {
     let request = &asked.request;
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     let token = signer.mint(
@@ -76,10 +94,17 @@ async fn call(agents: &Hop, signer: &Signer, asked: &Summarization) -> Result<Su
         .map_err(|problem| problem.code.as_str().to_owned())?;
     if !status.is_success() {
         let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let said = problem.as_ref().and_then(|problem| problem.extra.get("usage"));
+        let usage = said.and_then(|usage| serde_json::from_value(usage.clone()).ok());
+        // Who is refused has asked no model.
+        let usage = usage.or_else(|| status.is_client_error().then(Usage::default));
         let detail = problem.and_then(|problem| problem.detail).unwrap_or_default();
-        return Err(format!("the agents worker answered {status}: {detail}"));
+        return Err(Unwritten {
+            detail: format!("the agents worker answered {status}: {detail}"),
+            usage,
+        });
     }
-    serde_json::from_slice(&body).map_err(|error| error.to_string())
+    serde_json::from_slice(&body).map_err(|error| error.to_string().into())
 }
 
 /// Looks the newest messages of a range up as they are, and hands them to the group. `kept_by` is the

@@ -9,7 +9,7 @@
 mod outbox;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,7 +23,7 @@ use convene_hop::Hop;
 use convene_model::{
     Code, GroupId, Problem, RunId, UserId, agents,
     claims::{ControllerClaims, service},
-    event::{Event, EventKind, RunFinished},
+    event::{Event, EventKind, RunFinished, SummaryRecorded},
     limits::MAX_BODY_BYTES,
     record::Record,
     token::body_hash,
@@ -102,12 +102,13 @@ struct Gathered {
     egress_bytes: u64,
     active_secs: u64,
     runs: BTreeMap<u64, EndedRun>,
-    /// Runs that do not start and hold something.
-    unused: BTreeSet<RunId>,
+    /// Runs that do not start and hold something, and summaries that no event tells of, with what they
+    /// used; `None` when nobody knows.
+    settled: BTreeMap<RunId, Option<agents::Usage>>,
     refused: BTreeMap<(RefusedKind, UserId), u64>,
 }
 
-/// A run that has ended.
+/// A run that has ended, or a summary that a model was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndedRun {
     seq: u64,
@@ -143,14 +144,20 @@ impl Meter {
 }
 
 impl EndedRun {
-    /// What an event says about the end of a run. One that never began has used nothing.
+    /// What an event says about the end of a run, or of a model's work at a summary, which is no run. One
+    /// that never began has used nothing.
     pub(super) fn of(event: &Event) -> Option<Self> {
+        let seq = event.seq;
+        if let EventKind::SummaryRecorded(SummaryRecorded { run_id, usage, .. }) = &event.kind {
+            let run_id = run_id.clone()?;
+            return Some(Self { seq, run_id, began: false, usage: *usage });
+        }
         let EventKind::RunFinished(RunFinished { run_id, attempt, usage, .. }) = &event.kind else {
             return None;
         };
         let began = *attempt > 0;
         let usage = if began { *usage } else { Some(agents::Usage::default()) };
-        Some(Self { seq: event.seq, run_id: run_id.clone(), began, usage })
+        Some(Self { seq, run_id: run_id.clone(), began, usage })
     }
 
     fn key(&self) -> String {
@@ -161,14 +168,19 @@ impl EndedRun {
         UsageReport {
             run_id: Some(self.run_id.clone()),
             runs: u64::from(self.began),
-            tokens: self.usage.map(|usage| Tokens {
-                input_tokens: usage.input_tokens,
-                output_tokens: usage.output_tokens,
-            }),
+            tokens: tokens(self.usage),
             egress_bytes: self.usage.map_or(0, |usage| usage.egress_bytes),
             ..UsageReport::default()
         }
     }
+}
+
+/// The tokens of what was used, where they are known.
+fn tokens(used: Option<agents::Usage>) -> Option<Tokens> {
+    used.filter(|usage| !usage.tokens_unknown).map(|usage| Tokens {
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+    })
 }
 
 impl Usage {
@@ -183,10 +195,19 @@ impl Usage {
         self.left.notify_one();
     }
 
-    /// A run does not start that holds something: it is settled at nothing.
-    pub(super) fn unused(&self, group_id: &GroupId, epoch: u64, run_id: RunId) {
+    /// What a run or a summary used that no event tells of, so that what it holds is settled.
+    pub(super) fn settle(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+        run_id: RunId,
+        used: Option<agents::Usage>,
+    ) {
+        let usage = used.unwrap_or_default();
+        self.totals.input_tokens.fetch_add(usage.input_tokens, Ordering::Relaxed);
+        self.totals.output_tokens.fetch_add(usage.output_tokens, Ordering::Relaxed);
         self.gather(group_id, epoch, |gathered| {
-            gathered.unused.insert(run_id);
+            gathered.settled.insert(run_id, used);
         });
         self.left.notify_one();
     }
@@ -298,11 +319,15 @@ impl Gathered {
         for run in self.runs.values() {
             rows.push(row(run.key(), &run.report())?);
         }
-        for run_id in &self.unused {
-            let tokens = Some(Tokens::default());
+        for (run_id, used) in &self.settled {
+            let key = match used {
+                Some(used) if *used == agents::Usage::default() => format!("unused-{run_id}"),
+                Some(_) | None => format!("spent-{run_id}"),
+            };
+            let tokens = tokens(*used);
             let report =
                 UsageReport { run_id: Some(run_id.clone()), tokens, ..UsageReport::default() };
-            rows.push(row(format!("unused-{run_id}"), &report)?);
+            rows.push(row(key, &report)?);
         }
         let refused = self.refused.iter().map(|((kind, user_id), count)| Refusals {
             kind: *kind,
@@ -322,13 +347,13 @@ impl Gathered {
     }
 
     fn absorb(&mut self, other: Self) {
-        let Self { epoch, seq, egress_bytes, active_secs, runs, unused, refused } = other;
+        let Self { epoch, seq, egress_bytes, active_secs, runs, settled, refused } = other;
         self.epoch = self.epoch.max(epoch);
         self.seq = self.seq.max(seq);
         self.egress_bytes += egress_bytes;
         self.active_secs += active_secs;
         self.runs.extend(runs);
-        self.unused.extend(unused);
+        self.settled.extend(settled);
         for (key, count) in refused {
             *self.refused.entry(key).or_default() += count;
         }

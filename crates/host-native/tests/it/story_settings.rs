@@ -1,11 +1,13 @@
-//! The settings of a workspace in front of somebody who sets agents up: secrets, variables, hosts,
-//! and every page for everybody, at a desk and on a phone.
+//! The settings of a workspace in front of somebody who sets agents up: a provider, secrets, tools, a
+//! server, an agent with all of it, what the pages say when something is wrong, and every page for
+//! everybody, at a desk and on a phone.
 
 use std::path::PathBuf;
 
 use convene_testing::{
     browser::{Browsers, Page, Screen},
     client::Person,
+    mcp_server::{Behaviour, Generation, McpTestServer, tool},
     model_server::{ModelServer, Script},
     process::Convene,
 };
@@ -14,10 +16,10 @@ use serde_json::{Value, json};
 use crate::{
     convene,
     story_access::{axe, check},
-    story_stage::sign_in,
+    story_stage::{fits, sign_in},
 };
 
-/// A value that nothing else looks like.
+/// A secret that is shown on one page only, and only when it is asked for.
 const TOKEN: &str = "tides-token-Kq83";
 
 /// Somebody in front of the settings of a new workspace.
@@ -53,6 +55,13 @@ impl Desk {
         self.page.until("customElements.get('convene-choice')").await;
     }
 
+    /// Waits until a page that a form led to can be used.
+    async fn settled(&self) {
+        self.page
+            .until("document.readyState === 'complete' && customElements.get('convene-choice')")
+            .await;
+    }
+
     async fn api(&self, what: &str) -> Value {
         self.ana.get(&format!("/api/orgs/{}/{what}", self.org)).await.1
     }
@@ -84,6 +93,206 @@ async fn tick(page: &Page, words: &str) {
         json!(words)
     );
     page.run(&script).await;
+}
+
+/// Empties a field.
+async fn clear(page: &Page, selector: &str) {
+    page.run(&format!("document.querySelector({}).value = ''", json!(selector))).await;
+}
+
+#[tokio::test]
+async fn browser_a_secret_is_masked_until_it_is_asked_for_and_a_tool_sends_it() {
+    let desk = Desk::open(Screen::Desk).await;
+    let page = &desk.page;
+
+    // A secret, which stays masked until its owner asks for it on record.
+    desk.go("secrets").await;
+    page.write("Name", "TIDES_TOKEN").await;
+    page.write("Value", TOKEN).await;
+    page.write("Note", "from the harbour office").await;
+    page.press("Keep the secret").await;
+    page.read("for agents in all groups").await;
+    let text: String = page.say("document.documentElement.innerHTML").await;
+    assert!(!text.contains(TOKEN), "the page has a secret in it");
+    desk.go("secrets").await;
+    page.run("document.querySelector('details.fold').open = true").await;
+    page.press("Show the value").await;
+    page.until(&format!(
+        "document.querySelector('[aria-label=Result]')?.value === {}",
+        json!(TOKEN)
+    ))
+    .await;
+    let audit = desk.api("audit").await;
+    assert_eq!(audit[0]["action"], "secret.revealed");
+    assert!(!audit.to_string().contains(TOKEN));
+
+    // A tool that sends it along.
+    desk.go("tools/http/new").await;
+    page.write("Name", "tide_times").await;
+    page.write("What it is for", "Finds the tide times of a harbour.").await;
+    clear(page, "#tool-parameters").await;
+    page.write("Arguments", "{\"type\":\"object\"").await;
+    page.write("Base URL", "https://tides.example/v1").await;
+    page.write("Path", "/{harbour}").await;
+    page.press("Make the tool").await;
+    page.read("Arguments is not JSON").await;
+    clear(page, "#tool-parameters").await;
+    page.write(
+        "Arguments",
+        "{\"type\":\"object\",\"properties\":{\"harbour\":{\"type\":\"string\"}}}",
+    )
+    .await;
+    page.press("Add a header").await;
+    page.keys("Authorization").await;
+    choose(page, "Value", "a secret").await;
+    page.write("Before it", "Bearer").await;
+    page.press("Make the tool").await;
+    page.until("location.pathname.match(/tools\\/http\\/[0-9a-f]{32}$/)").await;
+    let tool = desk.api("http-tools").await[0].clone();
+    let secret = desk.api("secrets").await[0]["secret_id"].clone();
+    assert_eq!(
+        tool["config"]["headers"],
+        json!([{"name": "Authorization", "value": {"secret": secret}, "prefix": "Bearer"}])
+    );
+    assert_eq!(
+        (&tool["config"]["timeout_ms"], &tool["config"]["path"]),
+        (&json!(20000), &json!("/{harbour}"))
+    );
+
+    // An agent that has the tool; what is saved is there again when the page is.
+    desk.go("agents").await;
+    page.press("New agent").await;
+    page.until("customElements.get('convene-choice')").await;
+    page.write("Name", "Tidekeeper").await;
+    page.write("System prompt", "You know the tides.").await;
+    tick(page, "tide_times").await;
+    page.press("Make the agent").await;
+    page.until("location.pathname.match(/agents\\/[0-9a-f]{32}$/)").await;
+    let agents = desk.api("agents").await;
+    let agent = agents.as_array().unwrap().iter().find(|one| one["name"] == "Tidekeeper").unwrap();
+    assert_eq!(agent["config"]["http_tools"], json!([tool["tool_id"]]));
+    page.until(&format!(
+        "document.querySelector('[name=\"config.http_tools\"][value=\"{}\"]').checked",
+        tool["tool_id"].as_str().unwrap()
+    ))
+    .await;
+    page.write("System prompt", " And the moon.").await;
+    page.press("Save").await;
+    page.read("Saved.").await;
+    page.write("System prompt", " And the sun.").await;
+    page.press("Save").await;
+    page.until("document.querySelector('[name=version]').value === '3'").await;
+
+    // What is in use is not deleted, and the page says why.
+    desk.go(&format!("tools/http/{}", tool["tool_id"].as_str().unwrap())).await;
+    page.press("Delete the tool").await;
+    page.read("It is in use by Tidekeeper.").await;
+    // The refusal is in the console, and nothing else.
+    let errors = page.errors().await;
+    assert!(errors.iter().all(|error| error.contains("409")), "{errors:?}");
+    desk.close().await;
+}
+
+/// Writes something else into a field.
+async fn rewrite(page: &Page, label: &str, text: &str) {
+    let empty = format!(
+        "[...document.querySelectorAll('label')].find((label) => label.checkVisibility() && label.textContent.trim() === {}).control.value = ''",
+        json!(label)
+    );
+    page.run(&empty).await;
+    page.write(label, text).await;
+}
+
+#[tokio::test]
+async fn browser_a_provider_a_server_and_an_agent_are_tried_as_soon_as_they_are_there_at_a_desk() {
+    tried_at_once(Screen::Desk).await;
+}
+
+#[tokio::test]
+async fn browser_a_provider_a_server_and_an_agent_are_tried_as_soon_as_they_are_there_on_a_phone() {
+    tried_at_once(Screen::Phone).await;
+}
+
+async fn tried_at_once(screen: Screen) {
+    let desk = Desk::open(screen).await;
+    let page = &desk.page;
+    let seen = async |view: &str| {
+        picture(page, view).await;
+        if page.is_phone() {
+            fits(page).await;
+        }
+    };
+
+    // A provider that is not there says so, and works once its address is right.
+    desk.go("providers").await;
+    page.write("Name", "Models").await;
+    page.write("Base URL", "http://127.0.0.1:9/v1").await;
+    page.write("Key", TOKEN).await;
+    page.press("Add and try it out").await;
+    page.read("does not work").await;
+    seen("provider-fails").await;
+    desk.settled().await;
+    page.run("document.querySelector('details.fold').open = true").await;
+    rewrite(page, "Base URL", &desk.models.base_url()).await;
+    // The key that is stored goes to no other site.
+    page.write("Another key", TOKEN).await;
+    page.press("Save").await;
+    page.read("works, 2 models").await;
+    seen("provider-works").await;
+    let html: String = page.say("document.documentElement.innerHTML").await;
+    assert!(!html.contains(TOKEN), "the page has a key in it");
+    assert_eq!(
+        desk.models.requests().last().unwrap().header("authorization"),
+        Some(&*format!("Bearer {TOKEN}"))
+    );
+
+    // A server that wants a token lists its tools when it has it.
+    let mut behaviour =
+        Behaviour::new(Generation::Sessions, vec![tool("read", true), tool("write", false)]);
+    behaviour.wants = Some(("x-token", TOKEN));
+    let server = McpTestServer::start(behaviour).await.unwrap();
+    let secret = json!({"scope": "workspace", "name": "FILES_TOKEN", "value": TOKEN});
+    desk.ana.post(&format!("/api/orgs/{}/secrets", desk.org), secret).await;
+    desk.go("tools/mcp/new").await;
+    page.write("Name", "files").await;
+    page.write("URL", &server.url()).await;
+    page.press("Add and list its tools").await;
+    page.until("location.pathname.match(/tools\\/mcp\\/[0-9a-f]{32}$/)").await;
+    page.read("does not work").await;
+    seen("server-fails").await;
+    desk.settled().await;
+    page.press("Add a header").await;
+    page.keys("x-token").await;
+    choose(page, "Value", "a secret").await;
+    page.press("Save and try it out").await;
+    page.read("works with 2 tools").await;
+    page.read("only reads").await;
+    seen("server-works").await;
+
+    // An agent that has both answers a question before anybody has it in a group.
+    desk.models.always("one", Script::Say("I know the tides.".to_owned()));
+    desk.go("agents/new").await;
+    page.write("Name", "Tidekeeper").await;
+    page.write("System prompt", "You know the tides.").await;
+    choose(page, "Provider", "Models").await;
+    page.write("Model", "one").await;
+    tick(page, "files").await;
+    tick(page, "only these").await;
+    tick(page, "read").await;
+    seen("agent-new").await;
+    page.press("Make the agent").await;
+    page.until("location.pathname.match(/agents\\/[0-9a-f]{32}$/)").await;
+    desk.settled().await;
+    page.press("Ask").await;
+    page.read("I know the tides.").await;
+    page.read("tokens read").await;
+    seen("agent-tried").await;
+    let agents = desk.api("agents").await;
+    let agent = agents.as_array().unwrap().iter().find(|one| one["name"] == "Tidekeeper").unwrap();
+    assert_eq!(agent["config"]["mcp_servers"][0]["tools"], json!(["read"]));
+    let asked = desk.models.requests().last().unwrap().messages();
+    assert!(asked[0].1.contains("You know the tides."), "{asked:?}");
+    desk.close().await;
 }
 
 #[tokio::test]

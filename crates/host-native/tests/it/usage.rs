@@ -24,7 +24,7 @@ use bytes::Bytes;
 use convene_db::{Database, Statement, params};
 use convene_hop::{GroupLink, Hop, Signer};
 use convene_host_native::controllers::{Controllers, ControllersConfig};
-use convene_model::{Timestamp, claims::service, keys::TrustedKeys};
+use convene_model::{Timestamp, claims::service, keys::TrustedKeys, limits::COMPACT_MESSAGES};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
 use convene_testing::{
     client::Person,
@@ -111,7 +111,12 @@ impl Told {
             let end = json!({"type": "finished", "status": "completed", "usage": usage});
             format!("data: {delta}\n\ndata: {end}\n\n")
         }
-        Hop::in_process(Router::new().route("/invoke", post(invoke)))
+        async fn summarize(_: Body) -> Json<Value> {
+            let usage = json!({"input_tokens": 900, "output_tokens": 30});
+            Json(json!({"text": "They were ready.", "usage": usage}))
+        }
+        let router = Router::new().route("/invoke", post(invoke));
+        Hop::in_process(router.route("/summarize", post(summarize)))
     }
 
     fn runs(&self) -> Vec<(String, Value, u32)> {
@@ -385,6 +390,33 @@ async fn where_there_is_a_budget_each_run_asks_and_without_room_it_ends_and_the_
     let decided = until(&mut link, |frame| frame["kind"] == "trigger.decided").await;
     assert_eq!(decided["candidates"][0]["reason"], "budget", "{decided}");
     assert_eq!(told.asked.lock().len(), 3);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn where_there_is_a_budget_a_summary_is_reserved_and_settled_like_a_run() {
+    let dir = TempDir::new().unwrap();
+    let told = Told::default();
+    *told.budget.lock() = Some(Value::Null);
+    let host = Host::start(dir.path(), &told, NEVER).await;
+    host.init().await;
+    let mut link = host.attach().await;
+    assert_eq!(mention(&mut link, "m0").await["status"], "completed");
+    for nth in 1..COMPACT_MESSAGES {
+        let post = json!({
+            "type": "post", "ref": "p", "conn": "c", "message_id": format!("m{nth}"), "text": "Aye",
+        });
+        send(&link, &post).await;
+    }
+    let recorded = until(&mut link, |frame| frame["kind"] == "summary.recorded").await;
+    let name = &recorded["run_id"];
+    assert_eq!((&recorded["by"], name.is_string()), (&json!("model"), true), "{recorded}");
+    assert_eq!(told.asked.lock().len(), 2, "the run and the summary");
+    assert_eq!(told.asked.lock().last().map(String::as_str), name.as_str());
+    let runs = told.until_runs(2).await;
+    let (_, body, times) = runs.iter().find(|(key, ..)| *key == key_of(&recorded)).unwrap();
+    assert_eq!((&body["run_id"], &body["runs"], *times), (name, &json!(0), 1));
+    assert_eq!(body["tokens"], json!({"input_tokens": 900, "output_tokens": 30}));
     host.stop().await;
 }
 

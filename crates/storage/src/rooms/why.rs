@@ -3,7 +3,8 @@
 use convene_model::{
     AgentId, GroupKey, MessageId, RunId,
     event::{Author, EventKind},
-    history::{FinishedRun, PastApproval, ToolCall},
+    history::{FinishedRun, PastApproval},
+    tools::ToolView,
     why::{Why, WhyRun},
 };
 
@@ -65,7 +66,7 @@ impl View<'_> {
         Ok(())
     }
 
-    fn tools_of(&self, run_id: &RunId) -> Result<(Vec<ToolCall>, Vec<PastApproval>), StoreError> {
+    fn tools_of(&self, run_id: &RunId) -> Result<(Vec<ToolView>, Vec<PastApproval>), StoreError> {
         let mut log = convene_model::history::ToolLog::default();
         for record in self.about(&agent_events::tools(run_id))? {
             log.take(self.decode(&record)?);

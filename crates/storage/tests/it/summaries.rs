@@ -12,6 +12,7 @@ fn summary(from_seq: u64, to_seq: u64, text: &str) -> EventKind {
         from_seq,
         to_seq,
         by: SummaryAuthor::Model,
+        run_id: None,
         usage: None,
         text: text.into(),
     })

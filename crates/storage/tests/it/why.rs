@@ -7,8 +7,8 @@ use convene_model::{
         Candidate, Decision, EventKind, RunStarted, SuppressReason, ToolFinished, ToolStarted,
         ToolsRequested, TriggerDecided, WakeReason,
     },
-    history::{ApprovalOutcome, PastApproval, ToolCall},
-    tools::{Approvers, ToolRequest, ToolStatus},
+    history::{ApprovalOutcome, PastApproval},
+    tools::{Approvers, ToolRequest, ToolStatus, ToolView},
     why::{Outcome, Reason, WhyStatus},
 };
 use convene_storage::Batch;
@@ -139,8 +139,8 @@ fn story(group: &mut Group) -> Vec<Batch> {
     ]
 }
 
-fn tools() -> Vec<ToolCall> {
-    let made = |id: &str, tool: &str, arguments: &str, status, summary: &str| ToolCall {
+fn tools() -> Vec<ToolView> {
+    let made = |id: &str, tool: &str, arguments: &str, status, summary: &str| ToolView {
         call_id: call(id),
         tool: tool.into(),
         arguments: arguments.into(),

@@ -39,6 +39,14 @@ pub enum Script {
         /// The calls.
         calls: Vec<(String, String)>,
     },
+    /// The same answer, of which the service says that it read so many tokens, or says nothing. Only
+    /// OpenAI's completions can be silent.
+    Metered {
+        /// Tokens read.
+        input_tokens: Option<u64>,
+        /// The answer.
+        answer: Box<Script>,
+    },
     /// Streams exactly these chunks, each after a pause.
     Slow {
         /// The chunks' texts.
@@ -347,11 +355,15 @@ impl Wire {
     }
 }
 
+/// Tokens that a request has, as the service says where no script says otherwise.
+const INPUT_TOKENS: u64 = 10;
+
 /// What of a request its answer depends on.
 struct Asked {
     wire: Wire,
     model: String,
     usage: bool,
+    input_tokens: u64,
 }
 
 impl Asked {
@@ -418,10 +430,16 @@ async fn serve(
     if let Err(why) = wire.check(&headers, &body) {
         return answer(400, &[], wire.error(&why));
     }
-    let script =
+    let mut script =
         script.unwrap_or_else(|| Script::Say(format!("You said: {}", wire.last_text(&body))));
-    let usage = wire != Wire::OpenAi || body["stream_options"]["include_usage"] == true;
-    perform(script, &Asked { wire, model, usage }, open).await
+    let mut usage = wire != Wire::OpenAi || body["stream_options"]["include_usage"] == true;
+    let mut read = INPUT_TOKENS;
+    if let Script::Metered { input_tokens, answer } = script {
+        usage &= input_tokens.is_some();
+        read = input_tokens.unwrap_or(INPUT_TOKENS);
+        script = *answer;
+    }
+    perform(script, &Asked { wire, model, usage, input_tokens: read }, open).await
 }
 
 /// The list of models of the API that a path belongs to.
@@ -483,6 +501,8 @@ async fn perform(script: Script, asked: &Asked, open: Open) -> Response {
             stream_answer(paced(asked.whole(&[], &reason), pause), End::Proper, open)
         }
         Script::Status { status, headers, body } => answer(status, &headers, body),
+        // It was taken off before.
+        Script::Metered { .. } => answer(500, &[], error_body("One meter is enough")),
     }
 }
 

@@ -78,7 +78,8 @@ pub(super) fn lines(asked: &Asked, piece: &Piece<'_>) -> Vec<String> {
             let mut lines = vec![chunk(json!({}), Some(reason))];
             if asked.usage {
                 let usage = json!({
-                    "prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words,
+                    "prompt_tokens": asked.input_tokens, "completion_tokens": words,
+                    "total_tokens": asked.input_tokens + *words as u64,
                 });
                 let last = json!({
                     "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 0,

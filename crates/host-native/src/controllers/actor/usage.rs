@@ -6,8 +6,8 @@ use std::sync::Arc;
 use convene_group_controller::{Address, Input, Leave};
 use convene_hop::Close;
 use convene_model::{
-    Code, OrgId, Problem, Ref, RunId, Timestamp, UserId, claims::Access, frame::CLOSE_EGRESS,
-    infra::GroupLimits,
+    Code, OrgId, Problem, Ref, RunId, Timestamp, UserId, agents::Usage, claims::Access,
+    frame::CLOSE_EGRESS, infra::GroupLimits,
 };
 use tokio::time::Instant;
 
@@ -54,7 +54,12 @@ impl Actor {
 
     /// A run does not start that holds something.
     pub(super) fn unused(&self, run_id: RunId) {
-        self.shared.usage.unused(&self.group_id, self.epoch(), run_id);
+        self.spent(run_id, Some(Usage::default()));
+    }
+
+    /// A summary that no event tells of has used something.
+    pub(super) fn spent(&self, run_id: RunId, used: Option<Usage>) {
+        self.shared.usage.settle(&self.group_id, self.epoch(), run_id, used);
     }
 
     fn epoch(&self) -> u64 {
