@@ -232,6 +232,11 @@ impl Stage {
         lines
     }
 
+    /// The data directory of all processes.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Runs `convene archive` beside the processes.
     pub(crate) async fn command(&self, args: &[&str]) -> (Option<i32>, Vec<u8>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_convene"));

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use convene_testing::{
@@ -12,11 +13,16 @@ use convene_testing::{
     client::Person,
     cluster::Plan,
     conformance::{Portal, Target},
+    s3_server::S3Fault,
+    terminal::Terminal,
 };
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::convene;
+use crate::{
+    archive_stage::{GROUP, Stage},
+    convene,
+};
 
 /// How a command ended: its exit code, the lines of its JSON, what it said.
 struct Ended {
@@ -273,4 +279,34 @@ async fn a_group_in_quarantine_can_be_deleted_and_the_others_go_on() {
     assert_eq!((status, &page["messages"][0]["text"]), (200, &json!("hello")));
     assert_eq!(ids(&done(dir, &["groups", "list"]).await, "group_id"), groups[1]);
     assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_terminal_an_archive_shows_how_far_it_is_and_a_delete_asks_for_the_id() {
+    let stage = Stage::start().await;
+    stage.lively().await;
+    let data_dir = stage.data_dir();
+    let type_in = |command: &str| {
+        let data_dir = data_dir.to_str().unwrap();
+        let args = ["groups", command, GROUP, "--data-dir", data_dir];
+        Terminal::start(Path::new(env!("CARGO_BIN_EXE_convene")), &args, &[], (24, 100))
+    };
+    // Longer than progress is kept to itself.
+    stage.store.set(Some(S3Fault::Slow(Duration::from_millis(1200))));
+    let archive = type_in("archive");
+    archive.until(|screen| ["export", "verify"].iter().any(|step| screen.contains(step)));
+    archive.shows("Archived g1: 4 messages");
+    stage.store.set(None);
+    assert_eq!(stage.status().await, "archived");
+
+    let mut delete = type_in("delete");
+    delete.shows("Type its id to go on:");
+    delete.send("g2\r");
+    delete.shows("nothing was deleted");
+    assert_eq!(stage.status().await, "archived");
+    let mut delete = type_in("delete");
+    delete.shows("Type its id to go on:");
+    delete.send("g1\r");
+    delete.shows("Deleted g1.");
+    assert_eq!(stage.status().await, "deleted");
 }
