@@ -44,7 +44,7 @@ const CHECK: &str = "
 ";
 
 /// Ends what moves, where it would come to rest.
-const STILL: &str = "
+pub(crate) const STILL: &str = "
     for (const animation of document.getAnimations()) {
         if (animation.effect.getComputedTiming().endTime === Infinity) animation.cancel();
         else animation.finish();

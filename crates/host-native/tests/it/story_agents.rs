@@ -209,7 +209,7 @@ async fn browser_several_people_decide_and_whoever_may_not_is_refused() {
         json!({"type": "approve", "ref": "v", "approval_id": approval, "decision": "approve"});
     socket.send(&vote).await;
     let refused = socket.until(|frame| frame["ref"] == "v").await;
-    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("forbidden")));
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("not_permitted")));
 
     ana.press("Allow").await;
     for page in [ana, ben] {

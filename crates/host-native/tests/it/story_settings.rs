@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     convene,
-    story_access::{axe, check},
+    story_access::{STILL, axe, check},
     story_stage::{fits, sign_in},
 };
 
@@ -386,6 +386,8 @@ async fn picture(page: &Page, path: &str) {
     page.run(script).await;
     for (dark, shade) in [(false, "light"), (true, "dark")] {
         page.prefer_dark(dark).await;
+        // Colours that fade into each other would be seen halfway.
+        page.run(STILL).await;
         page.picture(&folder.join(format!("{kind}-{device}-{shade}.png"))).await;
     }
 }
