@@ -12,7 +12,22 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "secrets", sql: SECRETS },
     Migration { version: 4, name: "agent_policy", sql: AGENT_POLICY },
     Migration { version: 6, name: "lives", sql: LIVES },
+    Migration { version: 7, name: "outside_agents", sql: OUTSIDE_AGENTS },
 ];
+
+/// Agents that are processes of somebody else's, and what those prove themselves by.
+const OUTSIDE_AGENTS: &str = "
+ALTER TABLE agents ADD COLUMN outside BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE agent_tokens (
+    token_id TEXT PRIMARY KEY,
+    token_hash TEXT NOT NULL UNIQUE,
+    agent_id TEXT NOT NULL REFERENCES agents (agent_id),
+    name TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_used_at BIGINT
+);
+CREATE INDEX agent_tokens_of_agent ON agent_tokens (agent_id);
+";
 
 const WORKSPACE: &str = "
 CREATE TABLE users (

@@ -179,11 +179,13 @@ pub(crate) fn answered(turn: &mut Turn<'_>, run_id: &RunId, leave: Leave) -> boo
 }
 
 /// The agent whose model writes: the one of the group that ran last, if any did since the last summary.
+/// The model of an outside agent is not ours to ask.
 fn writer(turn: &Turn<'_>) -> Option<AgentId> {
     let state = turn.state();
     let since = state.summary.as_ref().map(|summary| summary.at);
     let ran = state.last_started.iter().filter(|(agent_id, at)| {
-        state.agent(agent_id).is_some() && since.is_none_or(|since| **at > since)
+        state.agent(agent_id).is_some_and(|agent| !agent.outside)
+            && since.is_none_or(|since| **at > since)
     });
     ran.max_by_key(|(_, at)| **at).map(|(agent_id, _)| agent_id.clone())
 }

@@ -5,7 +5,7 @@
 //! with the same messages. Which step is taken when is decided in `compaction.rs`.
 
 use convene_model::{
-    MessageId, RunId, Timestamp,
+    AgentId, MessageId, RunId, Timestamp,
     agents::{ContextMessage, ContextSummary, SummaryAuthor},
     event::{Author, Deleted, Edited, Posted, SummaryRecorded},
     limits::{
@@ -176,6 +176,20 @@ impl State {
     pub(crate) fn remembered_mut(&mut self, message_id: &MessageId) -> Option<&mut Remembered> {
         let mut remembered = self.window.iter_mut().rev().chain(&mut self.awaited);
         remembered.find(|remembered| remembered.is(message_id))
+    }
+
+    /// The messages that woke an agent while its own process was not there, and that it has not been
+    /// woken for since, oldest first, with the numbers of the events that posted them.
+    pub(crate) fn missed(&self, agent_id: &AgentId) -> Vec<(MessageId, u64)> {
+        let remembered = self.window.iter().chain(&self.awaited);
+        let missed = remembered.filter(|remembered| {
+            let mut broken = remembered.broken.iter();
+            broken.any(|broken| broken.agent_id == *agent_id && broken.missed && !broken.retried)
+        });
+        let mut missed: Vec<_> =
+            missed.map(|one| (one.message.message_id.clone(), one.seq)).collect();
+        missed.sort_by_key(|(_, seq)| *seq);
+        missed
     }
 
     /// The message whose run ended without a whole reply, and that run.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Address, Effect, Input, Phase, Run, budget, commands, compaction, export,
     live::Live,
+    outside,
     runs::{self, End},
     state::{ImpossibleEvent, State},
 };
@@ -192,6 +193,12 @@ impl Controller {
         self.live.access(from)
     }
 
+    /// Whether an agent's own process is waited for, or works: the group stays in memory then.
+    #[must_use]
+    pub fn awaits_outside(&self) -> bool {
+        !self.live.claims.is_empty()
+    }
+
     /// The next deadline that outlives the process: what is stored with the events. What waits for the
     /// organization's own history service is one too, which needs a process and no alarm in it.
     #[must_use]
@@ -227,6 +234,7 @@ impl Controller {
             turn.dispatch();
         }
         let answer = turn.take(input);
+        outside::let_go(&mut turn);
         turn.dispatch();
         let Turn { events, effects, checkpoint, .. } = turn;
         Step { events, effects, wake_at: self.wake_at(), checkpoint, answer }
@@ -303,6 +311,10 @@ impl Turn<'_> {
             }
             Input::Retry { from, r#ref, run_id } => {
                 let done = commands::retry(self, &from, &r#ref, &run_id);
+                self.answer(from, Some(r#ref), done)
+            }
+            Input::Run { from, r#ref, run_id, attempt, act } => {
+                let done = commands::run(self, &from, &r#ref, &run_id, attempt, act);
                 self.answer(from, Some(r#ref), done)
             }
             Input::Edit { from, r#ref, message_id, text, target } => {
@@ -389,6 +401,7 @@ impl Turn<'_> {
             | Input::Approve { from, r#ref, .. }
             | Input::Continue { from, r#ref, .. }
             | Input::Retry { from, r#ref, .. }
+            | Input::Run { from, r#ref, .. }
             | Input::Edit { from, r#ref, .. }
             | Input::Delete { from, r#ref, .. }
             | Input::Pin { from, r#ref, .. } => (from, r#ref),
@@ -450,6 +463,7 @@ impl Turn<'_> {
                 GroupFrame::Detached { reason: DetachReason::TokenExpired, user_id: None },
             );
         }
+        outside::expire(self);
         if let Some(frame) = self.live.presence_due(self.now) {
             self.effects.push(Effect::Broadcast(frame));
         }
@@ -466,7 +480,7 @@ impl Turn<'_> {
         runs::expire(self);
     }
 
-    fn dispatch(&mut self) {
+    pub(crate) fn dispatch(&mut self) {
         if self.state.is_some() {
             // First, so that a run that begins now is shown the window as it will be.
             compaction::run(self);

@@ -3,7 +3,7 @@
 use convene_model::{
     AgentId, ApprovalId, ArchiveId, Code, ConnId, GroupId, HistoryId, MessageId, OrgId,
     ParticipantId, Ref, RunId, Timestamp, UpstreamId, UserId,
-    agents::{ContextMessage, Outcome, Usage},
+    agents::{ContextMessage, Outcome, OutsideOutcome, Usage},
     claims::Access,
     event::{ApprovalDecision, Author, GroupConfig, ToolFinished, ToolStarted},
     infra::HistoryMode,
@@ -120,6 +120,19 @@ pub enum Input {
         r#ref: Ref,
         /// Which run.
         run_id: RunId,
+    },
+    /// An agent's own process acts on a run.
+    Run {
+        /// Whose frame it is.
+        from: Address,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// What it does.
+        act: RunAct,
     },
     /// Somebody replaces the text of a message.
     Edit {
@@ -243,6 +256,22 @@ pub enum Input {
     Recovered,
     /// Only the time has passed.
     Tick,
+}
+
+/// What an agent's own process does with a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunAct {
+    /// It takes the run on.
+    Claim,
+    /// More text of the reply.
+    Text {
+        /// How many bytes came before.
+        offset: u64,
+        /// The text.
+        text: String,
+    },
+    /// The run is over.
+    End(OutsideOutcome),
 }
 
 /// A post, with what the host looked up for it.

@@ -17,6 +17,7 @@ mod few;
 mod input;
 mod live;
 mod mention;
+mod outside;
 mod presence;
 mod remembered;
 mod run;
@@ -26,6 +27,6 @@ mod triggers;
 
 pub use controller::{Controller, Rejected, SnapshotError, Step};
 pub use effect::{Effect, Invocation, Summarization};
-pub use input::{Address, Found, Input, Leave, Post, React, RunEnd, Standing, Target};
+pub use input::{Address, Found, Input, Leave, Post, React, RunAct, RunEnd, Standing, Target};
 pub use run::{Phase, Run};
 pub use state::{ImpossibleEvent, State};

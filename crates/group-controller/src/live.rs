@@ -7,7 +7,7 @@ use std::{
 };
 
 use convene_model::{
-    ConnId, RunId, Timestamp, UpstreamId, UserId,
+    AgentId, ConnId, Role, RunId, Timestamp, UpstreamId, UserId,
     claims::Access,
     frame::GroupFrame,
     limits::{EXPIRED_TOKEN_GRACE, MAX_CONNS_PER_UPSTREAM, MAX_UPSTREAMS_PER_GROUP},
@@ -18,6 +18,7 @@ use crate::{
     checkpoints::Checkpoints,
     compaction::Compaction,
     few::{Few, FewKeys},
+    outside::{self, Claims},
     presence::Presence,
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct Live {
     /// The summary under way.
     pub(crate) compaction: Compaction,
     pub(crate) budget: Budget,
+    /// Whose each run of an outside agent is.
+    pub(crate) claims: Claims,
 }
 
 /// What is known of the organization's budget. After a restart it is asked for again.
@@ -74,8 +77,11 @@ impl Live {
 
     /// Takes a connection in, or renews its right; its user is the one that it had.
     pub(crate) fn join(&mut self, now: Timestamp, address: Address, access: Access) {
-        if self.take(&address).is_none() {
-            self.presence.arrive(now, &access.claims.user_id);
+        let was_person = self.take(&address).is_some_and(|held| is_person(&held));
+        match (was_person, is_person(&access)) {
+            (false, true) => self.presence.arrive(now, &access.claims.user_id),
+            (true, false) => self.presence.depart(now, &access.claims.user_id),
+            (true, true) | (false, false) => {}
         }
         self.expiry.insert((detach_at(&access), address.clone()), ());
         match self.upstreams.get_mut(&address.upstream) {
@@ -90,7 +96,7 @@ impl Live {
 
     pub(crate) fn leave(&mut self, now: Timestamp, address: &Address) -> bool {
         let access = self.take(address);
-        if let Some(access) = &access {
+        if let Some(access) = access.as_ref().filter(|access| is_person(access)) {
             self.presence.depart(now, &access.claims.user_id);
         }
         access.is_some()
@@ -100,7 +106,9 @@ impl Live {
         let conns = self.upstreams.remove(&upstream).unwrap_or_default();
         for (conn, access) in conns.into_entries() {
             self.expiry.remove(&(detach_at(&access), Address { upstream, conn }));
-            self.presence.depart(now, &access.claims.user_id);
+            if is_person(&access) {
+                self.presence.depart(now, &access.claims.user_id);
+            }
         }
     }
 
@@ -148,7 +156,15 @@ impl Live {
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let expiry = self.expiry.first().map(|((at, _), ())| *at);
-        expiry.into_iter().chain(self.presence.next_deadline()).min()
+        let offers = outside::next_deadline(&self.claims);
+        expiry.into_iter().chain(self.presence.next_deadline()).chain(offers).min()
+    }
+
+    /// Whether a process of an agent's own is attached.
+    pub(crate) fn has_agent(&self, agent_id: &AgentId) -> bool {
+        let all = self.upstreams.iter().flat_map(|(_, conns)| conns.iter());
+        let mut agents = all.map(|(_, access)| access).filter(|access| !is_person(access));
+        agents.any(|access| access.claims.user_id.as_str() == agent_id.as_str())
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -183,6 +199,14 @@ impl Live {
         }
         self.expiry.remove(&(detach_at(&access), address.clone()));
         Some(access)
+    }
+}
+
+/// Whether a connection is of somebody who is present, rather than of an agent's own process.
+fn is_person(access: &Access) -> bool {
+    match access.claims.role {
+        Role::Member | Role::Admin | Role::Owner => true,
+        Role::Agent => false,
     }
 }
 

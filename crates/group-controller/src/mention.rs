@@ -31,6 +31,7 @@ mod tests {
                 agent_id: AgentId::new(format!("a{index}")).expect("an id"),
                 name: (*name).to_owned(),
                 trigger: TriggerPolicy::Mention,
+                outside: false,
             })
             .collect();
         let ids: Vec<_> = participants("@two, and you, @guide!", &agents);

@@ -46,8 +46,11 @@ pub(crate) struct Broken {
     pub(crate) run_id: RunId,
     pub(crate) agent_id: AgentId,
     pub(crate) round: u32,
-    /// Whether a person has wanted it again.
+    /// Whether it was made again.
     pub(crate) retried: bool,
+    /// Whether the agent's own process was not there for it: it is made again when that comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) missed: bool,
 }
 
 impl Remembered {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use convene_model::{
     AgentId, ArchiveId, Code, GroupId, MessageId, RunId, Timestamp, UserId,
+    agents::failure,
     claims::Access,
     event::{
         Activated, ApprovalDecision, ApprovalResolved, Author, Decision, Event, EventKind,
@@ -391,14 +392,14 @@ impl State {
             match finished.status {
                 RunStatus::Completed => {}
                 RunStatus::Failed | RunStatus::Cancelled | RunStatus::Interrupted => {
-                    self.broke(run);
+                    self.broke(run, finished.code.as_deref() == Some(failure::AGENT_NOT_CONNECTED));
                 }
             }
         }
         self.trim_awaited();
     }
 
-    fn broke(&mut self, run: Run) {
+    fn broke(&mut self, run: Run, missed: bool) {
         let Some(remembered) = self.remembered_mut(&run.trigger) else { return };
         // An agent's runs of one message are made one after the other, and only the last can be
         // made again.
@@ -409,7 +410,7 @@ impl State {
             remembered.broken.remove(first);
         }
         let Run { run_id, agent_id, round, .. } = run;
-        remembered.broken.push(Broken { run_id, agent_id, round, retried: false });
+        remembered.broken.push(Broken { run_id, agent_id, round, retried: false, missed });
     }
 
     fn change(&mut self, run_id: &RunId, change: impl FnOnce(&mut Run)) {

@@ -110,7 +110,7 @@ fn suppressed(
     if turn.state().config.paused {
         return Some(SuppressReason::Paused);
     }
-    if turn.live.budget.exhausted_until > turn.now {
+    if !agent.outside && turn.live.budget.exhausted_until > turn.now {
         return Some(SuppressReason::Budget);
     }
     match reason {

@@ -187,6 +187,19 @@ pub enum Outcome {
     },
 }
 
+/// How a run ended that an agent's own process took on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OutsideOutcome {
+    /// The text sent is the whole reply.
+    Completed {},
+    /// It could not answer.
+    Failed {
+        /// One sentence for people, at most `MAX_FAILURE_CHARS`.
+        detail: String,
+    },
+}
+
 /// The stable codes of failed runs.
 pub mod failure {
     /// The provider refused the credentials.
@@ -233,6 +246,12 @@ pub mod failure {
     pub const BUDGET_UNAVAILABLE: &str = "budget_unavailable";
     /// The agent was taken out of the group before its run ended.
     pub const AGENT_REMOVED: &str = "agent_removed";
+    /// An agent's own process was not there in time; the run is made again when it comes.
+    pub const AGENT_NOT_CONNECTED: &str = "agent_not_connected";
+    /// An agent's own process was there and did not take the run on in time.
+    pub const AGENT_UNRESPONSIVE: &str = "agent_unresponsive";
+    /// An agent's own process said that it could not answer.
+    pub const AGENT_FAILED: &str = "agent_failed";
 }
 
 /// What a run used, over all its attempts.

@@ -280,6 +280,14 @@ pub struct GroupAgent {
     pub name: String,
     /// What wakes it.
     pub trigger: TriggerPolicy,
+    /// Whether it is a process of somebody else's that joins the group and takes its runs on itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outside: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes members by reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What wakes an agent in a group.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AgentId, ApprovalId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId, Timestamp,
     UserId,
+    agents::OutsideOutcome,
     event::{ApprovalDecision, ApprovalRequested, Author, GroupAgent},
     tools::ToolView,
     trace::TraceParent,
@@ -102,6 +103,42 @@ pub enum ClientFrame {
         r#ref: Ref,
         /// The run that ended.
         run_id: RunId,
+    },
+    /// An agent's own process takes a run on: from then on the run is this connection's.
+    #[serde(rename = "run.claim")]
+    RunClaim {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it, as `run.started` names it.
+        attempt: u32,
+    },
+    /// More text of the reply of a run that this connection has taken on.
+    #[serde(rename = "run.text")]
+    RunText {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// How many UTF-8 bytes came before.
+        offset: u64,
+        /// The text, at most `MAX_TEXT_BYTES`.
+        text: String,
+    },
+    /// A run that this connection has taken on is over.
+    #[serde(rename = "run.end")]
+    RunEnd {
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// How it ended.
+        outcome: OutsideOutcome,
     },
     /// Replaces the text of one's own message. The text that already stands is success.
     Edit {
@@ -239,6 +276,48 @@ pub enum UpstreamFrame {
         /// The run that ended.
         run_id: RunId,
     },
+    /// An agent's own process takes a run on: from then on the run is this connection's.
+    #[serde(rename = "run.claim")]
+    RunClaim {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it, as `run.started` names it.
+        attempt: u32,
+    },
+    /// More text of the reply of a run that this connection has taken on.
+    #[serde(rename = "run.text")]
+    RunText {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// How many UTF-8 bytes came before.
+        offset: u64,
+        /// The text, at most `MAX_TEXT_BYTES`.
+        text: String,
+    },
+    /// A run that this connection has taken on is over.
+    #[serde(rename = "run.end")]
+    RunEnd {
+        /// Which connection.
+        conn: ConnId,
+        /// Repeated by the answer.
+        r#ref: Ref,
+        /// Which run.
+        run_id: RunId,
+        /// Which attempt of it.
+        attempt: u32,
+        /// How it ended.
+        outcome: OutsideOutcome,
+    },
     /// Replaces the text of the user's own message. The text that already stands is success.
     Edit {
         /// Which connection.
@@ -299,6 +378,9 @@ impl UpstreamFrame {
             | Self::Detach { conn, r#ref }
             | Self::Post { conn, r#ref, .. }
             | Self::Cancel { conn, r#ref, .. }
+            | Self::RunClaim { conn, r#ref, .. }
+            | Self::RunText { conn, r#ref, .. }
+            | Self::RunEnd { conn, r#ref, .. }
             | Self::Approve { conn, r#ref, .. }
             | Self::Continue { conn, r#ref, .. }
             | Self::Retry { conn, r#ref, .. }
@@ -313,8 +395,22 @@ impl UpstreamFrame {
 
 /// The types of frames that a group understands.
 pub const FRAME_TYPES: &[&str] = &[
-    "attach", "detach", "post", "cancel", "approve", "continue", "retry", "edit", "delete",
-    "react", "pin", "read", "typing",
+    "attach",
+    "detach",
+    "post",
+    "cancel",
+    "approve",
+    "continue",
+    "retry",
+    "edit",
+    "delete",
+    "react",
+    "pin",
+    "read",
+    "typing",
+    "run.claim",
+    "run.text",
+    "run.end",
 ];
 
 /// What can be said of a frame that is not understood.
@@ -599,47 +695,5 @@ pub fn split_conn(frame: &Bytes) -> (Option<ConnId>, Bytes) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conn_goes_in_and_comes_out_unparsed() {
-        let conn = ConnId::new("c-1").unwrap();
-        let frame =
-            GroupFrame::Ok { r#ref: Ref::new("7").unwrap(), seq: Some(3), message_id: None };
-        let bytes = frame.encode_for(&conn);
-        assert_eq!(&bytes[..], br#"{"conn":"c-1","type":"ok","ref":"7","seq":3}"#);
-        let (got, rest) = split_conn(&bytes);
-        assert_eq!(got, Some(conn));
-        assert_eq!(rest, frame.encode());
-        assert_eq!(split_conn(&rest), (None, rest.clone()));
-    }
-
-    #[test]
-    fn a_frame_with_an_unknown_type_or_member_is_refused_and_its_ref_is_kept() {
-        let bad = parse::<ClientFrame>(br#"{"type":"dance","ref":"1"}"#).unwrap_err();
-        assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::UnknownType, "1"));
-        let bad = parse::<ClientFrame>(
-            br#"{"type":"post","ref":"2","message_id":"m","text":"x","conn":"c"}"#,
-        )
-        .unwrap_err();
-        assert_eq!((bad.code, bad.r#ref.unwrap().as_str()), (Code::InvalidFrame, "2"));
-        let bad = parse::<ClientFrame>(b"{\"type\":\"post\"").unwrap_err();
-        assert_eq!((bad.code, bad.r#ref), (Code::InvalidFrame, None));
-        let bad = parse::<ClientFrame>(b"\xff\xfe").unwrap_err();
-        assert_eq!(bad.code, Code::InvalidFrame);
-    }
-
-    #[test]
-    fn a_post_is_read_with_and_without_its_optional_members() {
-        let frame: ClientFrame =
-            parse(br#"{"type":"post","ref":"7","message_id":"m1","text":"hi"}"#).unwrap();
-        let ClientFrame::Post { mentions, reply_to, .. } = frame else { panic!("a post") };
-        assert_eq!((mentions, reply_to), (None, None));
-        let frame: UpstreamFrame = parse(
-            br#"{"conn":"c1","type":"post","ref":"7","message_id":"m1","text":"hi","mentions":["a1"],"reply_to":"m0"}"#,
-        )
-        .unwrap();
-        assert!(matches!(frame, UpstreamFrame::Post { mentions: Some(m), .. } if m.len() == 1));
-    }
-}
+#[path = "frame_tests.rs"]
+mod tests;

@@ -99,6 +99,14 @@ pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 pub const RUN_TOKENS: u64 = 200_000;
 /// How long triggers are suppressed after a run found no budget.
 pub const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
+/// How long an agent's own process may take to take a run on before the run ends as failed. One that is
+/// not connected has it anew when it comes.
+pub const OUTSIDE_CLAIM_WITHIN: Duration = Duration::from_secs(20);
+/// Frames about runs that the processes of one agent may send in a minute, over all its groups: as many
+/// at once, earned again evenly.
+pub const OUTSIDE_FRAMES_PER_MINUTE: u32 = 3_000;
+/// Characters of the sentence by which an agent's own process says why it failed.
+pub const MAX_FAILURE_CHARS: usize = 500;
 /// Rounds of tool calls in one run; a model that asks for more ends it as failed.
 pub const MAX_TOOL_ROUNDS: u32 = 12;
 /// Calls in one round.

@@ -51,6 +51,9 @@ pub(super) struct NewAgent {
     visibility: Visibility,
     #[serde(default)]
     config: AgentConfig,
+    /// Whether it is a process of somebody else's, with tokens of its own. That does not change later.
+    #[serde(default)]
+    outside: bool,
 }
 
 const fn by_mention() -> TriggerPolicy {
@@ -73,6 +76,7 @@ pub(super) async fn make(
         trigger: body.trigger,
         visibility: body.visibility,
         config: body.config,
+        outside: body.outside,
     };
     let agent = super::make(&state, &org.org_id, &caller, draft).await?;
     Ok((StatusCode::CREATED, Json(agent)).into_response())
@@ -119,6 +123,7 @@ pub(super) async fn change(
         trigger: body.trigger.unwrap_or(current.trigger),
         visibility: body.visibility.unwrap_or(current.visibility),
         config: body.config.unwrap_or(current.config),
+        outside: current.outside,
     };
     let version = body.version;
     Ok(Json(super::change(&state, &org.org_id, &caller, &agent, version, edit).await?))

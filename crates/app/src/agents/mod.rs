@@ -5,6 +5,7 @@
 
 mod api;
 pub mod config;
+pub(crate) mod tokens;
 
 use convene_db::{DbError, Row, Statement, params};
 use convene_hop::api::{Api, Operation};
@@ -82,10 +83,11 @@ pub(crate) fn api() -> Api<AppState> {
             .problems(&[Code::Forbidden, Code::RateLimited]),
             api::try_out,
         )
+        .merge(tokens::api())
 }
 
 const COLUMNS: &str = "agent_id, name, system_prompt, provider_id, model, is_default, wakes_on,
-    visibility, made_by, config, version";
+    visibility, made_by, config, outside, version";
 
 fn view(row: &Row) -> Result<AgentView, DbError> {
     let made_by: String = row.get("made_by")?;
@@ -100,6 +102,7 @@ fn view(row: &Row) -> Result<AgentView, DbError> {
         visibility: Visibility::parse(&row.get::<String>("visibility")?)?,
         made_by: if made_by.is_empty() { None } else { Some(rows::id(row, "made_by")?) },
         config: AgentConfig::parse(&row.get::<String>("config")?)?,
+        outside: row.get("outside")?,
         version: row.get("version")?,
     })
 }
@@ -145,6 +148,8 @@ pub(crate) struct Draft {
     pub(crate) trigger: TriggerPolicy,
     pub(crate) visibility: Visibility,
     pub(crate) config: AgentConfig,
+    /// Whether it is a process of somebody else's.
+    pub(crate) outside: bool,
 }
 
 impl Draft {
@@ -153,6 +158,17 @@ impl Draft {
         if self.is_default && self.visibility == Visibility::Owner {
             let sentence = "Groups of others cannot begin with an agent that only you may use.";
             return Err(validate::invalid("is_default", sentence));
+        }
+        if self.outside && self.provider_id.is_some() {
+            let sentence = "An outside agent brings its own model.";
+            return Err(validate::invalid("provider_id", sentence));
+        }
+        if self.outside && self.config != AgentConfig::default() {
+            return Err(validate::invalid("config", "An outside agent brings its own tools."));
+        }
+        if self.outside && !self.system_prompt.is_empty() {
+            let sentence = "An outside agent is told by its own process what it is.";
+            return Err(validate::invalid("system_prompt", sentence));
         }
         Ok(Self {
             name: validate::agent_name("name", &self.name)?,
@@ -192,6 +208,7 @@ pub(crate) fn first_agent(org: &OrgId, now: Timestamp) -> Statement {
         trigger: TriggerPolicy::Mention,
         visibility: Visibility::Workspace,
         config: AgentConfig::default(),
+        outside: false,
     };
     insert(org, None, &fresh_id(now), &draft, "{}", now)
 }
@@ -205,9 +222,10 @@ fn insert(
     now: Timestamp,
 ) -> Statement {
     const SQL: &str = "INSERT INTO agents (agent_id, org_id, name, name_key, system_prompt,
-        provider_id, model, is_default, wakes_on, version, created_at, visibility, made_by, config)
+        provider_id, model, is_default, wakes_on, version, created_at, visibility, made_by, config,
+        outside)
         SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), $9, 1, CAST($10 AS BIGINT),
-        $12, $13, $14
+        $12, $13, $14, CAST($15 AS BIGINT)
         WHERE (SELECT count(*) FROM agents WHERE org_id = $2 AND deleted_at IS NULL) < $11";
     Statement::new(
         SQL,
@@ -225,7 +243,8 @@ fn insert(
             MAX_AGENTS_PER_ORG,
             draft.visibility.as_str(),
             by.map_or("", UserId::as_str),
-            config
+            config,
+            draft.outside
         ],
     )
     .expect_rows()
@@ -283,6 +302,7 @@ pub(crate) async fn change(
         trigger: current.trigger,
         visibility: current.visibility,
         config: current.config.clone(),
+        outside: current.outside,
     })
     .checked()?;
     let (guards, config) = (draft.guards(org, Some(&current))?, draft.config()?);
@@ -342,6 +362,10 @@ async fn try_out(
         return Err(validate::invalid("text", sentence).into());
     }
     let Some(agent) = find(state, org, agent).await? else { return Err(Code::NotFound.into()) };
+    if agent.outside {
+        let sentence = "An outside agent is tried in a group: its model is not here.";
+        return Err(validate::invalid("agent_id", sentence).into());
+    }
     let model = open_model(state, org, &agent).await?;
     let request = ProbeRequest::Reply { model, system_prompt: agent.system_prompt, text };
     Ok(probing::ask(state, org, &request).await?)
@@ -373,7 +397,9 @@ pub(crate) async fn delete(
         touch_groups(agent),
         Statement::new(LEAVE, params![agent.as_str()]),
         audit::record(org, by, Action::AgentDeleted, agent.as_str(), &detail, now),
+        tokens::erase(agent),
     ];
+    crate::changes::note(&mut batch, &tokens::changed(agent)?);
     batch.extend(secrets::erase_owned(org, &Owner::Agent { agent_id: agent.clone() }));
     let gone = || Problem::new(Code::NotFound);
     let answers = objects::commit(state, org, Vec::new(), batch, gone, name_taken).await?;
@@ -416,6 +442,7 @@ fn as_view(agent_id: AgentId, draft: Draft, made_by: Option<UserId>, version: u6
         visibility: draft.visibility,
         made_by,
         config: draft.config,
+        outside: draft.outside,
         version,
     }
 }

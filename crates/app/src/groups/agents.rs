@@ -12,7 +12,7 @@ use super::{
     store::{Group, is_activated},
 };
 use crate::{
-    agents::usable,
+    agents::{tokens, usable},
     state::AppState,
     validate,
     web::{failure::Answer, rows},
@@ -20,7 +20,7 @@ use crate::{
 
 /// The agents of a group, in their order.
 pub(crate) async fn list(state: &AppState, group: &Group) -> Answer<Vec<GroupAgent>> {
-    const SQL: &str = "SELECT a.agent_id, a.name, ga.wakes_on FROM group_agents ga
+    const SQL: &str = "SELECT a.agent_id, a.name, a.outside, ga.wakes_on FROM group_agents ga
         JOIN agents a ON a.agent_id = ga.agent_id
         WHERE ga.group_id = $1 ORDER BY ga.place, a.created_at, a.agent_id";
     let mut agents = Vec::new();
@@ -29,6 +29,7 @@ pub(crate) async fn list(state: &AppState, group: &Group) -> Answer<Vec<GroupAge
             agent_id: rows::id(&row, "agent_id")?,
             name: row.get("name")?,
             trigger: rows::trigger(&row, "wakes_on")?,
+            outside: row.get("outside")?,
         });
     }
     Ok(agents)
@@ -68,13 +69,16 @@ pub(super) async fn set(
     bounds(rounds, cooldown)?;
     let set = params![id, paused, rounds, cooldown];
     let mut batch = vec![Statement::new(GROUP, set).expect_rows()];
+    let mut leave = Vec::new();
     if let Some(agents) = change.agents {
         let ids: Vec<_> = agents.iter().map(|(agent, _)| agent).collect();
         if distinct("agents", &ids, MAX_AGENTS_PER_GROUP)?.len() < ids.len() {
             return Err(validate::invalid("agents", "An agent is named twice.").into());
         }
-        let present: Vec<_> =
-            list(state, group).await?.into_iter().map(|agent| agent.agent_id).collect();
+        let former = list(state, group).await?;
+        let gone = former.iter().filter(|agent| agent.outside && !ids.contains(&&agent.agent_id));
+        leave.extend(gone.map(|agent| agent.agent_id.clone()));
+        let present: Vec<_> = former.into_iter().map(|agent| agent.agent_id).collect();
         batch.push(Statement::new(FORGET, params![id]));
         for (place, (agent, trigger)) in agents.iter().enumerate() {
             let trigger = rows::trigger_name(*trigger);
@@ -93,6 +97,10 @@ pub(super) async fn set(
     }
     if is_activated(&*state.db, group.id()).await? {
         state.rooms.reconfigure(group.id());
+        // What an outside agent has open in the group ends with its place there.
+        for agent in leave {
+            state.rooms.revoke(group.id(), &tokens::as_user(&agent)?);
+        }
     }
     Ok(())
 }

@@ -18,13 +18,14 @@ use serde::Deserialize;
 
 use super::store;
 use crate::{
+    agents::tokens,
     identity::{self, caller::Caller},
     rooms::{RawMessageDetail, RawSearchPage, WithHtml},
     state::AppState,
     ui::markdown,
     validate::invalid,
     web::{
-        extract::{Ids, Search},
+        extract::{Ids, Participant, Search},
         failure::Answer,
     },
 };
@@ -59,13 +60,27 @@ pub(super) struct PageQuery {
     render: Option<Render>,
 }
 
+/// As whom somebody reads in a group, who takes part in it.
+async fn reader(state: &AppState, group: &GroupId, participant: &Participant) -> Answer<UserId> {
+    match participant {
+        Participant::Person(caller) => {
+            store::enter(state, group, caller).await?;
+            Ok(caller.id().clone())
+        }
+        Participant::Agent(agent) => {
+            tokens::enter(state, group, agent).await?;
+            Ok(agent.user()?)
+        }
+    }
+}
+
 pub(super) async fn history(
     State(state): State<AppState>,
-    caller: Caller,
+    participant: Participant,
     Ids(group): Ids<GroupId>,
     Search(query): Search<PageQuery>,
 ) -> Answer<Json<RawHistoryPage>> {
-    let group = store::enter(&state, &group, &caller).await?;
+    let user = reader(&state, &group, &participant).await?;
     let PageQuery { before, after, around, limit, render } = query;
     let query = HistoryQuery { before, after, around, limit };
     if query.page_size().is_err() {
@@ -75,7 +90,7 @@ pub(super) async fn history(
         let sentence = "A page is around a number, or before and after numbers.";
         return Err(invalid("around", sentence).into());
     }
-    let page = state.rooms.history(group.id().clone(), caller.id().clone(), query).await?;
+    let page = state.rooms.history(group, user, query).await?;
     Ok(Json(rendered(page, render)))
 }
 
@@ -88,12 +103,12 @@ pub(super) struct DetailQuery {
 
 pub(super) async fn detail(
     State(state): State<AppState>,
-    caller: Caller,
+    participant: Participant,
     Ids((group, message)): Ids<(GroupId, MessageId)>,
     Search(query): Search<DetailQuery>,
 ) -> Answer<Json<RawMessageDetail>> {
-    let group = store::enter(&state, &group, &caller).await?;
-    let detail = state.rooms.message(group.id().clone(), caller.id().clone(), message).await?;
+    let user = reader(&state, &group, &participant).await?;
+    let detail = state.rooms.message(group, user, message).await?;
     Ok(Json(rendered(detail, query.render)))
 }
 
@@ -170,15 +185,18 @@ async fn author_of(state: &AppState, org: &OrgId, id: &str) -> Answer<Author> {
 /// A client's WebSocket; the guard has checked its Origin.
 pub(super) async fn socket(
     State(state): State<AppState>,
-    caller: Caller,
+    participant: Participant,
     Ids(group): Ids<GroupId>,
     request: Request,
 ) -> Answer<Response> {
-    let group = store::enter(&state, &group, &caller).await?;
-    let (id, user) = (group.id().clone(), caller.id().clone());
-    let response = state.rooms.upgrade(id, user, caller.proof(), request).await;
+    let user = reader(&state, &group, &participant).await?;
+    let proof = match &participant {
+        Participant::Person(caller) => caller.proof(),
+        Participant::Agent(agent) => agent.proof(),
+    };
+    let response = state.rooms.upgrade(group, user.clone(), proof, request).await;
     // The credential may have ended before the socket could be found by it.
-    let held = identity::proofs_of(&state, caller.id()).await?;
-    state.rooms.keep_sockets(caller.id(), &held);
+    let held = identity::proofs_of(&state, &user).await?;
+    state.rooms.keep_sockets(&user, &held);
     Ok(response)
 }

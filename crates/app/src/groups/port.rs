@@ -11,6 +11,7 @@ use convene_model::{
 
 use super::{life, store};
 use crate::{
+    agents::tokens,
     changes::Bell,
     reading::Recording,
     rooms::{GroupDescription, Groups, Head, Records},
@@ -41,7 +42,7 @@ impl WorkspaceGroups {
     /// One statement, so that version and agents are of the same moment.
     async fn read(&self, group: &GroupId) -> Result<Option<GroupDescription>, DbError> {
         const SQL: &str = "SELECT g.org_id, g.version, g.paused, g.revisions, g.max_rounds,
-            g.cooldown_secs, a.agent_id, a.name, ga.wakes_on
+            g.cooldown_secs, a.agent_id, a.name, a.outside, ga.wakes_on
             FROM chat_groups g LEFT JOIN group_agents ga ON ga.group_id = g.group_id
             LEFT JOIN agents a ON a.agent_id = ga.agent_id
             WHERE g.group_id = $1 AND g.deleted_at IS NULL ORDER BY ga.place, a.created_at, a.agent_id";
@@ -54,6 +55,7 @@ impl WorkspaceGroups {
                     agent_id: rows::id(row, "agent_id")?,
                     name: row.get("name")?,
                     trigger: rows::trigger(row, "wakes_on")?,
+                    outside: row.get("outside")?,
                 });
             }
         }
@@ -78,8 +80,12 @@ impl Groups for WorkspaceGroups {
     }
 
     async fn role(&self, group: &GroupId, user: &UserId) -> Result<Option<Role>, Problem> {
-        let found = store::find(&*self.db, group, user).await;
-        Ok(found.map_err(|error| of_database(&error))?.map(|group| group.role))
+        let of_database = |error| of_database(&error);
+        if let Some(group) = store::find(&*self.db, group, user).await.map_err(of_database)? {
+            return Ok(Some(group.role));
+        }
+        let is_agent = tokens::is_in(&*self.db, group, user).await.map_err(of_database)?;
+        Ok(is_agent.then_some(Role::Agent))
     }
 
     async fn head(&self, group: &GroupId) -> Result<Option<Head>, Problem> {

@@ -42,7 +42,7 @@ impl Caller {
 
     /// What proved it, for whatever stays open longer than a request.
     pub(crate) fn proof(&self) -> Proof {
-        Proof { id: self.credential.id(), expires_at: self.expires_at }
+        Proof { id: self.credential.id(), expires_at: self.expires_at, is_agent: false }
     }
 
     pub(crate) fn me(&self) -> Me {

@@ -6,7 +6,7 @@ use convene_db::{Statement, params};
 use convene_model::UserId;
 
 use super::caller::{Caller, Credential};
-use crate::{state::AppState, web::failure::Answer};
+use crate::{agents, state::AppState, web::failure::Answer};
 
 /// The ids of a person's credentials that hold.
 pub(crate) async fn proofs_of(state: &AppState, user: &UserId) -> Answer<HashSet<String>> {
@@ -21,6 +21,8 @@ pub(crate) async fn proofs_of(state: &AppState, user: &UserId) -> Answer<HashSet
     for row in state.db.query(Statement::new(TOKENS, params)).await? {
         held.insert(Credential::Bearer { token_id: row.get("token_id")? }.id());
     }
+    // Of an agent there are its tokens only; its id is no person's.
+    held.extend(agents::tokens::proofs_of(state, user).await?);
     Ok(held)
 }
 

@@ -101,6 +101,9 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
     let Some(agent) = agents::find(state, &run.org_id, &run.agent_id).await? else {
         return Err(Code::NotFound.into());
     };
+    if agent.outside {
+        return Err(forbidden("the agent is a process of its own").into());
+    }
     let model = agents::open_model(state, &run.org_id, &agent).await?;
     let tools = tools::of_run(state, run, &agent.config).await?;
     Ok(ResolvedAgent {

@@ -17,6 +17,8 @@ pub struct Proof {
     pub id: String,
     /// Until when it holds, if it ends by itself.
     pub expires_at: Option<Timestamp>,
+    /// Whether it is an agent's own process that is behind it.
+    pub is_agent: bool,
 }
 
 impl Proof {

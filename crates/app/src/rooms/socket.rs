@@ -23,7 +23,7 @@ use super::{
     inbox::Inbox,
     outbound::Outbound,
     reader::Reader,
-    room::Command,
+    room::{Command, Who},
     shared::{Seat, Shared},
     tuning::CLOSE_LINGER,
     ws::CloseCode,
@@ -40,18 +40,19 @@ pub(crate) fn open(
     let handshake = Handshake::read(request.headers())?;
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or(Code::UpgradeRequired)?;
     let seat = shared.seat(group)?;
-    let door = shared.doors.open(user.clone(), group.clone(), proof);
+    let who = Who { user: user.clone(), is_agent: proof.is_agent };
+    let door = shared.doors.open(user, group.clone(), proof);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => serve(&shared, seat, door, user, upgraded).await,
+            Ok(upgraded) => serve(&shared, seat, door, who, upgraded).await,
             Err(error) => tracing::debug!(%error, "a client's upgrade failed"),
         }
     });
     Ok(handshake.response())
 }
 
-async fn serve(shared: &Shared, seat: Seat, door: Open, user: UserId, upgraded: Upgraded) {
+async fn serve(shared: &Shared, seat: Seat, door: Open, who: Who, upgraded: Upgraded) {
     let Ok(parts) = downcast::<TokioIo<TcpStream>>(upgraded) else {
         tracing::error!("a client's connection is not the TCP stream that the fan-out writes to");
         return;
@@ -68,7 +69,7 @@ async fn serve(shared: &Shared, seat: Seat, door: Open, user: UserId, upgraded: 
     door.opened(&outbound);
     let conn = seat.room().conn();
     let commands = seat.room().commands.clone();
-    let join = Command::Join { conn: conn.clone(), user, outbound: Arc::clone(&outbound) };
+    let join = Command::Join { conn: conn.clone(), who, outbound: Arc::clone(&outbound) };
     if commands.send(join).await.is_ok() {
         let reader = Reader::new(&read_buf, Arc::clone(&stream), Arc::clone(&outbound));
         drop(read_buf);

@@ -13,8 +13,8 @@ use convene_model::{AgentId, Code, OrgId};
 
 pub(crate) use self::pages::{kib, object, seconds};
 use self::views::{
-    AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, ProvidersPage, SecretsPage,
-    ToolsPage,
+    AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, OutsideAgentPage,
+    ProvidersPage, SecretsPage, ToolsPage,
 };
 use crate::{
     agents, env_profiles, groups,
@@ -39,6 +39,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/o/{org_id}/settings/members", get(members_page))
         .route("/o/{org_id}/settings/agents", get(agents_page))
         .route("/o/{org_id}/settings/agents/new", get(new_agent))
+        .route("/o/{org_id}/settings/agents/outside", get(new_outside_agent))
         .route("/o/{org_id}/settings/agents/{agent_id}", get(agent))
         .route("/o/{org_id}/settings/providers", get(providers_page))
         .route("/o/{org_id}/settings/tools", get(tools_page))
@@ -114,7 +115,24 @@ async fn agent(
     let agents = agents::list(&state, &org, &caller).await?;
     let found = agents.into_iter().find(|one| one.agent_id == agent);
     let Some(found) = found else { return Err(Code::NotFound.into()) };
+    if found.outside {
+        let tokens =
+            if org.role.manages() { agents::tokens::of(&state, &agent).await? } else { Vec::new() };
+        let is_connected = agents::tokens::is_connected(&state, &agent)?;
+        let page = OutsideAgentPage { shell, agent: Some(found), tokens, is_connected };
+        return Ok(web::page(pages::outside_agent(&page)));
+    }
     Ok(web::page(pages::agent(&agent_page(&state, &org, shell, Some(found)).await?)))
+}
+
+async fn new_outside_agent(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(org): Ids<OrgId>,
+) -> Answer<Response> {
+    let (_, shell) = manage(&state, &org, &caller).await?;
+    let page = OutsideAgentPage { shell, agent: None, tokens: Vec::new(), is_connected: false };
+    Ok(web::page(pages::outside_agent(&page)))
 }
 
 async fn agent_page(

@@ -8,8 +8,8 @@ use convene_model::{
 };
 
 use super::views::{
-    AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, ProvidersPage, SecretsPage,
-    ToolsPage,
+    AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, OutsideAgentPage,
+    ProvidersPage, SecretsPage, ToolsPage,
 };
 use crate::{
     agents::config::{AgentConfig, McpSelection, Visibility},
@@ -33,17 +33,9 @@ pub(super) fn agents(page: &AgentsPage) -> String {
 pub(super) fn agent(page: &AgentPage) -> String {
     let shell = &page.shell;
     let blank = AgentView {
-        agent_id: AgentId::new("new").expect("three letters are an id"),
-        name: String::new(),
-        system_prompt: String::new(),
         provider_id: page.providers.first().map(|provider| provider.provider_id.clone()),
-        model: String::new(),
-        is_default: false,
-        trigger: TriggerPolicy::Mention,
-        visibility: Visibility::Workspace,
-        made_by: None,
         config: AgentConfig { builtin_tools: BuiltinTool::ALL.to_vec(), ..AgentConfig::default() },
-        version: 0,
+        ..blank(false)
     };
     html(&Agent {
         csrf: &shell.csrf,
@@ -55,6 +47,40 @@ pub(super) fn agent(page: &AgentPage) -> String {
         agent: page.agent.as_ref().unwrap_or(&blank),
         is_new: page.agent.is_none(),
     })
+}
+
+/// One agent whose process is somebody else's.
+pub(super) fn outside_agent(page: &OutsideAgentPage) -> String {
+    let shell = &page.shell;
+    let blank = blank(true);
+    html(&OutsideAgent {
+        csrf: &shell.csrf,
+        shell,
+        current: None,
+        settings: true,
+        tab: "agents",
+        page,
+        agent: page.agent.as_ref().unwrap_or(&blank),
+        is_new: page.agent.is_none(),
+    })
+}
+
+/// An agent of which nothing is said yet.
+fn blank(outside: bool) -> AgentView {
+    AgentView {
+        agent_id: AgentId::new("new").expect("three letters are an id"),
+        name: String::new(),
+        system_prompt: String::new(),
+        provider_id: None,
+        model: String::new(),
+        is_default: false,
+        trigger: TriggerPolicy::Mention,
+        visibility: Visibility::Workspace,
+        made_by: None,
+        config: AgentConfig::default(),
+        outside,
+        version: 0,
+    }
 }
 
 /// The model providers of a workspace.
@@ -159,6 +185,13 @@ struct Agents<'a> {
 
 impl Agents<'_> {
     /// Where an agent's model runs, in one line.
+    fn what_it_is(&self, agent: &AgentView) -> String {
+        if agent.outside {
+            return "a program of your own, with its own model and tools".to_owned();
+        }
+        format!("{} · {}", self.model_line(agent), self.tools_line(agent))
+    }
+
     fn model_line(&self, agent: &AgentView) -> String {
         let Some(id) = agent.provider_id.as_deref() else {
             return "built-in demo model".to_owned();
@@ -256,18 +289,8 @@ impl Agent<'_> {
             .collect()
     }
 
-    /// What may wake an agent, as it stands in the API and in words.
-    fn triggers(&self) -> [(&'static str, &'static str); 4] {
-        [
-            ("mention", "when it is mentioned"),
-            ("auto", "every message of a person"),
-            ("discussion", "people and other agents, within bounds"),
-            ("off", "never"),
-        ]
-    }
-
-    fn triggered_by(&self, name: &str) -> bool {
-        crate::web::rows::trigger_name(self.agent.trigger) == name
+    fn triggered_by(&self) -> &'static str {
+        crate::web::rows::trigger_name(self.agent.trigger)
     }
 
     fn has_http(&self, id: &str) -> bool {
@@ -276,6 +299,39 @@ impl Agent<'_> {
 
     fn has_profile(&self, id: &str) -> bool {
         self.agent.config.env_profile_id.as_deref() == Some(id)
+    }
+}
+
+/// What may wake an agent, as it stands in the API and in words.
+pub(crate) const fn triggers() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("mention", "when it is mentioned"),
+        ("auto", "every message of a person"),
+        ("discussion", "people and other agents, within bounds"),
+        ("off", "never"),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "settings/outside_agent.html")]
+struct OutsideAgent<'a> {
+    csrf: &'a str,
+    shell: &'a Shell,
+    current: Option<String>,
+    settings: bool,
+    tab: &'static str,
+    page: &'a OutsideAgentPage,
+    agent: &'a AgentView,
+    is_new: bool,
+}
+
+impl OutsideAgent<'_> {
+    fn triggered_by(&self) -> &'static str {
+        crate::web::rows::trigger_name(self.agent.trigger)
+    }
+
+    fn manages(&self) -> bool {
+        self.shell.org.role.manages()
     }
 }
 

@@ -6,8 +6,8 @@ use serde_json::json;
 use super::{
     pages,
     views::{
-        AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, ProvidersPage,
-        SecretsPage, ToolsPage,
+        AgentPage, AgentsPage, EnvProfilePage, HttpToolPage, McpServerPage, OutsideAgentPage,
+        ProvidersPage, SecretsPage, ToolsPage,
     },
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     providers::kind::ProviderKind,
     secrets::store::{Grant, MASK, Owner, SecretView, VersionView},
     tools::HttpToolView,
-    ui::view::{AgentView, GroupItem, MemberView, ProviderView, Shell},
+    ui::view::{AgentView, GroupItem, MemberView, ProviderView, Shell, TokenView},
 };
 
 const AT: Timestamp = Timestamp::from_secs(1_795_183_500);
@@ -58,6 +58,7 @@ fn agent(evil: &str) -> AgentView {
             }],
             env_profile_id: Some("e1".to_owned()),
         },
+        outside: false,
         version: 3,
     }
 }
@@ -179,6 +180,20 @@ pub(crate) fn pages(shell: &Shell, evil: &str) -> Vec<String> {
                 tools: vec![tool(evil, json!({"kind": "initiator"}))],
                 servers: vec![server(evil, Some(seen(evil, None))), server(evil, None)],
                 profiles: vec![profile(evil)],
+            }));
+        }
+        for (agent, is_connected) in [(Some(agent(evil)), true), (None, false)] {
+            let token = |last_used_at| TokenView {
+                token_id: "t1".to_owned(),
+                name: evil.to_owned(),
+                created_at: AT,
+                last_used_at,
+            };
+            pages.push(pages::outside_agent(&OutsideAgentPage {
+                shell: shell.clone(),
+                agent: agent.map(|agent| AgentView { outside: true, ..agent }),
+                tokens: vec![token(None), token(Some(AT))],
+                is_connected,
             }));
         }
         for providers in [providers(evil), Vec::new()] {

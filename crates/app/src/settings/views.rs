@@ -5,7 +5,7 @@ use crate::{
     mcp_servers::McpServerView,
     secrets::store::{SecretView, VersionView},
     tools::HttpToolView,
-    ui::view::{AgentView, GroupItem, MemberView, ProviderView, Shell},
+    ui::view::{AgentView, GroupItem, MemberView, ProviderView, Shell, TokenView},
 };
 
 /// The agents that the reader may see.
@@ -24,6 +24,15 @@ pub(super) struct AgentPage {
     pub(super) tools: Vec<HttpToolView>,
     pub(super) servers: Vec<McpServerView>,
     pub(super) profiles: Vec<EnvProfileView>,
+}
+
+/// One agent whose process is somebody else's, or a new one.
+pub(super) struct OutsideAgentPage {
+    pub(super) shell: Shell,
+    pub(super) agent: Option<AgentView>,
+    pub(super) tokens: Vec<TokenView>,
+    /// Whether its process has a connection.
+    pub(super) is_connected: bool,
 }
 
 /// The model providers.

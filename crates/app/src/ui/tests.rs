@@ -138,6 +138,7 @@ fn group(page: Option<PageView>) -> GroupView {
             agent_id: AgentId::new("a1").unwrap(),
             name: "Guide".to_owned(),
             trigger: TriggerPolicy::Mention,
+            outside: false,
         }],
         paused: false,
         can_manage: true,

@@ -330,6 +330,8 @@ pub struct AgentView {
     pub made_by: Option<UserId>,
     /// What it may use.
     pub config: AgentConfig,
+    /// Whether it is a process of somebody else's, with tokens of its own, rather than a model.
+    pub outside: bool,
     /// Grows with each change.
     pub version: u64,
 }

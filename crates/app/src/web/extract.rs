@@ -8,7 +8,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
-use crate::identity::caller::Caller;
+use crate::{agents::tokens::AgentCaller, identity::caller::Caller};
 
 /// The request's own site and client, put there by the guard.
 #[derive(Debug, Clone)]
@@ -35,7 +35,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Code::Unauthorized.into())
+        if let Some(caller) = parts.extensions.get::<Self>() {
+            return Ok(caller.clone());
+        }
+        if parts.extensions.get::<AgentCaller>().is_some() {
+            let detail = "an agent's token reads and answers in the agent's groups, nothing else";
+            return Err(Problem::new(Code::Forbidden).detail(detail).into());
+        }
+        Err(Code::Unauthorized.into())
+    }
+}
+
+/// Who reads in a group: a person, or an agent's own process.
+pub(crate) enum Participant {
+    /// A person.
+    Person(Caller),
+    /// An agent.
+    Agent(AgentCaller),
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Participant {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match parts.extensions.get::<AgentCaller>() {
+            Some(agent) => Ok(Self::Agent(agent.clone())),
+            None => Caller::from_request_parts(parts, state).await.map(Self::Person),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     origin,
 };
 use crate::{
+    agents::tokens::{self, AgentCaller},
     identity::{bearer, caller::Caller, sessions},
     state::AppState,
 };
@@ -52,7 +53,13 @@ async fn admit(state: &AppState, mut request: Request) -> Answer<Request> {
     let site = site(state, &request);
     let bearer = request.headers().contains_key(header::AUTHORIZATION);
     let caller = if bearer {
-        Some(by_bearer(state, request.headers()).await?)
+        match by_bearer(state, request.headers()).await? {
+            Bearer::Person(caller) => Some(caller),
+            Bearer::Agent(agent) => {
+                request.extensions_mut().insert(agent);
+                None
+            }
+        }
     } else {
         match cookies::read(request.headers(), cookies::SESSION) {
             Some(token) => sessions::find(state, token).await?,
@@ -125,14 +132,25 @@ fn site(state: &AppState, request: &Request) -> Site {
     }
 }
 
-async fn by_bearer(state: &AppState, headers: &HeaderMap) -> Answer<Caller> {
+/// Whose a bearer token is.
+enum Bearer {
+    Person(Caller),
+    Agent(AgentCaller),
+}
+
+async fn by_bearer(state: &AppState, headers: &HeaderMap) -> Answer<Bearer> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().and_then(|value| value.to_str().ok());
     if values.next().is_some() {
         return Err(Code::Unauthorized.into());
     }
     let token = token::bearer(value)?;
-    bearer::find(state, token).await?.ok_or_else(|| Code::Unauthorized.into())
+    let found = if token.starts_with(tokens::PREFIX) {
+        tokens::find(state, token).await?.map(Bearer::Agent)
+    } else {
+        bearer::find(state, token).await?.map(Bearer::Person)
+    };
+    found.ok_or_else(|| Code::Unauthorized.into())
 }
 
 /// Checks the proof that a page of ours made the request; a form's fields go along with it.

@@ -22,6 +22,7 @@ fn configured() -> EventKind {
         agent_id: agent(id),
         name: name.into(),
         trigger: TriggerPolicy::Mention,
+        outside: false,
     });
     EventKind::GroupConfigured(GroupConfig { agents: agents.into(), ..GroupConfig::default() })
 }

@@ -1,12 +1,14 @@
 //! Joins a connection to the group's stream, or renews its right.
 
 use convene_model::{
-    Code, HistoryId, Ref, claims::Access, frame::GroupFrame, limits::MAX_REPLAY_EVENTS,
+    AgentId, Code, HistoryId, Ref, Role, claims::Access, frame::GroupFrame,
+    limits::MAX_REPLAY_EVENTS,
 };
 
 use crate::{
     Address, Effect,
     controller::{Rejected, Turn},
+    outside,
 };
 
 pub(crate) fn attach(
@@ -43,6 +45,11 @@ pub(crate) fn attach(
 
     let epoch = state.identity.epoch;
     let in_stream = turn.live.access(from).is_some();
+    // First, so that an attach names the last event, and the state has what waits for the agent.
+    if let Some(agent_id) = agent_that_comes(&access).filter(|_| !in_stream) {
+        outside::came(turn, &agent_id);
+    }
+    let seq = turn.state().seq();
     turn.live.join(turn.now, from.clone(), access);
     // The user is among those who are present.
     let state = turn.view();
@@ -56,6 +63,14 @@ pub(crate) fn attach(
         replies_so_far(turn, from);
     }
     Ok(())
+}
+
+/// The agent whose own process attaches, if it is one.
+fn agent_that_comes(access: &Access) -> Option<AgentId> {
+    match access.claims.role {
+        Role::Agent => AgentId::new(access.claims.user_id.as_str()).ok(),
+        Role::Member | Role::Admin | Role::Owner => None,
+    }
 }
 
 fn check(turn: &Turn<'_>, from: &Address, access: &Access) -> Result<(), Rejected> {

@@ -4,7 +4,7 @@ use convene_model::{Code, Ref, RunId, event::RunStatus};
 
 use crate::{
     Address,
-    commands::attached,
+    commands::person,
     controller::{Rejected, Turn},
     runs::{self, End},
 };
@@ -15,7 +15,7 @@ pub(crate) fn cancel(
     r#ref: &Ref,
     run_id: &RunId,
 ) -> Result<(), Rejected> {
-    attached(turn, from)?;
+    person(turn, from)?;
     if turn.state().run(run_id).is_none() {
         return Err(Rejected::new(Code::RunNotFound, ""));
     }

@@ -34,7 +34,7 @@ pub(crate) fn let_continue(
     may_run(turn, agent_id, Code::NotContinuable)?;
     let run_id = triggers::run_id(turn.next_seq(), 0);
     let decision = Decision::Accepted { reason: WakeReason::Continue, run_id };
-    let seq = wake(turn, message_id, message_seq, agent_id, decision, user_id);
+    let seq = wake(turn, message_id, message_seq, agent_id, decision, Some(user_id));
     turn.ok(from, r#ref, Some(seq), Some(message_id.clone()));
     Ok(())
 }

@@ -16,6 +16,7 @@ mod react;
 mod restore;
 mod retry;
 mod revoke;
+mod run;
 mod thaw;
 mod typing;
 
@@ -35,6 +36,7 @@ pub(crate) use react::react;
 pub(crate) use restore::restore;
 pub(crate) use retry::retry;
 pub(crate) use revoke::revoke;
+pub(crate) use run::run;
 pub(crate) use thaw::thaw;
 pub(crate) use typing::typing;
 
@@ -66,8 +68,12 @@ fn person<'a>(turn: &'a Turn<'_>, from: &Address) -> Result<&'a RoutingClaims, R
     }
 }
 
-/// Whether a person may let an agent run; `otherwise` is why not where the agent itself may not.
-fn may_run(turn: &Turn<'_>, agent_id: &AgentId, otherwise: Code) -> Result<(), Rejected> {
+/// Whether an agent may be let run; `otherwise` is why not where the agent itself may not.
+pub(crate) fn may_run(
+    turn: &Turn<'_>,
+    agent_id: &AgentId,
+    otherwise: Code,
+) -> Result<(), Rejected> {
     let state = turn.state();
     let agent = state.agent(agent_id);
     if agent.is_none_or(|agent| agent.trigger == TriggerPolicy::Off) {
@@ -82,20 +88,21 @@ fn may_run(turn: &Turn<'_>, agent_id: &AgentId, otherwise: Code) -> Result<(), R
     Ok(())
 }
 
-/// Records that a person wakes an agent for a message; the number of the event.
-fn wake(
+/// Records that an agent is woken for a message, by a person or because it has come; the number of the
+/// event.
+pub(crate) fn wake(
     turn: &mut Turn<'_>,
     message_id: &MessageId,
     message_seq: u64,
     agent_id: &AgentId,
     decision: Decision,
-    by: UserId,
+    by: Option<UserId>,
 ) -> u64 {
     turn.emit(EventKind::TriggerDecided(TriggerDecided {
         message_id: message_id.clone(),
         message_seq,
         candidates: vec![Candidate { agent_id: agent_id.clone(), decision }],
-        by: Some(by),
+        by,
     }))
 }
 

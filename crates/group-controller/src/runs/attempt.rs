@@ -78,7 +78,7 @@ pub(crate) fn recover(turn: &mut Turn<'_>) {
 /// is there no longer; one that had begun to answer is not, since its text cannot be taken back.
 /// What it had begun to do is not done again: of a call that had not ended nobody knows whether it
 /// took effect. `exhausted` is how the last attempt ends the run.
-fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End, may_have_begun: bool) {
+pub(crate) fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End, may_have_begun: bool) {
     match run.phase {
         Phase::Queued | Phase::Waiting => {}
         Phase::Thinking { .. } if !turn.state().remembers(&run.trigger) => {

@@ -6,7 +6,7 @@ use convene_model::{
     limits::MAX_RUNS_AT_ONCE,
 };
 
-use crate::{Effect, Invocation, Phase, Run, budget, controller::Turn};
+use crate::{Effect, Invocation, Phase, Run, budget, controller::Turn, outside};
 
 /// Hands waiting runs to the Agents Worker, one per agent and [`MAX_RUNS_AT_ONCE`] per group at a
 /// time. While all agents are paused, they wait. A run whose organization may have a budget asks for
@@ -16,7 +16,8 @@ pub(crate) fn dispatch(turn: &mut Turn<'_>) {
         return;
     }
     while let Some(run) = next(turn) {
-        if run.work.attempt == 0 {
+        // The model of an outside agent is its owner's to pay for.
+        if run.work.attempt == 0 && !outside::is_outside(turn, &run.agent_id) {
             budget::begin(turn, &run);
         } else {
             start(turn, &run);
@@ -66,6 +67,10 @@ pub(crate) fn start(turn: &mut Turn<'_>, run: &Run) {
         trigger: run.trigger.clone(),
         deadline,
     }));
+    if outside::is_outside(turn, &run.agent_id) {
+        outside::offer(turn, &run.run_id, attempt);
+        return;
+    }
     let state = turn.state();
     let agents = state.config.agents.iter();
     let invocation = Invocation {

@@ -83,6 +83,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         .usage
         .map(|usage| Usage { tokens_unknown: usage.tokens_unknown || run.phase.works(), ..usage });
     let usage = end.usage.or(before);
+    turn.live.claims.remove(run_id);
     let reply = turn.live.take_reply(&run);
     let reply = (!reply.trim().is_empty()).then(|| reply_message(turn, &run, reply));
     let message_id = reply.as_ref().map(|reply| reply.message_id.clone());

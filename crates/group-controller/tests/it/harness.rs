@@ -38,7 +38,7 @@ pub(crate) fn at(upstream: u64, conn: &str) -> Address {
 }
 
 pub(crate) fn agent(agent_id: &str, trigger: TriggerPolicy) -> GroupAgent {
-    GroupAgent { agent_id: id(agent_id), name: agent_id.to_owned(), trigger }
+    GroupAgent { agent_id: id(agent_id), name: agent_id.to_owned(), trigger, outside: false }
 }
 
 pub(crate) fn config(version: u64, agents: &[(&str, TriggerPolicy)]) -> GroupConfig {

@@ -18,6 +18,7 @@ mod init;
 mod leave;
 mod messages;
 mod out;
+mod outside;
 mod permissions;
 mod post;
 mod presence;

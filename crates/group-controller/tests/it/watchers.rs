@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use convene_group_controller::{Address, Effect, Input, Step};
-use convene_model::{UserId, frame::GroupFrame, limits::MAX_PRESENT_LISTED};
+use convene_model::{Role, UserId, frame::GroupFrame, limits::MAX_PRESENT_LISTED};
 
 /// The connections of a room.
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub(crate) struct Watchers {
 
 struct Watcher {
     user_id: UserId,
+    /// Whether the connection is of a person, rather than of an agent's own process.
+    is_person: bool,
     listed: BTreeSet<UserId>,
     count: u64,
 }
@@ -25,7 +27,8 @@ impl Watchers {
 
     /// The users of all attached connections.
     pub(crate) fn users(&self) -> BTreeSet<UserId> {
-        self.attached.values().map(|watcher| watcher.user_id.clone()).collect()
+        let people = self.attached.values().filter(|watcher| watcher.is_person);
+        people.map(|watcher| watcher.user_id.clone()).collect()
     }
 
     /// Takes in what a step has led to.
@@ -57,8 +60,11 @@ impl Watchers {
                 let listed: BTreeSet<_> = state.present.iter().cloned().collect();
                 let all = state.present_count as usize;
                 assert_eq!(listed.len(), all.min(MAX_PRESENT_LISTED), "as many as may be");
-                assert!(all > listed.len() || listed.contains(&user_id), "oneself is present");
-                let watcher = Watcher { user_id, listed, count: state.present_count };
+                let is_person = access.claims.role != Role::Agent;
+                let named = all > listed.len() || listed.contains(&user_id);
+                assert!(named || !is_person, "oneself is present");
+                let count = state.present_count;
+                let watcher = Watcher { user_id, is_person, listed, count };
                 self.attached.insert(to.clone(), watcher);
             }
             (GroupFrame::Detached { .. }, _) => {

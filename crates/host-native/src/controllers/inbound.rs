@@ -1,6 +1,7 @@
 //! Frames from an upstream as the group takes them: parsed, and their tokens verified.
 
 use bytes::Bytes;
+use convene_group_controller::RunAct;
 use convene_model::{
     AgentId, ApprovalId, Code, ConnId, HistoryId, MessageId, ParticipantId, Ref, RunId,
     claims::Access,
@@ -57,6 +58,14 @@ pub(super) enum Inbound {
         conn: ConnId,
         r#ref: Ref,
         run_id: RunId,
+    },
+    /// What an agent's own process does with a run.
+    Run {
+        conn: ConnId,
+        r#ref: Ref,
+        run_id: RunId,
+        attempt: u32,
+        act: RunAct,
     },
     /// A command about a message.
     About {
@@ -157,6 +166,15 @@ pub(super) fn read(bytes: &Bytes) -> Read {
             Inbound::Continue { conn, r#ref, message_id, agent_id }
         }
         Ok(UpstreamFrame::Retry { conn, r#ref, run_id }) => Inbound::Retry { conn, r#ref, run_id },
+        Ok(UpstreamFrame::RunClaim { conn, r#ref, run_id, attempt }) => {
+            Inbound::Run { conn, r#ref, run_id, attempt, act: RunAct::Claim }
+        }
+        Ok(UpstreamFrame::RunText { conn, r#ref, run_id, attempt, offset, text }) => {
+            Inbound::Run { conn, r#ref, run_id, attempt, act: RunAct::Text { offset, text } }
+        }
+        Ok(UpstreamFrame::RunEnd { conn, r#ref, run_id, attempt, outcome }) => {
+            Inbound::Run { conn, r#ref, run_id, attempt, act: RunAct::End(outcome) }
+        }
         Ok(UpstreamFrame::Edit { conn, r#ref, message_id, text }) => {
             Inbound::About { conn, r#ref, message_id, command: Command::Edit { text } }
         }

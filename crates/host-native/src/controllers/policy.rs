@@ -7,7 +7,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use convene_model::{
-    OrgId, Timestamp, UserId, infra::GroupLimits, rate::RateLimiter, usage::RefusedKind,
+    OrgId, Timestamp, UserId, infra::GroupLimits, limits::OUTSIDE_FRAMES_PER_MINUTE,
+    rate::RateLimiter, usage::RefusedKind,
 };
 use parking_lot::Mutex;
 
@@ -18,6 +19,7 @@ pub(super) struct Policy {
     user_posts: RateLimiter<(OrgId, UserId)>,
     org_posts: RateLimiter<OrgId>,
     user_attaches: RateLimiter<(OrgId, UserId)>,
+    outside_frames: RateLimiter<(OrgId, UserId)>,
 }
 
 /// Somebody goes beyond a rate.
@@ -69,6 +71,18 @@ impl Policy {
             })?;
         }
         Ok(())
+    }
+
+    /// An agent's own process sends a frame about a run; how long it has to wait if that is too often.
+    pub(super) fn outside_frame(
+        &self,
+        org_id: &OrgId,
+        agent: &UserId,
+        now: Timestamp,
+    ) -> Result<(), Duration> {
+        let key = (org_id.clone(), agent.clone());
+        let taken = self.outside_frames.take(key, OUTSIDE_FRAMES_PER_MINUTE, now);
+        taken.map_err(|too_often| too_often.retry_after)
     }
 
     /// A user attaches a connection.

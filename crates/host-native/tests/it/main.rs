@@ -33,6 +33,7 @@ mod leaks;
 mod metrics;
 mod openapi;
 mod operators;
+mod outside_agents;
 mod postgres;
 mod providers;
 mod rotation;

@@ -62,6 +62,17 @@ impl Desk {
             .await;
     }
 
+    /// An agent whose process is somebody else's, with two tokens; its id.
+    async fn outside_agent(&self) -> String {
+        let agents = format!("/api/orgs/{}/agents", self.org);
+        let made = self.ana.post(&agents, json!({"name": "Lookout", "outside": true})).await;
+        let agent = made["agent_id"].as_str().unwrap().to_owned();
+        for name in ["build server", "my desk, for trying things out"] {
+            self.ana.post(&format!("{agents}/{agent}/tokens"), json!({"name": name})).await;
+        }
+        agent
+    }
+
     async fn api(&self, what: &str) -> Value {
         self.ana.get(&format!("/api/orgs/{}/{what}", self.org)).await.1
     }
@@ -337,6 +348,50 @@ async fn browser_variables_hosts_and_grants_are_set_by_what_is_seen() {
 }
 
 #[tokio::test]
+async fn browser_an_agent_of_ones_own_is_let_in_by_a_token_shown_once_and_shut_out_with_it() {
+    let desk = Desk::open(Screen::Phone).await;
+    let page = &desk.page;
+    desk.go("agents").await;
+    page.press("Bring your own").await;
+    page.until("location.pathname.endsWith('/agents/outside')").await;
+    page.write("Name", "Lookout").await;
+    page.press("Make the agent").await;
+    page.until("location.pathname.match(/agents\\/[0-9a-f]{32}$/)").await;
+    page.read("Not connected.").await;
+    page.read("No tokens yet.").await;
+    page.write("Where does it run?", "build server").await;
+    page.press("Make a token").await;
+    page.until("document.querySelector('.copyable input')?.value.startsWith('cva_')").await;
+    let token: String = page.say("document.querySelector('.copyable input').value").await;
+
+    let agents = desk.api("agents").await;
+    let agents = agents.as_array().unwrap();
+    let agent = agents.iter().find(|agent| agent["name"] == "Lookout").unwrap();
+    let id = agent["agent_id"].as_str().unwrap();
+    let groups = desk.ana.get(&format!("/api/groups?org_id={}", desk.org)).await.1;
+    let group = groups[0]["group_id"].as_str().unwrap().to_owned();
+    let members = json!({"agents": [{"agent_id": id, "trigger": "mention"}]});
+    let (status, answer) =
+        desk.ana.send("PUT", &format!("/api/groups/{group}/agents"), Some(&members)).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut lookout = desk.ana.clone();
+    lookout.token.clone_from(&token);
+    let (mut socket, _) = lookout.attach(&group, None).await;
+
+    // Shown once: from now on the token is a mask, and its process is seen to be there.
+    desk.go(&format!("agents/{id}")).await;
+    page.until("document.querySelector('.state.good')?.textContent === 'Connected'").await;
+    page.read("last used").await;
+    let whole: String = page.say("document.documentElement.outerHTML").await;
+    assert!(!whole.contains(&token) && whole.contains("cva_••••••••"), "{whole}");
+    page.run("document.querySelector('[aria-label=\"Revoke build server\"]').click()").await;
+    page.read("No tokens yet.").await;
+    page.read("Not connected.").await;
+    while socket.next().await.is_ok() {}
+    desk.close().await;
+}
+
+#[tokio::test]
 async fn browser_the_settings_are_for_everybody_at_a_desk() {
     every_page(Screen::Desk).await;
 }
@@ -351,10 +406,13 @@ async fn every_page(screen: Screen) {
     let axe = axe();
     let desk = Desk::open(screen).await;
     let [agent, tool, server, profile] = fill(&desk).await;
+    let outside = desk.outside_agent().await;
     for path in [
         "agents",
         "agents/new",
         &format!("agents/{agent}"),
+        "agents/outside",
+        &format!("agents/{outside}#outside"),
         "providers",
         "tools",
         "tools/http/new",

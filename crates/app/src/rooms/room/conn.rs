@@ -13,7 +13,7 @@ use convene_model::{
 };
 use uuid::Uuid;
 
-use super::{Done, Room, Upstream, error_frame, wants_html};
+use super::{Done, Room, Upstream, Who, error_frame, wants_html};
 use crate::rooms::{
     NO_HISTORY,
     outbound::Outbound,
@@ -25,6 +25,8 @@ use crate::rooms::{
 /// One client's connection.
 pub(super) struct Conn {
     pub(super) user: UserId,
+    /// Whether it is an agent's own process.
+    is_agent: bool,
     pub(super) outbound: Arc<Outbound>,
     /// The attach that is not sent yet: it waits for the upstream or for a token.
     pub(super) want: Option<Attach>,
@@ -130,11 +132,13 @@ impl Attach {
 }
 
 impl Room {
-    pub(super) fn join(&mut self, conn: ConnId, user: UserId, outbound: Arc<Outbound>) {
+    pub(super) fn join(&mut self, conn: ConnId, who: Who, outbound: Arc<Outbound>) {
+        let Who { user, is_agent } = who;
         self.recorder.seen(&user);
         self.fanout.join(conn.clone(), user.clone(), Arc::clone(&outbound));
         let state = Conn {
             user,
+            is_agent,
             outbound,
             want: None,
             busy: false,
@@ -214,11 +218,23 @@ impl Room {
             | ClientFrame::Approve { r#ref, .. }
             | ClientFrame::Continue { r#ref, .. }
             | ClientFrame::Retry { r#ref, .. }
+            | ClientFrame::RunClaim { r#ref, .. }
+            | ClientFrame::RunText { r#ref, .. }
+            | ClientFrame::RunEnd { r#ref, .. }
             | ClientFrame::Edit { r#ref, .. }
             | ClientFrame::Delete { r#ref, .. }
             | ClientFrame::React { r#ref, .. }
             | ClientFrame::Pin { r#ref, .. } => Queued::Command(r#ref, raw),
-            ClientFrame::Read { r#ref, up_to } => return self.read(conn, r#ref, up_to),
+            ClientFrame::Read { r#ref, up_to } => {
+                let Some(state) = self.conns.get(conn) else { return };
+                if state.is_agent {
+                    let detail = Some("what was read is noted for people".to_owned());
+                    let error = error_frame(Some(r#ref), Code::Forbidden, detail);
+                    state.outbound.send_text(&error);
+                    return;
+                }
+                return self.read(conn, r#ref, up_to);
+            }
             ClientFrame::Typing {} => return self.typing(conn, &raw),
         };
         let Some(state) = self.conns.get_mut(conn) else { return };

@@ -40,11 +40,20 @@ use super::{
     ws::CloseCode,
 };
 
+/// Who is behind a socket.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    /// The user, or the agent as one.
+    pub(crate) user: UserId,
+    /// Whether it is an agent's own process.
+    pub(crate) is_agent: bool,
+}
+
 /// What is asked of a room.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A socket was opened.
-    Join { conn: ConnId, user: UserId, outbound: Arc<Outbound> },
+    Join { conn: ConnId, who: Who, outbound: Arc<Outbound> },
     /// A client sent a frame; `raw` are its bytes from the opening brace on.
     Frame { conn: ConnId, frame: ClientFrame, raw: Bytes },
     /// A socket ended.
@@ -173,7 +182,7 @@ impl Room {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Join { conn, user, outbound } => self.join(conn, user, outbound),
+            Command::Join { conn, who, outbound } => self.join(conn, who, outbound),
             Command::Frame { conn, frame, raw } => self.client_frame(&conn, frame, raw),
             Command::Leave { conn } => self.remove(&conn),
             Command::Ask { user, command, trace, reply } => self.ask(user, command, trace, reply),

@@ -327,7 +327,10 @@ impl FakeGroup {
                 self.inner.lock().refuse(upstream, &conn, r#ref, Code::RunNotFound);
             }
             UpstreamFrame::Approve { conn, r#ref, .. }
-            | UpstreamFrame::Retry { conn, r#ref, .. } => {
+            | UpstreamFrame::Retry { conn, r#ref, .. }
+            | UpstreamFrame::RunClaim { conn, r#ref, .. }
+            | UpstreamFrame::RunText { conn, r#ref, .. }
+            | UpstreamFrame::RunEnd { conn, r#ref, .. } => {
                 let mut inner = self.inner.lock();
                 if !inner.conns.contains_key(&(upstream, conn.clone())) {
                     return inner.refuse(upstream, &conn, r#ref, Code::NotAttached);

@@ -38,6 +38,16 @@ impl Actor {
             Inbound::Retry { conn, r#ref, run_id } => {
                 Input::Retry { from: at(conn), r#ref, run_id }
             }
+            Inbound::Run { conn, r#ref, run_id, attempt, act } => {
+                let from = at(conn);
+                self.limit_run(&from, &r#ref).unwrap_or(Input::Run {
+                    from,
+                    r#ref,
+                    run_id,
+                    attempt,
+                    act,
+                })
+            }
             Inbound::Post { conn, r#ref, message_id, text, mentions, reply_to, trace } => {
                 if let Some(refused) = self.limit_post(&at(conn.clone()), &r#ref) {
                     let _ = self.step(refused);

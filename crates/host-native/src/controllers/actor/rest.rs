@@ -33,8 +33,12 @@ impl Actor {
         if self.meter.is_due(now) {
             self.hand_over(now);
         }
-        // What waits for the organization's own service is sent by a group that is awake.
-        let busy = !self.runs.is_empty() || self.asking > 0 || self.controller.is_exporting();
+        // What waits for the organization's own service is sent by a group that is awake, and an
+        // agent's own process finds only such a one waiting for it.
+        let busy = !self.runs.is_empty()
+            || self.asking > 0
+            || self.controller.is_exporting()
+            || self.controller.awaits_outside();
         if self.controller.connections() > 0 || busy {
             self.used_at = now;
         }

@@ -7,7 +7,7 @@ use convene_group_controller::{Address, Input, Leave};
 use convene_hop::Close;
 use convene_model::{
     Code, OrgId, Problem, Ref, RunId, Timestamp, UserId, agents::Usage, claims::Access,
-    frame::CLOSE_EGRESS, infra::GroupLimits,
+    frame::CLOSE_EGRESS, infra::GroupLimits, limits::OUTSIDE_FRAMES_PER_MINUTE,
 };
 use tokio::time::Instant;
 
@@ -119,6 +119,22 @@ impl Actor {
         let (org_id, now) = self.org_and_now()?;
         let beyond = self.shared.policy.post(self.limits, org_id, user, now).err()?;
         Some(self.refuse(from, r#ref, user, beyond))
+    }
+
+    /// Refuses what an agent's own process says about its runs too often.
+    pub(super) fn limit_run(&self, from: &Address, r#ref: &Ref) -> Option<Input> {
+        let user = &self.controller.access(from)?.claims.user_id;
+        let (org_id, now) = self.org_and_now()?;
+        let retry_after = self.shared.policy.outside_frame(org_id, user, now).err()?;
+        Some(Input::Refuse {
+            from: from.clone(),
+            r#ref: Some(r#ref.clone()),
+            code: Code::RateLimited,
+            detail: format!(
+                "an agent sends at most {OUTSIDE_FRAMES_PER_MINUTE} frames about runs a minute"
+            ),
+            retry_after_ms: Some(retry_after.as_millis().max(1) as u64),
+        })
     }
 
     fn org_and_now(&self) -> Option<(&OrgId, Timestamp)> {
