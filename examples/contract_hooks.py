@@ -15,6 +15,7 @@ CONTRACT is JSON:
 * `ids`: what exists, a list of ids for each name of a parameter;
 * `spare`: the same for the operations in `taking_away`, and `doomed` for what a DELETE is about, so that the
   others still find something;
+* `of`: by operation, ids that it alone is about;
 * `bodies`: by operation, bodies that hold what no generator guesses, for half of its requests;
 * `report`, a file: a line of JSON for each answer, with `operation` and `status`.
 """
@@ -115,11 +116,14 @@ def known(operation, name):
         name = kinds.get(operation.path.split("/")[2], "group_id")
         if HOST and operation.method == "post" and operation.path.endswith(CALLBACKS):
             return CONTRACT["controllers_groups"]
+    operation_id = operation.definition.raw.get("operationId")
+    if name in (own := CONTRACT.get("of", {}).get(operation_id, {})):
+        return own[name]
     first = {}
     if operation.method == "delete":
         # The group of a message that goes stays.
         first = DOOMED if operation.path.endswith("{" + parameter + "}") else {}
-    elif operation.definition.raw.get("operationId") in CONTRACT.get("taking_away", []):
+    elif operation_id in CONTRACT.get("taking_away", []):
         first = SPARE
     return first.get(name) or IDS.get(name, [])
 

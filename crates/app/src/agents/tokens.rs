@@ -51,7 +51,7 @@ pub(crate) fn api() -> Api<AppState> {
         .on(
             Operation::get(LIST, "listAgentTokens", "What an outside agent proves itself by.")
                 .answers::<Vec<TokenView>>(200)
-                .problems(&[Code::Forbidden]),
+                .problems(&[Code::Forbidden, Code::ValidationFailed]),
             list,
         )
         .on(
@@ -68,7 +68,7 @@ pub(crate) fn api() -> Api<AppState> {
         .on(
             Operation::delete(ONE, "revokeAgentToken", "Void a token; what is open with it ends.")
                 .answers_empty(204)
-                .problems(&[Code::Forbidden]),
+                .problems(&[Code::Forbidden, Code::ValidationFailed]),
             revoke,
         )
 }

@@ -118,7 +118,8 @@ async fn agent(
     if found.outside {
         let tokens =
             if org.role.manages() { agents::tokens::of(&state, &agent).await? } else { Vec::new() };
-        let is_connected = agents::tokens::is_connected(&state, &agent)?;
+        // What was let in by a token that is void is about to be shut out.
+        let is_connected = !tokens.is_empty() && agents::tokens::is_connected(&state, &agent)?;
         let page = OutsideAgentPage { shell, agent: Some(found), tokens, is_connected };
         return Ok(web::page(pages::outside_agent(&page)));
     }

@@ -35,9 +35,16 @@ fn a_user_is_told_of_at_most_so_often_over_all_connections() {
 #[test]
 fn one_users_typing_does_not_silence_anothers() {
     let mut room = Room::with(&[]);
-    room.attach_as("c2", "bot", Role::Agent).accepted();
+    room.attach_as("c2", "bob", Role::Member).accepted();
     assert_eq!(told(&room.types("c1")).len(), 1);
-    assert_eq!(told(&room.types("c2")).len(), 1, "a program says that it is writing, too");
+    assert_eq!(told(&room.types("c2")).len(), 1);
+}
+
+#[test]
+fn an_agents_process_says_that_it_writes_by_its_runs_alone() {
+    let mut room = Room::with(&[]);
+    room.attach_as("c2", "bot", Role::Agent).accepted();
+    assert_eq!(told(&room.types("c2")).len(), 0);
 }
 
 #[test]

@@ -182,12 +182,19 @@ impl Workspace {
             "config": {"mcp_servers": [{"server_id": servers[0]}]},
         });
         let agents = things.some("agents", "agent_id", &agent).await;
+        let outside = json!({"name": "Echo", "outside": true});
+        let outside = things.ana.post(&format!("{}/agents", things.api), outside).await;
+        let outside = outside["agent_id"].as_str().unwrap().to_owned();
+        let agents_tokens = format!("{}/agents/{outside}/tokens", things.api);
+        let mut own_tokens = Vec::new();
         let mut tokens = Vec::new();
         let mut invites = Vec::new();
         let mut invite_tokens = Vec::new();
         for _ in 0..FEW {
             let token = ana.post("/api/tokens", json!({"name": "A script"})).await;
             tokens.push(token["token_id"].clone());
+            let token = ana.post(&agents_tokens, json!({"name": "A server"})).await;
+            own_tokens.push(token["token_id"].clone());
             let invite = ana.post(&format!("/api/orgs/{org}/invites"), json!({})).await;
             invites.push(invite["invite_id"].clone());
             let invite = ana.post(&format!("/api/orgs/{org}/invites"), json!({})).await;
@@ -203,6 +210,9 @@ impl Workspace {
             groups.push(ana.post("/api/groups", group).await["group_id"].clone());
         }
         let used = groups.remove(0);
+        // Stays private, whatever becomes of the others.
+        let private = json!({"org_id": org, "title": "Private", "is_private": true});
+        let private = ana.post("/api/groups", private).await["group_id"].clone();
         let members = format!("/api/groups/{}/members/{}", used.as_str().unwrap(), people[1]);
         assert_eq!(ana.send("PUT", &members, None).await.0, 204);
         let mut tasks = Vec::new();
@@ -234,6 +244,12 @@ impl Workspace {
                 "server_id": [servers[0]], "env_profile_id": [profiles[0]], "token": invite_tokens,
                 "task_id": tasks, "author": [ana.user_id], "emoji": ["👍"], "q": ["Hi"],
             },
+            "of": {
+                "addGroupMember": {"group_id": [private], "user_id": [people[0]]},
+                "listAgentTokens": {"agent_id": [outside]},
+                "makeAgentToken": {"agent_id": [outside]},
+                "revokeAgentToken": {"agent_id": [outside], "token_id": own_tokens},
+            },
             "spare": {"group_id": groups[..4]},
             "doomed": {
                 "group_id": groups[4..], "user_id": people[1..], "agent_id": agents[1..],
@@ -253,6 +269,7 @@ impl Workspace {
                     tool["name"] = json!(format!("find{nth}"));
                     tool
                 }).collect::<Vec<_>>(),
+                "makeAgentToken": [{"name": "A server"}],
                 "postMessage": [{"text": "Hello"}],
                 "editMessage": [{"text": "Hello again"}],
                 "setHttpTool": [in_version_one(&tool)],

@@ -231,6 +231,7 @@ fn a_file_of_format_1_is_brought_forward_and_its_messages_are_found() {
         .execute_batch(
             "DROP TABLE search; DROP TABLE search_groups; DROP TABLE reactions;
              DROP TABLE wipes; DROP TABLE imports; DROP TABLE agent_events;
+             DROP TABLE trimmed_groups;
              ALTER TABLE groups DROP COLUMN discard;
              ALTER TABLE position DROP COLUMN indexed;
              PRAGMA user_version = 1;",
