@@ -88,6 +88,11 @@ pub(super) fn requested(
         let end = End { usage, ..End::failed(failure::PROVIDER_ERROR, detail) };
         return finish(turn, &run.run_id, end, false);
     }
+    if !turn.state().remembers(&run.trigger) {
+        // Nothing is changed for somebody who took back what was asked for.
+        let end = End { usage, ..End::unasked() };
+        return finish(turn, &run.run_id, end, false);
+    }
     // The attempt says nothing more of what it had begun.
     cut_off(turn, run);
     let said = turn.live.reply(run).to_owned();

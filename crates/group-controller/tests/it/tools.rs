@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convene_group_controller::{Controller, Input, Phase, RunEnd};
 use convene_model::{
-    RunId,
+    Role, RunId,
     agents::{Approvers, Outcome, ToolStatus, Usage, Verdict, failure},
     event::{RunStatus, TriggerPolicy::Mention},
     frame::{GroupFrame, RunPhase},
@@ -79,6 +79,21 @@ fn a_call_that_nobody_has_to_permit_is_recorded_before_the_next_attempt_makes_it
     let out = room.end(&run, 2, completed());
     assert_eq!(out.posted()[0].text, "Let me see.");
     assert_eq!((out.one_finished().status, out.one_finished().attempt), (RunStatus::Completed, 2));
+}
+
+#[test]
+fn what_is_handed_over_for_a_message_that_was_deleted_meanwhile_is_never_made() {
+    for who in [None, Some(Approvers::Role { role: Role::Member })] {
+        let mut room = Room::with(&[("guide", Mention)]);
+        let posted = room.say("@guide hi");
+        let run = posted.invocations()[0].request.run_id.clone();
+        let trigger = posted.invocations()[0].request.trigger.clone();
+        assert_eq!(room.delete("c1", trigger.as_str()).kinds(), ["message.deleted"]);
+        let out = room.end(&run, 1, handed(&[call("t1", who)]));
+        assert_eq!(out.kinds(), ["run.finished"]);
+        assert_eq!(out.one_finished().status, RunStatus::Cancelled);
+        assert!(out.invocations().is_empty());
+    }
 }
 
 #[test]
