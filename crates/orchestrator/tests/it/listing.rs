@@ -3,6 +3,7 @@
 use convene_model::limits::MAX_PAGE;
 use serde_json::{Value, json};
 
+use crate::controllers::Behaviour;
 use crate::world::World;
 
 /// The ids in a page, and its `next`.
@@ -143,6 +144,8 @@ async fn a_query_that_says_nothing_sensible_is_refused() {
 #[tokio::test]
 async fn a_call_that_prefers_not_to_wait_answers_with_its_task() {
     let world = World::with_messages(3).await;
+    // Else the archive may be done before the call looks at its task.
+    world.controllers.once("freeze", Behaviour::Held);
     let answer = world
         .ask("POST", "/infra/groups/g1/archive")
         .header("prefer", "respond-async")
@@ -150,6 +153,7 @@ async fn a_call_that_prefers_not_to_wait_answers_with_its_task() {
         .send()
         .await
         .expect_status(202);
+    world.controllers.let_pass();
     world.settled().await;
     let path = format!("/infra/tasks/{}", answer.body["task_id"].as_str().unwrap());
     let task = world.ask("GET", &path).send().await.expect_status(200).body;
