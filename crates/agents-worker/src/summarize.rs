@@ -56,31 +56,22 @@ pub(crate) async fn summarize(
                 let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
                 let text = text[..cut].trim().to_owned();
                 if text.is_empty() {
-                    let detail = "The model wrote no summary.";
-                    let problem = Problem::new(Code::Unavailable).detail(detail);
-                    return Err(match end.usage {
-                        Some(usage) => problem.with("usage", json!(usage)).into(),
-                        None => problem.into(),
-                    });
+                    return Err(unavailable("The model wrote no summary.", end.usage));
                 }
                 return Ok(Json(Summarized { text, usage: end.usage }));
             }
             Err(failure) => {
                 worker.agents.forget(&Key::of(&call.claims));
-                let nothing_came = text.is_empty();
-                return Err(if nothing_came {
-                    unused(failure)
-                } else {
-                    unavailable(&failure.detail)
-                });
+                let used = text.is_empty().then(Usage::default);
+                return Err(unavailable(failure.detail, used));
             }
         }
         // What a caller keeps is bounded, and so is what is read.
         if text.len() > 4 * MAX_SUMMARY_TEXT_BYTES {
-            return Err(unavailable("The model's summary was too long."));
+            return Err(unavailable("The model's summary was too long.", None));
         }
     }
-    Err(unavailable("The model provider's answer ended too early."))
+    Err(unavailable("The model provider's answer ended too early.", None))
 }
 
 /// The call of an agent whose messages are the ones to be summarized.
@@ -109,12 +100,16 @@ fn parse(body: &[u8]) -> Result<InvokeRequest, Problem> {
     })
 }
 
-/// The problem of a summary for which no model has used anything.
+/// The problem of a summary for which no model was asked.
 fn unused(failure: Failure) -> ApiError {
-    let nothing = json!(Usage::default());
-    Problem::new(Code::Unavailable).detail(failure.detail).with("usage", nothing).into()
+    unavailable(failure.detail, Some(Usage::default()))
 }
 
-fn unavailable(detail: &str) -> ApiError {
-    Problem::new(Code::Unavailable).detail(detail).into()
+/// The problem of a summary that is not to be had, with what was used for it where that is known.
+fn unavailable(detail: impl Into<String>, usage: Option<Usage>) -> ApiError {
+    let problem = Problem::new(Code::Unavailable).detail(detail);
+    match usage {
+        Some(usage) => problem.with("usage", json!(usage)).into(),
+        None => problem.into(),
+    }
 }

@@ -3,7 +3,7 @@
 //! A token opens the groups that its agent takes part in, and nothing else. In the rooms an agent goes
 //! by its id as a user does: ids are never those of both.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use axum::{
     Json,
@@ -24,7 +24,7 @@ use serde_json::json;
 use super::find as find_agent;
 use crate::{
     changes::Change,
-    identity::{caller::Caller, tokens},
+    identity::{bearer, caller::Caller, tokens, touches::Holder},
     rooms::Proof,
     state::{AppState, fresh_id},
     ui::view::TokenView,
@@ -40,8 +40,6 @@ use crate::{
 pub(crate) const PREFIX: &str = "cva_";
 /// Tokens of one agent at a time.
 pub(crate) const MAX_TOKENS_PER_AGENT: u64 = 10;
-/// How exactly the last use of a token is known.
-const LAST_USED_PRECISION: Duration = Duration::from_secs(60);
 
 /// The API of this part.
 pub(crate) fn api() -> Api<AppState> {
@@ -117,19 +115,12 @@ pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<AgentCa
     const FIND: &str = "SELECT t.token_id, t.agent_id, t.last_used_at FROM agent_tokens t
         JOIN agents a ON a.agent_id = t.agent_id
         WHERE t.token_hash = $1 AND a.deleted_at IS NULL";
-    const NOTE: &str = "UPDATE agent_tokens SET last_used_at = $2 WHERE token_id = $1";
     let params = params![tokens::digest(token)];
     let found = state.db.query(Statement::new(FIND, params)).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let token_id: String = row.get("token_id")?;
-    let now = state.now();
     let noted = rows::maybe_time(row, "last_used_at")?;
-    if noted.is_none_or(|noted| now.since(noted) >= LAST_USED_PRECISION) {
-        let params = params![&token_id, now.millis()];
-        if let Err(error) = state.db.execute(Statement::new(NOTE, params)).await {
-            tracing::warn!(%error, "the last use of an agent's token could not be noted");
-        }
-    }
+    state.touches.note(state, Holder::Agent, &token_id, noted, state.now());
     Ok(Some(AgentCaller { agent_id: rows::id(row, "agent_id")?, token_id }))
 }
 
@@ -168,16 +159,8 @@ pub(crate) async fn proofs_of(state: &AppState, user: &UserId) -> Answer<HashSet
 pub(crate) async fn of(state: &AppState, agent: &AgentId) -> Answer<Vec<TokenView>> {
     const SQL: &str = "SELECT token_id, name, created_at, last_used_at FROM agent_tokens
         WHERE agent_id = $1 ORDER BY created_at DESC, token_id DESC";
-    let mut found = Vec::new();
-    for row in state.db.query(Statement::new(SQL, params![agent.as_str()])).await? {
-        found.push(TokenView {
-            token_id: row.get("token_id")?,
-            name: row.get("name")?,
-            created_at: rows::time(&row, "created_at")?,
-            last_used_at: rows::maybe_time(&row, "last_used_at")?,
-        });
-    }
-    Ok(found)
+    let found = state.db.query(Statement::new(SQL, params![agent.as_str()])).await?;
+    Ok(found.iter().map(bearer::view).collect::<Result<_, _>>()?)
 }
 
 /// Whether a process of an agent's has a socket open at this App process.

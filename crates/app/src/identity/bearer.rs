@@ -1,8 +1,6 @@
 //! Bearer tokens of API clients: `cvt_` and 256 random bits, kept as a digest.
 
-use std::time::Duration;
-
-use convene_db::{DbError, Statement, params};
+use convene_db::{DbError, Row, Statement, params};
 use convene_model::{Code, Timestamp, UserId};
 
 use super::{
@@ -10,6 +8,7 @@ use super::{
     caller::{Caller, Credential},
     sessions::SESSION_TTL,
     tokens,
+    touches::Holder,
 };
 use crate::{
     changes::Change,
@@ -23,8 +22,6 @@ use crate::{
 pub(crate) const PREFIX: &str = "cvt_";
 /// Tokens of one person at a time.
 pub(crate) const MAX_TOKENS_PER_USER: u64 = 100;
-/// How exactly the last use of a token is known.
-const LAST_USED_PRECISION: Duration = Duration::from_secs(60);
 
 /// Makes a token that a person named; it holds until it is deleted.
 pub(crate) async fn make(
@@ -96,9 +93,7 @@ pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>
     let user = User::from_row(row)?;
     let token_id: String = row.get("token_id")?;
     let noted = rows::maybe_time(row, "last_used_at")?;
-    if noted.is_none_or(|noted| now.since(noted) >= LAST_USED_PRECISION) {
-        state.touches.note(state, &token_id, now);
-    }
+    state.touches.note(state, Holder::Person, &token_id, noted, now);
     let expires_at = rows::maybe_time(row, "expires_at")?;
     Ok(Some(Caller { user, credential: Credential::Bearer { token_id }, expires_at }))
 }
@@ -109,16 +104,18 @@ pub(crate) async fn list(state: &AppState, user: &UserId) -> Answer<Vec<TokenVie
         WHERE user_id = $1 AND (expires_at IS NULL OR expires_at > $2)
         ORDER BY created_at DESC, token_id DESC";
     let params = params![user.as_str(), state.now().millis()];
-    let mut tokens = Vec::new();
-    for row in state.db.query(Statement::new(SQL, params)).await? {
-        tokens.push(TokenView {
-            token_id: row.get("token_id")?,
-            name: row.get("name")?,
-            created_at: rows::time(&row, "created_at")?,
-            last_used_at: rows::maybe_time(&row, "last_used_at")?,
-        });
-    }
-    Ok(tokens)
+    let found = state.db.query(Statement::new(SQL, params)).await?;
+    Ok(found.iter().map(view).collect::<Result<_, _>>()?)
+}
+
+/// What is told of a token, whoever's it is.
+pub(crate) fn view(row: &Row) -> Result<TokenView, DbError> {
+    Ok(TokenView {
+        token_id: row.get("token_id")?,
+        name: row.get("name")?,
+        created_at: rows::time(row, "created_at")?,
+        last_used_at: rows::maybe_time(row, "last_used_at")?,
+    })
 }
 
 /// Deletes one of a person's tokens, and ends what was opened with it.

@@ -12,16 +12,39 @@ use crate::state::AppState;
 /// How long uses are gathered before they are written in one transaction.
 const GATHER: Duration = Duration::from_millis(250);
 
+/// How exactly the last use of a token is known.
+const PRECISION: Duration = Duration::from_secs(60);
+
+/// Whose tokens they are, which stand in different tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Holder {
+    /// A person's.
+    Person,
+    /// An outside agent's.
+    Agent,
+}
+
 /// Uses that are not written yet, by the token's id. As many as there are tokens at most.
 #[derive(Default)]
-pub(crate) struct Touches(Mutex<HashMap<String, Timestamp>>);
+pub(crate) struct Touches(Mutex<HashMap<(Holder, String), Timestamp>>);
 
 impl Touches {
-    /// Notes a use. A crash before it is written forgets it, which is all that can happen.
-    pub(crate) fn note(&self, state: &AppState, token_id: &str, now: Timestamp) {
+    /// Notes a use, unless one that was `noted` is as good. A crash before it is written forgets it, which
+    /// is all that can happen.
+    pub(crate) fn note(
+        &self,
+        state: &AppState,
+        holder: Holder,
+        token_id: &str,
+        noted: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        if noted.is_some_and(|noted| now.since(noted) < PRECISION) {
+            return;
+        }
         let mut waiting = self.0.lock();
         let first = waiting.is_empty();
-        waiting.insert(token_id.to_owned(), now);
+        waiting.insert((holder, token_id.to_owned()), now);
         if first {
             let state = state.clone();
             tokio::spawn(async move {
@@ -33,10 +56,16 @@ impl Touches {
 }
 
 async fn write(state: &AppState) {
-    const SQL: &str = "UPDATE api_tokens SET last_used_at = $2 WHERE token_id = $1";
+    const PERSONS: &str = "UPDATE api_tokens SET last_used_at = $2 WHERE token_id = $1";
+    const AGENTS: &str = "UPDATE agent_tokens SET last_used_at = $2 WHERE token_id = $1";
     let noted = std::mem::take(&mut *state.touches.0.lock());
-    let statements =
-        noted.iter().map(|(token, at)| Statement::new(SQL, params![token, at.millis()]));
+    let statements = noted.iter().map(|((holder, token), at)| {
+        let sql = match holder {
+            Holder::Person => PERSONS,
+            Holder::Agent => AGENTS,
+        };
+        Statement::new(sql, params![token, at.millis()])
+    });
     if let Err(error) = state.db.batch(statements.collect()).await {
         tracing::warn!(%error, "the last use of some tokens could not be noted");
     }

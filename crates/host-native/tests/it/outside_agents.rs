@@ -148,7 +148,12 @@ async fn the_example_is_woken_like_any_agent_and_ends_with_its_token() {
     assert_eq!(ana.event("run.finished").await["status"], "completed");
 
     // The token is shown once, kept as a digest, listed with its use, and void at once.
-    let (_, listed) = stage.ana.get(&stage.tokens()).await;
+    let mut listed = stage.ana.get(&stage.tokens()).await.1;
+    while listed[0]["last_used_at"].is_null() {
+        // Uses are gathered for a moment before they are written.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        listed = stage.ana.get(&stage.tokens()).await.1;
+    }
     assert_eq!(listed[0]["name"], "my desk");
     assert!(listed[0].get("token").is_none() && listed[0]["last_used_at"].is_u64(), "{listed}");
     let path = format!("{}/{token_id}", stage.tokens());

@@ -378,6 +378,10 @@ async fn browser_an_agent_of_ones_own_is_let_in_by_a_token_shown_once_and_shut_o
     lookout.token.clone_from(&token);
     let (mut socket, _) = lookout.attach(&group, None).await;
 
+    // Uses are gathered for a moment before they are written.
+    while desk.api(&format!("agents/{id}/tokens")).await[0]["last_used_at"].is_null() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     // Shown once: from now on the token is a mask, and its process is seen to be there.
     desk.go(&format!("agents/{id}")).await;
     page.until("document.querySelector('.state.good')?.textContent === 'Connected'").await;
