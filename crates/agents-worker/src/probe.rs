@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use convene_model::{
     Code, Problem,
-    agents::{McpServer, ResolvedModel, Usage, failure},
+    agents::{McpServer, ModelPrice, ResolvedModel, Usage, failure},
     claims::{AppClaims, service},
     limits::{MAX_BODY_BYTES, MAX_LISTED_MODELS, MAX_REPLY_BYTES, MAX_TOOL_TIMEOUT},
     probe::{McpListing, McpTool, ProbeAnswer, ProbeRequest},
@@ -104,8 +104,8 @@ async fn attempt(worker: &Worker, request: ProbeRequest) -> Result<ProbeAnswer, 
             models.truncate(MAX_LISTED_MODELS);
             Ok(ProbeAnswer::Models { models })
         }
-        ProbeRequest::Reply { model, system_prompt, text } => {
-            reply(worker, &model, system_prompt, text).await
+        ProbeRequest::Reply { model, system_prompt, text, price } => {
+            reply(worker, &model, price.as_ref(), system_prompt, text).await
         }
         ProbeRequest::Mcp { server, tool_hosts } => {
             list(worker, *server, tool_hosts.as_deref()).await.map(ProbeAnswer::Mcp)
@@ -116,6 +116,7 @@ async fn attempt(worker: &Worker, request: ProbeRequest) -> Result<ProbeAnswer, 
 async fn reply(
     worker: &Worker,
     model: &ResolvedModel,
+    price: Option<&ModelPrice>,
     system_prompt: String,
     text: String,
 ) -> Result<ProbeAnswer, Failure> {
@@ -129,7 +130,7 @@ async fn reply(
             Chunk::Text(more) => text.push_str(&more),
             Chunk::Call(_) => {}
             Chunk::End(end) => {
-                usage = end.usage;
+                usage = end.usage.map(|usage| usage.priced(price));
                 if let Some(why) = end.cut_short.filter(|_| text.trim().is_empty()) {
                     return Err(Failure::new(failure::EMPTY_REPLY, why));
                 }

@@ -182,6 +182,7 @@ mod tests {
             version,
             system_prompt: String::new(),
             model: ResolvedModel::Demo,
+            price: None,
             people: people.iter().map(|id| (UserId::new(id).unwrap(), (*id).to_owned())).collect(),
             tools: Vec::new(),
             tool_hosts: None,

@@ -53,12 +53,13 @@ pub(crate) async fn summarize(
             // No tool is offered; a call of one is nothing.
             Ok(Chunk::Call(_)) => {}
             Ok(Chunk::End(end)) => {
+                let usage = end.usage.map(|usage| usage.priced(agent.price.as_ref()));
                 let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
                 let text = text[..cut].trim().to_owned();
                 if text.is_empty() {
-                    return Err(unavailable("The model wrote no summary.", end.usage));
+                    return Err(unavailable("The model wrote no summary.", usage));
                 }
-                return Ok(Json(Summarized { text, usage: end.usage }));
+                return Ok(Json(Summarized { text, usage }));
             }
             Err(failure) => {
                 worker.agents.forget(&Key::of(&call.claims));

@@ -136,7 +136,8 @@ pub(crate) fn run(
                     break Err(failure);
                 }
             };
-            work.so_far.spent.add(end.usage, asked_tokens + tokens_of(text.len()));
+            let used = end.usage.map(|usage| usage.priced(agent.price.as_ref()));
+            work.so_far.spent.add(used, asked_tokens + tokens_of(text.len()));
             match work.reply.end_round() {
                 Ok(deltas) => {
                     for delta in deltas {

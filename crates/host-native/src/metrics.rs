@@ -225,6 +225,16 @@ impl Metrics {
         let tokens = kinds.into_iter().map(|(kind, tokens)| ([("kind", kind)], tokens));
         encoder.counters("convene_tokens", "Tokens that models have read and written", tokens)?;
         encoder.counter(
+            "convene_model_cost_micro_usd",
+            "What models cost by their workspaces' prices, in millionths of a US dollar",
+            usage.cost_micro_usd,
+        )?;
+        encoder.counter(
+            "convene_model_cost_unknown",
+            "Runs and summaries whose cost is not known",
+            usage.cost_unknown,
+        )?;
+        encoder.counter(
             "convene_egress_bytes",
             "Bytes from groups to Apps, and between agents' tools and services",
             usage.egress_bytes,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{AgentId, CallId, GroupId, MessageId, RunId, UserId, event::Author};
 
+pub use crate::price::ModelPrice;
 pub use crate::tools::{
     Approvers, BuiltinTool, HttpTool, McpServer, NamedValue, ResolvedTool, ResponseFormat, Resume,
     ResumedCall, ToolRequest, ToolStatus, ToolValue, Verdict, call_hash,
@@ -261,10 +262,21 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Tokens written by the model, its reasoning included.
     pub output_tokens: u64,
+    /// Those among the tokens read that the provider had in its cache, where it says so.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_input_tokens: u64,
+    /// Those among the tokens read that the provider put into its cache, where it says so.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// What the tokens cost in millionths of a US dollar, by the prices that the workspace gives for its
+    /// models; absent where one has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
     /// Bytes that its tools sent to services and received from them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub egress_bytes: u64,
-    /// Whether a provider did not say how many tokens it took: there were more than those above.
+    /// Whether a provider did not say how many tokens it took: there were more than those above, and
+    /// they cost more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokens_unknown: bool,
 }
@@ -276,6 +288,14 @@ impl Usage {
         Self {
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            cached_input_tokens: self.cached_input_tokens.saturating_add(other.cached_input_tokens),
+            cache_write_tokens: self.cache_write_tokens.saturating_add(other.cache_write_tokens),
+            cost_micro_usd: match (self.cost_micro_usd, other.cost_micro_usd) {
+                (Some(one), Some(other)) => Some(one.saturating_add(other)),
+                (known, None) if other.has_no_tokens() => known,
+                (None, known) if self.has_no_tokens() => known,
+                (Some(_) | None, None) | (None, Some(_)) => None,
+            },
             egress_bytes: self.egress_bytes.saturating_add(other.egress_bytes),
             tokens_unknown: self.tokens_unknown || other.tokens_unknown,
         }
@@ -288,6 +308,26 @@ impl Usage {
             return None;
         }
         Some(self.input_tokens.saturating_add(self.output_tokens))
+    }
+
+    /// What one call cost that used this, by its model's price.
+    #[must_use]
+    pub fn priced(self, price: Option<&ModelPrice>) -> Self {
+        Self { cost_micro_usd: price.map(|price| price.cost(&self)), ..self }
+    }
+
+    /// What it cost in millionths of a US dollar, where that is known of all of it; no tokens cost nothing.
+    #[must_use]
+    pub const fn cost(self) -> Option<u64> {
+        match self.cost_micro_usd {
+            _ if self.tokens_unknown => None,
+            None if self.has_no_tokens() => Some(0),
+            cost => cost,
+        }
+    }
+
+    const fn has_no_tokens(self) -> bool {
+        self.input_tokens == 0 && self.output_tokens == 0
     }
 }
 
@@ -309,6 +349,9 @@ pub struct ResolvedAgent {
     pub system_prompt: String,
     /// Its model.
     pub model: ResolvedModel,
+    /// What the model costs, where the workspace says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<ModelPrice>,
     /// The people of the group by id, so that speakers stay distinguishable to the model.
     pub people: BTreeMap<UserId, String>,
     /// The tools that it may use.
@@ -396,5 +439,43 @@ impl fmt::Debug for ApiKey {
 impl Drop for ApiKey {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(input_tokens: u64, cost_micro_usd: Option<u64>) -> Usage {
+        Usage { input_tokens, cost_micro_usd, ..Usage::default() }
+    }
+
+    #[test]
+    fn costs_add_up_and_one_that_is_not_known_makes_the_sum_unknown() {
+        assert_eq!(used(3, Some(5)).and(used(4, Some(6))), used(7, Some(11)));
+        assert_eq!(used(3, Some(5)).and(used(4, None)), used(7, None));
+        assert_eq!(used(3, None).and(used(4, Some(6))).cost(), None);
+        let most = used(1, Some(u64::MAX));
+        assert_eq!(most.and(most).cost(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_used_no_tokens_costs_nothing_and_tokens_without_a_price_are_not_free() {
+        let nothing = Usage { egress_bytes: 9, ..Usage::default() };
+        assert_eq!(nothing.cost(), Some(0));
+        assert_eq!(nothing.and(used(3, Some(5))).cost(), Some(5));
+        assert_eq!(used(3, Some(5)).and(nothing).cost(), Some(5));
+        assert_eq!(used(3, None).cost(), None);
+        assert_eq!(Usage { tokens_unknown: true, ..used(3, Some(5)) }.cost(), None);
+        assert_eq!(Usage { tokens_unknown: true, ..nothing }.cost(), None);
+    }
+
+    #[test]
+    fn usage_without_a_cost_is_told_as_it_always_was() {
+        let text = serde_json::to_string(&used(3, None)).unwrap();
+        assert_eq!(text, r#"{"input_tokens":3,"output_tokens":0}"#);
+        assert_eq!(serde_json::from_str::<Usage>(&text).unwrap().cost(), None);
+        let free = serde_json::to_value(used(3, Some(0))).unwrap();
+        assert_eq!(free["cost_micro_usd"], 0);
     }
 }

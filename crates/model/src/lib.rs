@@ -16,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod listing;
 pub mod mention;
+pub mod price;
 pub mod probe;
 pub mod problem;
 pub mod rate;

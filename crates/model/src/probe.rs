@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agents::{McpServer, ResolvedModel, Usage};
+use crate::agents::{McpServer, ModelPrice, ResolvedModel, Usage};
 
 /// `POST /probe` on the Agents Worker, with an `app+jwt` of the audience `agents`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub enum ProbeRequest {
         system_prompt: String,
         /// What it is asked.
         text: String,
+        /// What the model costs, where the workspace says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        price: Option<ModelPrice>,
     },
     /// Which tools an MCP server has.
     Mcp {

@@ -199,6 +199,12 @@ pub struct UsageReport {
     /// What models used. A run that does not say is settled at its full reservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
+    /// What models cost, in millionths of a US dollar, as far as it is known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cost_micro_usd: u64,
+    /// Runs and summaries whose cost is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cost_unknown: u64,
     /// Bytes that left for clients, and those that passed between agents' tools and services.
     #[serde(default)]
     pub egress_bytes: u64,
@@ -208,6 +214,10 @@ pub struct UsageReport {
     /// What was refused since somebody went beyond a rate; at most [`MAX_REFUSALS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refusals>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Tokens of models.
@@ -371,6 +381,13 @@ pub struct UsageFigures {
     pub input_tokens: u64,
     /// Tokens that models have written.
     pub output_tokens: u64,
+    /// What models cost, in millionths of a US dollar, as far as it is known.
+    #[serde(default)]
+    pub cost_micro_usd: u64,
+    /// Runs and summaries whose cost is not known: a model without a price, or a provider that did not say
+    /// what it used.
+    #[serde(default)]
+    pub cost_unknown: u64,
     /// Bytes that left for clients, and those that passed between agents' tools and services.
     pub egress_bytes: u64,
     /// Seconds that groups were awake.

@@ -148,7 +148,10 @@ fn body(model: &str, ask: &Ask) -> Value {
 struct Reply {
     calls: Vec<(u64, Wanted)>,
     gathered: usize,
+    /// Tokens read, those in the cache included.
     input: Option<u64>,
+    cached: u64,
+    written: u64,
     output: Option<u64>,
     reason: Option<String>,
     stopped: bool,
@@ -206,9 +209,10 @@ impl Reply {
     /// Counts are cumulative: a later one replaces an earlier one.
     fn used(&mut self, usage: &Value) {
         if let Some(input) = usage["input_tokens"].as_u64() {
-            let cached = ["cache_creation_input_tokens", "cache_read_input_tokens"];
-            let cached: u64 = cached.iter().filter_map(|name| usage[name].as_u64()).sum();
-            self.input = Some(input + cached);
+            let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+            self.written = count("cache_creation_input_tokens");
+            self.cached = count("cache_read_input_tokens");
+            self.input = Some(input.saturating_add(self.written).saturating_add(self.cached));
         }
         self.output = usage["output_tokens"].as_u64().or(self.output);
     }
@@ -217,6 +221,8 @@ impl Reply {
         let usage = self.input.zip(self.output).map(|(input_tokens, output_tokens)| Usage {
             input_tokens,
             output_tokens,
+            cached_input_tokens: self.cached,
+            cache_write_tokens: self.written,
             ..Usage::default()
         });
         let cut_short = match self.reason.as_deref() {

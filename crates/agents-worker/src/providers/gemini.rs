@@ -173,15 +173,7 @@ impl Reply {
         if !chunk["error"].is_null() {
             return Err(exchange.reported(&chunk));
         }
-        let count = |name: &str| chunk["usageMetadata"][name].as_u64();
-        if let Some(input) = count("promptTokenCount") {
-            let output = ["candidatesTokenCount", "thoughtsTokenCount"];
-            self.usage = Some(Usage {
-                input_tokens: input + count("toolUsePromptTokenCount").unwrap_or_default(),
-                output_tokens: output.iter().filter_map(|name| count(name)).sum(),
-                ..Usage::default()
-            });
-        }
+        self.usage = usage(&chunk["usageMetadata"]).or(self.usage);
         if chunk["promptFeedback"]["blockReason"].is_string() {
             self.reason = Some("SAFETY".to_owned());
         }
@@ -224,5 +216,33 @@ impl Reply {
             Some(_) | None => None,
         };
         (self.calls, End { usage: self.usage, cut_short, reasoning: None })
+    }
+}
+
+/// What the service says that it used; tokens that it had in its cache are among those of the prompt.
+fn usage(said: &Value) -> Option<Usage> {
+    let count = |name: &str| said[name].as_u64();
+    let output = ["candidatesTokenCount", "thoughtsTokenCount"];
+    count("promptTokenCount").map(|input| Usage {
+        input_tokens: input.saturating_add(count("toolUsePromptTokenCount").unwrap_or_default()),
+        output_tokens: output.iter().filter_map(|name| count(name)).fold(0, u64::saturating_add),
+        cached_input_tokens: count("cachedContentTokenCount").unwrap_or_default(),
+        ..Usage::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_and_thought_tokens_are_counted_where_the_service_says_them() {
+        let said = json!({
+            "promptTokenCount": 100, "cachedContentTokenCount": 64, "candidatesTokenCount": 7,
+            "thoughtsTokenCount": 3, "toolUsePromptTokenCount": 5, "totalTokenCount": 115,
+        });
+        let read = Usage { input_tokens: 105, output_tokens: 10, ..Usage::default() };
+        assert_eq!(usage(&said), Some(Usage { cached_input_tokens: 64, ..read }));
+        assert_eq!(usage(&json!({"candidatesTokenCount": 7})), None);
     }
 }

@@ -264,9 +264,34 @@ fn text(content: &Value) -> Option<String> {
 
 fn usage(usage: &Value) -> Option<Usage> {
     let (input, output) = (usage["prompt_tokens"].as_u64(), usage["completion_tokens"].as_u64());
+    // The second is DeepSeek's name for it.
+    let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64();
+    let cached = cached.or_else(|| usage["prompt_cache_hit_tokens"].as_u64());
     (input.is_some() || output.is_some()).then(|| Usage {
         input_tokens: input.unwrap_or_default(),
         output_tokens: output.unwrap_or_default(),
+        cached_input_tokens: cached.unwrap_or_default(),
         ..Usage::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_tokens_are_read_under_both_names_that_services_have_for_them() {
+        let read = Usage { input_tokens: 100, output_tokens: 7, ..Usage::default() };
+        let plain = json!({"prompt_tokens": 100, "completion_tokens": 7});
+        assert_eq!(usage(&plain), Some(read));
+        for cached in [
+            json!({"prompt_tokens_details": {"cached_tokens": 64}}),
+            json!({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}),
+        ] {
+            let mut said = plain.clone();
+            said.as_object_mut().unwrap().extend(cached.as_object().unwrap().clone());
+            assert_eq!(usage(&said), Some(Usage { cached_input_tokens: 64, ..read }));
+        }
+        assert_eq!(usage(&json!(null)), None);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use convene_agents_worker::Limits;
 use convene_model::{
     MessageId,
-    agents::{ApiKey, BuiltinTool, ResolvedModel, ResolvedTool, ToolStatus, Usage, failure},
+    agents::{ApiKey, BuiltinTool, ModelPrice, ResolvedModel, ResolvedTool, ToolStatus, failure},
 };
 use convene_testing::model_server::{ModelServer, Script};
 use serde_json::{Map, Value, json};
@@ -67,9 +67,37 @@ async fn a_reply_is_streamed_with_its_usage() {
         scene.server.always("m", Script::Say("Grüße an alle 🙂!".into()));
         let reply = scene.world.say("@Aria hi").await;
         assert_eq!(reply.text(), "Grüße an alle 🙂!");
-        let usage = Usage { input_tokens: 10, output_tokens: 4, ..Usage::default() };
-        assert_eq!(reply.usage(), Some(usage));
+        let usage = reply.usage().unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost()), (10, 4, None));
     }
+}
+
+#[tokio::test]
+async fn each_call_of_a_model_costs_what_the_workspace_says_and_the_provider_counts() {
+    let price = ModelPrice {
+        input: 1_000_000,
+        cached_input: Some(100_000),
+        cache_write: Some(2_000_000),
+        output: 5_000_000,
+    };
+    // Anthropic says that 1 of the 10 tokens was in its cache and 5 went into it.
+    let read = [4 + 10 + 1, 10, 10];
+    for (model, read) in ALL.into_iter().zip(read) {
+        let scene = Scene::new(model).await;
+        scene.world.change(|agent| agent.price = Some(price));
+        scene.world.give(vec![ResolvedTool::Builtin { name: BuiltinTool::Calculator }]);
+        scene.server.next("m", Script::call("calculator", &json!({"expression": "6*7"})));
+        scene.server.next("m", Script::Say("It is 42.".into()));
+        let usage = scene.world.say("@Aria 6*7?").await.usage().unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (20, 3));
+        assert_eq!(usage.cost(), Some(2 * read + 15), "{usage:?}");
+    }
+    let scene = Scene::new(anthropic).await;
+    scene.world.change(|agent| agent.price = Some(ModelPrice { output: 0, ..price }));
+    let usage = scene.world.say("@Aria hi").await.usage().unwrap();
+    assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens), (1, 5));
+    // 14.1 millionths.
+    assert_eq!(usage.cost(), Some(15));
 }
 
 #[tokio::test]
@@ -154,8 +182,8 @@ async fn rounds_of_calls_are_what_the_service_takes() {
         assert_eq!(reply.text(), "Let me see.\n\nDone.");
         let made: Vec<_> = reply.tools().into_iter().map(|(_, _, status, _)| status).collect();
         assert_eq!(made, [ToolStatus::Ok, ToolStatus::Failed, ToolStatus::Ok]);
-        let usage = Usage { input_tokens: 30, output_tokens: 4, ..Usage::default() };
-        assert_eq!(reply.usage(), Some(usage));
+        let usage = reply.usage().unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (30, 4));
         let body = scene.server.requests()[2].body.to_string();
         assert!(body.contains("invalid_arguments") && body.contains("calculator"), "{body}");
     }

@@ -6,7 +6,9 @@ use axum::body::Body;
 use convene_agents_worker::{Limits, PROBE_PATH};
 use convene_model::{
     Code,
-    agents::{ApiKey, Approvers, McpServer, NamedValue, ResolvedModel, ToolValue, failure},
+    agents::{
+        ApiKey, Approvers, McpServer, ModelPrice, NamedValue, ResolvedModel, ToolValue, failure,
+    },
     claims::{AppClaims, service},
     keys::SigningKey,
     probe::{ProbeAnswer, ProbeRequest},
@@ -114,20 +116,24 @@ async fn the_models_of_a_provider_are_listed() {
 #[tokio::test]
 async fn a_model_answers_outside_of_any_group() {
     let server = ModelServer::start().await.unwrap();
+    let price = ModelPrice { input: 2_000_000, cached_input: None, cache_write: None, output: 0 };
     for model in hosted(&server) {
         let request = ProbeRequest::Reply {
             model,
             system_prompt: "Be brief.".into(),
             text: "Are you there?".into(),
+            price: Some(price),
         };
         let ProbeAnswer::Reply { text, usage } = found(&request).await else { panic!() };
         assert_eq!(text, "You said: Are you there?");
-        assert_eq!(usage.unwrap().input_tokens, 10);
+        let usage = usage.unwrap();
+        assert_eq!((usage.input_tokens, usage.cost()), (10, Some(20)));
     }
     let request = ProbeRequest::Reply {
         model: ResolvedModel::Demo,
         system_prompt: String::new(),
         text: "What is 6*7?".into(),
+        price: None,
     };
     let limits = Limits { demo_pace: Duration::ZERO, ..Limits::default() };
     let ProbeAnswer::Reply { text, .. } = found_within(&request, limits).await else { panic!() };
@@ -143,6 +149,7 @@ async fn an_answer_that_takes_its_time_is_kept_alive() {
         model: openai(&server.base_url(), "m"),
         system_prompt: String::new(),
         text: "hi".into(),
+        price: None,
     };
     let limits = Limits { heartbeat: Duration::from_millis(10), ..Limits::default() };
     let world = World::with(ResolvedModel::Demo, limits);
@@ -158,8 +165,8 @@ async fn what_does_not_work_is_answered_with_its_reason() {
     let server = ModelServer::start().await.unwrap();
     server.always("m", Script::error(401, &format!("bad key {KEY}")));
     for model in hosted(&server) {
-        let request =
-            ProbeRequest::Reply { model, system_prompt: String::new(), text: "hi".into() };
+        let (system_prompt, text) = (String::new(), "hi".to_owned());
+        let request = ProbeRequest::Reply { model, system_prompt, text, price: None };
         let ProbeAnswer::Failed { code, detail } = found(&request).await else { panic!() };
         assert_eq!(code, failure::PROVIDER_UNAUTHORIZED);
         assert!(!detail.contains(KEY), "{detail}");

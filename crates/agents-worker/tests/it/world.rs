@@ -490,6 +490,7 @@ pub(crate) fn agent(model: ResolvedModel) -> ResolvedAgent {
         version: 1,
         system_prompt: "Be brief.".into(),
         model,
+        price: None,
         people: BTreeMap::from([
             (UserId::new("u1").unwrap(), "Ana".into()),
             (UserId::new("u2").unwrap(), "Ben".into()),

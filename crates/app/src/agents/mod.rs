@@ -11,7 +11,7 @@ use convene_db::{DbError, Row, Statement, params};
 use convene_hop::api::{Api, Operation};
 use convene_model::{
     AgentId, Code, GroupId, OrgId, Problem, Timestamp, UserId,
-    agents::ResolvedModel,
+    agents::{ModelPrice, ResolvedModel},
     event::TriggerPolicy,
     probe::{ProbeAnswer, ProbeRequest},
 };
@@ -336,13 +336,13 @@ pub(crate) async fn change(
     Ok(as_view(agent.clone(), draft, current.made_by, version + 1))
 }
 
-/// Where an agent's model runs, with the key that it wants: for the moment of use.
+/// Where an agent's model runs, with the key that it wants, and what it costs: for the moment of use.
 pub(crate) async fn open_model(
     state: &AppState,
     org: &OrgId,
     agent: &AgentView,
-) -> Answer<ResolvedModel> {
-    let Some(provider) = &agent.provider_id else { return Ok(ResolvedModel::Demo) };
+) -> Answer<(ResolvedModel, Option<ModelPrice>)> {
+    let Some(provider) = &agent.provider_id else { return Ok((ResolvedModel::Demo, None)) };
     let found = providers::open(state, org, provider, agent.model.clone()).await?;
     found.ok_or_else(|| {
         let detail = "The agent's provider is not there or has no key. See the settings.";
@@ -366,8 +366,8 @@ async fn try_out(
         let sentence = "An outside agent is tried in a group: its model is not here.";
         return Err(validate::invalid("agent_id", sentence).into());
     }
-    let model = open_model(state, org, &agent).await?;
-    let request = ProbeRequest::Reply { model, system_prompt: agent.system_prompt, text };
+    let (model, price) = open_model(state, org, &agent).await?;
+    let request = ProbeRequest::Reply { model, system_prompt: agent.system_prompt, text, price };
     Ok(probing::ask(state, org, &request).await?)
 }
 

@@ -1,12 +1,14 @@
 //! `/api/orgs/{org_id}/providers`.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::State,
     response::{IntoResponse, Response},
 };
 use convene_hop::ApiJson;
-use convene_model::OrgId;
+use convene_model::{OrgId, price::ModelPrice};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -50,6 +52,9 @@ pub(super) struct NewProvider {
     /// Members of every request, such as `temperature`.
     #[serde(default)]
     options: Map<String, Value>,
+    /// What models cost, by name; also of models that the list does not name.
+    #[serde(default)]
+    prices: BTreeMap<String, ModelPrice>,
 }
 
 pub(super) async fn make(
@@ -59,8 +64,8 @@ pub(super) async fn make(
     ApiJson(body): ApiJson<NewProvider>,
 ) -> Answer<Response> {
     let org = orgs::manage(&state, &org, &caller).await?;
-    let NewProvider { name, kind, base_url, api_key: key, models, options } = body;
-    let new = super::NewProvider { name, kind, base_url, key, models, options };
+    let NewProvider { name, kind, base_url, api_key: key, models, options, prices } = body;
+    let new = super::NewProvider { name, kind, base_url, key, models, options, prices };
     let made = super::make(&state, &org.org_id, caller.id(), new).await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
@@ -79,6 +84,8 @@ pub(super) struct ProviderChange {
     models: Option<Vec<String>>,
     #[serde(default)]
     options: Option<Map<String, Value>>,
+    #[serde(default)]
+    prices: Option<BTreeMap<String, ModelPrice>>,
     /// The version that the change was made from; the newest where absent.
     #[serde(default)]
     version: Option<u64>,
@@ -91,8 +98,8 @@ pub(super) async fn change(
     ApiJson(body): ApiJson<ProviderChange>,
 ) -> Answer<Json<ProviderView>> {
     let org = orgs::manage(&state, &org, &caller).await?;
-    let ProviderChange { name, base_url, api_key: key, models, options, version } = body;
-    let change = Change { name, base_url, key, models, options, version };
+    let ProviderChange { name, base_url, api_key: key, models, options, prices, version } = body;
+    let change = Change { name, base_url, key, models, options, prices, version };
     Ok(Json(super::change(&state, &org.org_id, caller.id(), &provider, change).await?))
 }
 

@@ -1,7 +1,12 @@
 //! What kinds of model providers there are, and what is kept of one as a document.
 
 use convene_db::DbError;
-use convene_model::Problem;
+use std::collections::BTreeMap;
+
+use convene_model::{
+    Problem,
+    price::{MAX_PRICE, ModelPrice},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,6 +15,8 @@ use crate::validate::{self, invalid};
 
 /// Models that a provider offers to agents by name.
 pub const MAX_MODELS: usize = 100;
+/// Models whose prices a provider's record gives.
+pub const MAX_PRICED_MODELS: usize = MAX_MODELS;
 /// Bytes of a provider's options as JSON.
 pub const MAX_OPTIONS_BYTES: usize = 4096;
 
@@ -97,6 +104,9 @@ pub(super) struct ProviderConfig {
     pub(super) models: Vec<String>,
     #[serde(default)]
     pub(super) options: Map<String, Value>,
+    /// What models cost, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) prices: BTreeMap<String, ModelPrice>,
 }
 
 impl ProviderConfig {
@@ -118,6 +128,30 @@ pub(super) fn models(field: &str, names: &[String]) -> Result<Vec<String>, Probl
         return Err(invalid(field, format!("A provider offers at most {MAX_MODELS} models.")));
     }
     Ok(models)
+}
+
+/// What models cost, by their names, trimmed; of models that the list names and of others.
+pub(super) fn prices(
+    field: &str,
+    prices: &BTreeMap<String, ModelPrice>,
+) -> Result<BTreeMap<String, ModelPrice>, Problem> {
+    let mut priced = BTreeMap::new();
+    for (name, price) in prices {
+        let name = validate::model(field, name, true)?;
+        if !price.is_within_limits() {
+            let dollars = MAX_PRICE / 1_000_000;
+            let why = format!("A million tokens of {name} cost at most {dollars} dollars.");
+            return Err(invalid(field, why));
+        }
+        if priced.insert(name.clone(), *price).is_some() {
+            return Err(invalid(field, format!("{name} has two prices.")));
+        }
+    }
+    if priced.len() > MAX_PRICED_MODELS {
+        let why = format!("A provider has prices of at most {MAX_PRICED_MODELS} models.");
+        return Err(invalid(field, why));
+    }
+    Ok(priced)
 }
 
 /// Members of every request, such as `temperature`.
@@ -146,6 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn prices_are_held_to_their_limits_on_both_sides() {
+        let price = |input| ModelPrice { input, cached_input: None, cache_write: None, output: 1 };
+        let of = |count: usize| (0..count).map(|n| (format!("m{n}"), price(1))).collect();
+        assert!(prices("prices", &of(MAX_PRICED_MODELS)).is_ok());
+        assert!(prices("prices", &of(MAX_PRICED_MODELS + 1)).is_err());
+        let one = |name: &str, input| BTreeMap::from([(name.to_owned(), price(input))]);
+        assert_eq!(prices("prices", &one(" a ", MAX_PRICE)).unwrap(), one("a", MAX_PRICE));
+        assert!(prices("prices", &one("a", MAX_PRICE + 1)).is_err());
+        assert!(prices("prices", &one("", 1)).is_err());
+        let twice = BTreeMap::from([("a".to_owned(), price(1)), (" a".to_owned(), price(2))]);
+        assert!(prices("prices", &twice).is_err());
+    }
+
+    #[test]
     fn options_leave_the_conversation_alone_and_are_held_to_their_limit() {
         let of = |key: &str, value: String| Map::from_iter([(key.to_owned(), value.into())]);
         let fits = |map: &Map<String, Value>| options("options", map).is_ok();
@@ -162,7 +210,7 @@ mod tests {
         assert_eq!((first.kind, first.models.len()), (ProviderKind::OpenaiCompatible, 0));
         for kind in ProviderKind::ALL {
             let models = vec!["m".to_owned()];
-            let config = ProviderConfig { kind, models, options: Map::new() };
+            let config = ProviderConfig { kind, models, ..ProviderConfig::default() };
             let text = serde_json::to_string(&config).unwrap();
             assert!(text.contains(kind.as_str()));
             assert_eq!(ProviderConfig::parse(&text).unwrap(), config);

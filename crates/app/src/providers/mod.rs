@@ -6,11 +6,14 @@
 mod api;
 pub mod kind;
 
+use std::collections::BTreeMap;
+
 use convene_db::{DbError, Row, Statement, params};
 use convene_hop::api::{Api, Operation};
 use convene_model::{
     Code, OrgId, Problem, UserId,
     agents::{ApiKey, ResolvedModel},
+    price::ModelPrice,
 };
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -86,6 +89,7 @@ fn view(row: &Row) -> Result<ProviderView, DbError> {
         has_key: row.get::<Option<String>>("secret_id")?.is_some(),
         models: config.models,
         options: config.options,
+        prices: config.prices,
         seen: Seen::parse(&row.get::<String>("seen")?),
         version: row.get("version")?,
     })
@@ -113,22 +117,23 @@ async fn find(
     Ok(found.first().map(both).transpose()?)
 }
 
-/// One of a provider's models with the key that it wants: for the moment of use. `None` when there
+/// One of a provider's models with the key that it wants, and what it costs: for the moment of use. `None` when there
 /// is no such provider, or when it lacks a key that it cannot do without.
 pub(crate) async fn open(
     state: &AppState,
     org: &OrgId,
     provider: &str,
     model: String,
-) -> Answer<Option<ResolvedModel>> {
+) -> Answer<Option<(ResolvedModel, Option<ModelPrice>)>> {
     let Some((found, secret)) = find(state, org, provider).await? else { return Ok(None) };
     let key = match secret {
         Some(id) => state.vault.open(org, &id, None).await?,
         None => None,
     };
     let api_key = key.map(|key| ApiKey::new(key.to_string()));
+    let price = found.prices.get(&model).copied();
     let (base_url, options) = (found.base_url, found.options);
-    Ok(match (found.kind, api_key) {
+    let model = match (found.kind, api_key) {
         (ProviderKind::OpenaiCompatible, api_key) => {
             Some(ResolvedModel::OpenaiCompatible { base_url, model, api_key, options })
         }
@@ -139,7 +144,8 @@ pub(crate) async fn open(
             Some(ResolvedModel::Gemini { base_url, model, api_key, options })
         }
         (ProviderKind::Anthropic | ProviderKind::Gemini, None) => None,
-    })
+    };
+    Ok(model.map(|model| (model, price)))
 }
 
 /// Asks a provider which models it offers, and keeps what it says.
@@ -149,7 +155,7 @@ pub(crate) async fn check(state: &AppState, org: &OrgId, provider: &str) -> Answ
     let Some((current, _)) = find(state, org, provider).await? else {
         return Err(Code::NotFound.into());
     };
-    let Some(model) = open(state, org, provider, String::new()).await? else {
+    let Some((model, _)) = open(state, org, provider, String::new()).await? else {
         return Err(Code::NotFound.into());
     };
     let answer = probing::ask(state, org, &probing::models(model)).await?;
@@ -169,6 +175,7 @@ pub(crate) struct NewProvider {
     pub(crate) key: Option<Zeroizing<String>>,
     pub(crate) models: Vec<String>,
     pub(crate) options: Map<String, Value>,
+    pub(crate) prices: BTreeMap<String, ModelPrice>,
 }
 
 /// Makes a provider.
@@ -187,7 +194,8 @@ pub(crate) async fn make(
     let base_url = validate::base_url("base_url", url)?;
     let models = kind::models("models", &new.models)?;
     kind::options("options", &new.options)?;
-    let config = ProviderConfig { kind: new.kind, models, options: new.options };
+    let prices = kind::prices("prices", &new.prices)?;
+    let config = ProviderConfig { kind: new.kind, models, options: new.options, prices };
     if new.kind.needs_key() && new.key.is_none() {
         return Err(key_needed(new.kind).into());
     }
@@ -233,6 +241,7 @@ pub(crate) struct Change {
     pub(crate) key: Option<Option<Zeroizing<String>>>,
     pub(crate) models: Option<Vec<String>>,
     pub(crate) options: Option<Map<String, Value>>,
+    pub(crate) prices: Option<BTreeMap<String, ModelPrice>>,
     /// The version that the change was made from; the newest when absent.
     pub(crate) version: Option<u64>,
 }
@@ -261,7 +270,9 @@ pub(crate) async fn change(
     let models = models.unwrap_or(current.models);
     let options = change.options.unwrap_or(current.options);
     kind::options("options", &options)?;
-    let config = ProviderConfig { kind: current.kind, models, options };
+    let prices = change.prices.map(|prices| kind::prices("prices", &prices)).transpose()?;
+    let prices = prices.unwrap_or(current.prices);
+    let config = ProviderConfig { kind: current.kind, models, options, prices };
     if old_secret.is_some() && change.key.is_none() && !same_site(&current.base_url, &base_url) {
         let sentence = "The key belongs to the former address. Enter it again for the new one.";
         return Err(validate::invalid("api_key", sentence).into());
@@ -355,9 +366,20 @@ fn as_view(
     config: ProviderConfig,
     version: u64,
 ) -> ProviderView {
-    let ProviderConfig { kind, models, options } = config;
+    let ProviderConfig { kind, models, options, prices } = config;
     let seen = None;
-    ProviderView { provider_id, name, kind, base_url, has_key, models, options, seen, version }
+    ProviderView {
+        provider_id,
+        name,
+        kind,
+        base_url,
+        has_key,
+        models,
+        options,
+        prices,
+        seen,
+        version,
+    }
 }
 
 fn key_needed(kind: ProviderKind) -> Problem {

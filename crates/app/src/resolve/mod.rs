@@ -104,7 +104,7 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
     if agent.outside {
         return Err(forbidden("the agent is a process of its own").into());
     }
-    let model = agents::open_model(state, &run.org_id, &agent).await?;
+    let (model, price) = agents::open_model(state, &run.org_id, &agent).await?;
     let tools = tools::of_run(state, run, &agent.config).await?;
     Ok(ResolvedAgent {
         agent_id: agent.agent_id,
@@ -112,6 +112,7 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
         version: row.get("configuration")?,
         system_prompt: with_missing(agent.system_prompt, &tools.left_out),
         model,
+        price,
         people: people(state, run).await?,
         tools: tools.tools,
         tool_hosts: hosts::parse(row.get("tool_hosts")?)?,

@@ -72,6 +72,7 @@ fn providers(evil: &str) -> Vec<ProviderView> {
         has_key: true,
         models: vec![evil.to_owned()],
         options: json!({"stop": evil}).as_object().unwrap().clone(),
+        prices: serde_json::from_value(json!({evil: {"input": 1, "output": 2}})).unwrap(),
         seen,
         version: 1,
     };

@@ -9,6 +9,7 @@ use convene_model::{
     AgentId, GroupId, HistoryId, MessageId, OrgId, Role, Timestamp, UserId,
     event::{Author, GroupAgent, TriggerPolicy},
     history::{Excerpt, FinishedRun, Message},
+    price::ModelPrice,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -353,6 +354,8 @@ pub struct ProviderView {
     pub models: Vec<String>,
     /// Members of every request, such as `temperature`.
     pub options: Map<String, Value>,
+    /// What models cost, by name; also of models that are not among those above.
+    pub prices: BTreeMap<String, ModelPrice>,
     /// What a check last found; absent before the first one and after a change.
     pub seen: Option<Seen>,
     /// Grows with each change.

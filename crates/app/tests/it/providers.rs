@@ -226,3 +226,43 @@ async fn a_provider_is_of_one_of_three_kinds_and_knows_its_models() {
     let unknown = ada.post(&path, &json!({"name": "N", "kind": "other"})).await;
     assert_eq!(unknown.status.as_u16() / 100, 4, "{}", unknown.text);
 }
+
+#[tokio::test]
+async fn a_provider_knows_what_its_models_cost_within_limits() {
+    let world = World::new().await;
+    let mut ada = world.person("Ada").await;
+    let org = ada.org("Works").await;
+    let path = format!("/api/orgs/{org}/providers");
+    let prices = json!({
+        "m1": {"input": 1_250_000, "cached_input": 125_000, "output": 10_000_000_000_u64},
+        " m2 ": {"input": 0, "cache_write": 1, "output": 2},
+    });
+    let body = json!({"name": "P", "base_url": "http://localhost/v1", "prices": prices});
+    let made = ada.post(&path, &body).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let kept = json!({"m1": prices["m1"], "m2": prices[" m2 "]});
+    assert_eq!(made.json["prices"], kept);
+    let one = format!("{path}/{}", made.json["provider_id"].as_str().unwrap());
+    let renamed = ada.patch(&one, &json!({"name": "Q"})).await;
+    assert_eq!((&renamed.json["prices"], &renamed.json["version"]), (&kept, &json!(2)));
+
+    for wrong in [
+        json!({"m": {"input": 10_000_000_001_u64, "output": 1}}),
+        json!({"m": {"input": 1, "output": 1, "cached_input": 10_000_000_001_u64}}),
+        json!({"": {"input": 1, "output": 1}}),
+    ] {
+        let refused = ada.patch(&one, &json!({"prices": wrong})).await;
+        assert_eq!((refused.status.as_u16(), &refused.json["field"]), (422, &json!("prices")));
+    }
+    for wrong in [
+        json!({"m": {"input": -1, "output": 1}}),
+        json!({"m": {"input": 0.5, "output": 1}}),
+        json!({"m": {"input": 1}}),
+        json!({"m": {"input": 1, "output": 1, "currency": "EUR"}}),
+    ] {
+        let refused = ada.patch(&one, &json!({"prices": wrong})).await;
+        assert_eq!(refused.status.as_u16() / 100, 4, "{}", refused.text);
+    }
+    let none = ada.patch(&one, &json!({"prices": {}})).await;
+    assert_eq!((&none.json["prices"], &none.json["version"]), (&json!({}), &json!(3)));
+}

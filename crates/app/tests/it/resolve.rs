@@ -140,7 +140,9 @@ async fn a_providers_key_is_opened_for_the_run_and_follows_each_change() {
     let world = World::new().await;
     let mut ada = world.person("Ada").await;
     let door = door(&world, &mut ada).await;
-    let provider = json!({"name": "Hub", "base_url": "http://localhost/v1", "api_key": "sk-1"});
+    let price = json!({"input": 3_000_000, "output": 15_000_000});
+    let provider = json!({"name": "Hub", "base_url": "http://localhost/v1", "api_key": "sk-1",
+        "prices": {"m-1": price}});
     let made = ada.post(&format!("/api/orgs/{}/providers", door.org), &provider).await;
     let id = made.json["provider_id"].as_str().unwrap().to_owned();
     let agent = format!("/api/orgs/{}/agents/{}", door.org, door.agent);
@@ -152,11 +154,14 @@ async fn a_providers_key_is_opened_for_the_run_and_follows_each_change() {
     });
     assert_eq!(reply.json["model"], expected);
     assert_eq!(reply.json["system_prompt"], "Be kind.");
+    assert_eq!(reply.json["price"], price);
     let version = reply.json["version"].as_u64().unwrap();
     let one = format!("/api/orgs/{}/providers/{id}", door.org);
     ada.patch(&one, &json!({"api_key": "sk-2"})).await;
     let reply = door.with_worker(|_| {}).await;
     assert_eq!(reply.json["model"]["api_key"], "sk-2");
+    ada.patch(&agent, &json!({"model": "m-2"})).await;
+    assert!(door.with_worker(|_| {}).await.json.get("price").is_none(), "another model's price");
     assert!(reply.json["version"].as_u64().unwrap() > version, "what was kept does not hold");
     ada.patch(&one, &json!({"api_key": null})).await;
     assert!(door.with_worker(|_| {}).await.json["model"].get("api_key").is_none());

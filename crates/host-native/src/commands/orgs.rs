@@ -244,8 +244,19 @@ async fn usage(args: UsageArgs) -> Result<(), CliError> {
 }
 
 fn tokens(used: &UsageFigures) -> String {
-    let UsageFigures { runs, input_tokens, output_tokens, .. } = used;
-    format!("{runs} runs, {input_tokens} tokens read, {output_tokens} written")
+    let UsageFigures { runs, input_tokens, output_tokens, cost_micro_usd, cost_unknown, .. } = used;
+    let cost = dollars(*cost_micro_usd);
+    let tokens =
+        format!("{runs} runs, {input_tokens} tokens read, {output_tokens} written, {cost}");
+    if *cost_unknown == 0 {
+        return tokens;
+    }
+    format!("{tokens} ({cost_unknown} of unknown cost)")
+}
+
+/// Millionths of a US dollar in dollars.
+fn dollars(micro_usd: u64) -> String {
+    format!("{}.{:06} USD", micro_usd / 1_000_000, micro_usd % 1_000_000)
 }
 
 fn awake(used: &UsageFigures) -> String {

@@ -27,7 +27,7 @@ use convene_model::{
     limits::MAX_BODY_BYTES,
     record::Record,
     token::body_hash,
-    usage::{MAX_REFUSALS, Refusals, RefusedKind, Tokens, UsageReport},
+    usage::{MAX_REFUSALS, MAX_REPORTED, Refusals, RefusedKind, Tokens, UsageReport},
 };
 use convene_storage::{LoadedGroup, StoreError};
 use futures_util::{StreamExt, stream};
@@ -74,6 +74,8 @@ struct Totals {
     runs: AtomicU64,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
+    cost_micro_usd: AtomicU64,
+    cost_unknown: AtomicU64,
     egress_bytes: AtomicU64,
     unsent: AtomicU64,
 }
@@ -87,6 +89,10 @@ pub struct UsageTotals {
     pub input_tokens: u64,
     /// Tokens that models have written.
     pub output_tokens: u64,
+    /// What models cost, in millionths of a US dollar, as far as it is known.
+    pub cost_micro_usd: u64,
+    /// Runs and summaries whose cost is not known.
+    pub cost_unknown: u64,
     /// Bytes that left for clients or passed between tools and services.
     pub egress_bytes: u64,
     /// Reports that the Orchestrator has not acknowledged yet.
@@ -166,12 +172,22 @@ impl EndedRun {
 
     fn report(&self) -> UsageReport {
         UsageReport {
-            run_id: Some(self.run_id.clone()),
             runs: u64::from(self.began),
-            tokens: tokens(self.usage),
             egress_bytes: self.usage.map_or(0, |usage| usage.egress_bytes),
-            ..UsageReport::default()
+            ..used(&self.run_id, self.usage)
         }
+    }
+}
+
+/// A report of the tokens of a run or a summary, and of their cost.
+fn used(run_id: &RunId, usage: Option<agents::Usage>) -> UsageReport {
+    let cost = usage.and_then(agents::Usage::cost);
+    UsageReport {
+        run_id: Some(run_id.clone()),
+        tokens: tokens(usage),
+        cost_micro_usd: cost.map_or(0, |cost| cost.min(MAX_REPORTED)),
+        cost_unknown: u64::from(cost.is_none()),
+        ..UsageReport::default()
     }
 }
 
@@ -183,6 +199,15 @@ fn tokens(used: Option<agents::Usage>) -> Option<Tokens> {
     })
 }
 
+impl Totals {
+    fn add_cost(&self, usage: Option<agents::Usage>) {
+        match usage.and_then(agents::Usage::cost) {
+            Some(cost) => self.cost_micro_usd.fetch_add(cost, Ordering::Relaxed),
+            None => self.cost_unknown.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
 impl Usage {
     /// A run has ended, and the event that says so is durable.
     pub(super) fn run_ended(&self, group_id: &GroupId, epoch: u64, run: EndedRun) {
@@ -190,6 +215,7 @@ impl Usage {
         self.totals.runs.fetch_add(u64::from(run.began), Ordering::Relaxed);
         self.totals.input_tokens.fetch_add(usage.input_tokens, Ordering::Relaxed);
         self.totals.output_tokens.fetch_add(usage.output_tokens, Ordering::Relaxed);
+        self.totals.add_cost(run.usage);
         self.totals.egress_bytes.fetch_add(usage.egress_bytes, Ordering::Relaxed);
         self.to_report(group_id, epoch, run);
         self.left.notify_one();
@@ -206,6 +232,7 @@ impl Usage {
         let usage = used.unwrap_or_default();
         self.totals.input_tokens.fetch_add(usage.input_tokens, Ordering::Relaxed);
         self.totals.output_tokens.fetch_add(usage.output_tokens, Ordering::Relaxed);
+        self.totals.add_cost(used);
         self.gather(group_id, epoch, |gathered| {
             gathered.settled.insert(run_id, used);
         });
@@ -258,6 +285,8 @@ impl Usage {
             runs: read(&self.totals.runs),
             input_tokens: read(&self.totals.input_tokens),
             output_tokens: read(&self.totals.output_tokens),
+            cost_micro_usd: read(&self.totals.cost_micro_usd),
+            cost_unknown: read(&self.totals.cost_unknown),
             egress_bytes: read(&self.totals.egress_bytes),
             unsent: read(&self.totals.unsent) + waiting,
         }
@@ -319,14 +348,12 @@ impl Gathered {
         for run in self.runs.values() {
             rows.push(row(run.key(), &run.report())?);
         }
-        for (run_id, used) in &self.settled {
-            let key = match used {
-                Some(used) if *used == agents::Usage::default() => format!("unused-{run_id}"),
+        for (run_id, usage) in &self.settled {
+            let key = match usage {
+                Some(usage) if *usage == agents::Usage::default() => format!("unused-{run_id}"),
                 Some(_) | None => format!("spent-{run_id}"),
             };
-            let tokens = tokens(*used);
-            let report =
-                UsageReport { run_id: Some(run_id.clone()), tokens, ..UsageReport::default() };
+            let report = used(run_id, *usage);
             rows.push(row(key, &report)?);
         }
         let refused = self.refused.iter().map(|((kind, user_id), count)| Refusals {

@@ -454,3 +454,58 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     }
     files
 }
+
+/// Waits until the figures are as they should be, and answers what holds them.
+async fn until(person: &Person, path: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let (status, found) = person.get(path).await;
+        assert_eq!(status, 200, "{found}");
+        if reached(&found) {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_run_costs_is_told_of_it_of_its_group_and_of_the_workspace() {
+    let (house, node) = House::open(60).await;
+    let (org, provider) = (&house.org, &house.provider);
+    let path = format!("/api/orgs/{org}/providers/{provider}");
+    let prices = json!({"prices": {"Dear": {"input": 1_000_000, "output": 2_500_000}}});
+    let (status, answer) = house.ana.send("PATCH", &path, Some(&prices)).await;
+    assert_eq!((status, &answer["version"]), (200, &json!(2)), "{answer}");
+
+    // 10 tokens are read, and 3 written.
+    let mut dear = house.room("Dear").await;
+    house.models.always("Dear", Script::Say("It is done.".to_owned()));
+    let Ended { finished, .. } = dear.ask("do it").await;
+    assert_eq!(finished["usage"]["cost_micro_usd"], 18, "7.5 are rounded up: {finished}");
+    let why = format!("/api/groups/{}/messages/m1/why", dear.group);
+    let (_, why) = house.ana.get(&why).await;
+    assert_eq!(why["agents"][0]["run"]["usage"], finished["usage"]);
+    dear.ask("and again").await;
+
+    // A model without a price costs something that nobody knows, not nothing.
+    let mut quiet = house.room("Quiet").await;
+    house.models.always("Quiet", Script::Say("It is done.".to_owned()));
+    let Ended { finished, .. } = quiet.ask("do it").await;
+    assert_eq!(finished["usage"], json!({"input_tokens": 10, "output_tokens": 3}));
+
+    let known = |cost: u64, unknown: u64| {
+        move |figures: &Value| {
+            (&figures["cost_micro_usd"], &figures["cost_unknown"])
+                == (&cost.into(), &unknown.into())
+        }
+    };
+    let month = |room: &Room<'_>| format!("/api/groups/{}/usage", room.group);
+    let first = |reached: &dyn Fn(&Value) -> bool, usage: &Value| reached(&usage["months"][0]);
+    let of_dear = known(36, 0);
+    let usage = until(&house.ana, &month(&dear), |usage| first(&of_dear, usage)).await;
+    assert_eq!(usage["months"][0]["runs"], 2);
+    let of_quiet = known(0, 1);
+    until(&house.ana, &month(&quiet), |usage| first(&of_quiet, usage)).await;
+    let usage = until(&house.ana, &format!("/api/orgs/{org}/usage"), known(36, 1)).await;
+    assert_eq!((&usage["runs"], &usage["input_tokens"]), (&json!(3), &json!(30)));
+    assert_eq!(node.stop().await, Some(0));
+}

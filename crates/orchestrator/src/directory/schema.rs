@@ -9,6 +9,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "lifecycle", sql: LIFECYCLE },
     Migration { version: 4, name: "blocks", sql: BLOCKS },
     Migration { version: 5, name: "usage", sql: USAGE },
+    Migration { version: 6, name: "costs", sql: COSTS },
 ];
 
 const DIRECTORY: &str = "
@@ -237,4 +238,17 @@ CREATE TABLE abuse_flags (
     PRIMARY KEY (org_id, user_id, kind)
 );
 CREATE INDEX abuse_flags_by_age ON abuse_flags (last_at);
+";
+
+/// What models cost, beside the tokens that they took. Of what was reported before nothing is known.
+const COSTS: &str = "
+ALTER TABLE org_months ADD COLUMN cost_micro_usd BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE org_months ADD COLUMN cost_unknown BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE group_months ADD COLUMN cost_micro_usd BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE group_months ADD COLUMN cost_unknown BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE usage_reports ADD COLUMN cost_micro_usd BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE usage_reports ADD COLUMN cost_unknown BIGINT NOT NULL DEFAULT 0;
+UPDATE org_months SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
+UPDATE group_months SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
+UPDATE usage_reports SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
 ";

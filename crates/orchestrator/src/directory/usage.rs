@@ -26,11 +26,14 @@ const MAX_LOOKS: usize = 4;
 const SUMS: &str = "CAST(COALESCE(SUM(u.runs), 0) AS BIGINT) AS runs,
     CAST(COALESCE(SUM(u.input_tokens), 0) AS BIGINT) AS input_tokens,
     CAST(COALESCE(SUM(u.output_tokens), 0) AS BIGINT) AS output_tokens,
+    CAST(COALESCE(SUM(u.cost_micro_usd), 0) AS BIGINT) AS cost_micro_usd,
+    CAST(COALESCE(SUM(u.cost_unknown), 0) AS BIGINT) AS cost_unknown,
     CAST(COALESCE(SUM(u.egress_bytes), 0) AS BIGINT) AS egress_bytes,
     CAST(COALESCE(SUM(u.active_secs), 0) AS BIGINT) AS active_secs";
 
 /// The figures as they stand in each table.
-const FIGURES: &str = "runs, input_tokens, output_tokens, egress_bytes, active_secs";
+const FIGURES: &str =
+    "runs, input_tokens, output_tokens, cost_micro_usd, cost_unknown, egress_bytes, active_secs";
 
 /// A report that has arrived.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +146,8 @@ impl Directory {
                      ON CONFLICT ({key}) DO UPDATE SET runs = {table}.runs + excluded.runs,
                          input_tokens = {table}.input_tokens + excluded.input_tokens,
                          output_tokens = {table}.output_tokens + excluded.output_tokens,
+                         cost_micro_usd = {table}.cost_micro_usd + excluded.cost_micro_usd,
+                         cost_unknown = {table}.cost_unknown + excluded.cost_unknown,
                          egress_bytes = {table}.egress_bytes + excluded.egress_bytes,
                          active_secs = {table}.active_secs + excluded.active_secs"
                 ),
@@ -405,6 +410,8 @@ fn insert(report_id: &str, found: &OwnedRecord, month: Month, arrived: Arrived<'
         report.runs,
         tokens.input_tokens,
         tokens.output_tokens,
+        report.cost_micro_usd,
+        report.cost_unknown,
         report.egress_bytes,
         report.active_secs,
     ];
@@ -412,7 +419,7 @@ fn insert(report_id: &str, found: &OwnedRecord, month: Month, arrived: Arrived<'
         format!(
             "INSERT INTO usage_reports
              (report_id, group_id, org_id, request_hash, at, month, day, {FIGURES})
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (report_id) DO NOTHING"
         ),
         values,
@@ -432,6 +439,8 @@ fn figures(row: &Row) -> Result<UsageFigures, DbError> {
         runs: row.get("runs")?,
         input_tokens: row.get("input_tokens")?,
         output_tokens: row.get("output_tokens")?,
+        cost_micro_usd: row.get("cost_micro_usd")?,
+        cost_unknown: row.get("cost_unknown")?,
         egress_bytes: row.get("egress_bytes")?,
         active_secs: row.get("active_secs")?,
     })

@@ -71,6 +71,39 @@ async fn what_is_reported_is_counted_before_and_after_it_is_added_up() {
 }
 
 #[tokio::test]
+async fn costs_are_added_up_and_what_is_not_known_is_counted() {
+    let world = World::with_group().await;
+    world.activate("g2", "o1").await.expect_status(200);
+    let costs = |usage: &Value| {
+        (usage["cost_micro_usd"].as_u64().unwrap(), usage["cost_unknown"].as_u64().unwrap())
+    };
+    let with = |run: &str, field: &str, figure: u64| {
+        let mut body = of_run(run, 10, 5);
+        body[field] = figure.into();
+        body
+    };
+    for (group, key, body) in [
+        ("g1", "k1", with("r1", "cost_micro_usd", 1_500)),
+        ("g1", "k2", with("r2", "cost_unknown", 1)),
+        ("g2", "k1", with("r1", "cost_micro_usd", 1_000_000_000_000)),
+        ("g2", "k2", of_run("r2", 0, 0)),
+    ] {
+        report(&world, group, key, &body).await.expect_status(204);
+    }
+    let before = usage(&world, "o1").await;
+    assert_eq!(costs(&before), (1_000_000_001_500, 1));
+    assert_eq!(fold(&world).await, 4);
+    assert_eq!(usage(&world, "o1").await, before, "adding up changes nothing that anybody sees");
+    report(&world, "g1", "k3", &with("r3", "cost_micro_usd", 1)).await.expect_status(204);
+    let group = world.ask("GET", "/infra/groups/g1/usage").send().await.expect_status(200).body;
+    assert_eq!(costs(&group["months"][0]), (1_501, 1), "some of it added up, some not");
+    for field in ["cost_micro_usd", "cost_unknown"] {
+        let beyond = report(&world, "g1", field, &with("r4", field, 1_000_000_000_001)).await;
+        beyond.expect_problem(422, "validation_failed");
+    }
+}
+
+#[tokio::test]
 async fn a_report_counts_once_however_often_it_comes_and_its_key_is_its_own() {
     let world = World::with_group().await;
     let body = of_run("r1", 10, 5);

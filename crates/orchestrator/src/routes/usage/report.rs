@@ -61,11 +61,21 @@ pub(crate) async fn handle(
 }
 
 fn check(report: &UsageReport) -> Result<(), Problem> {
-    let UsageReport { run_id: _, runs, tokens, egress_bytes, active_secs, refused } = report;
+    let UsageReport {
+        run_id: _,
+        runs,
+        tokens,
+        cost_micro_usd,
+        cost_unknown,
+        egress_bytes,
+        active_secs,
+        refused,
+    } = report;
     let tokens = tokens.unwrap_or_default();
     let refusals = refused.iter().map(|refusals| refusals.count);
-    let figures = [*runs, tokens.input_tokens, tokens.output_tokens, *egress_bytes, *active_secs];
-    if figures.into_iter().chain(refusals).any(|figure| figure > MAX_REPORTED) {
+    let figures = [*runs, *cost_micro_usd, *cost_unknown, *egress_bytes, *active_secs];
+    let figures = figures.into_iter().chain([tokens.input_tokens, tokens.output_tokens]);
+    if figures.chain(refusals).any(|figure| figure > MAX_REPORTED) {
         return Err(Problem::new(Code::ValidationFailed)
             .detail(format!("a figure of a report is at most {MAX_REPORTED}")));
     }
