@@ -13,6 +13,7 @@ mod memory;
 mod posts;
 mod raw_rows;
 mod reconnect_storm;
+mod resolutions;
 mod server;
 mod snapshots;
 mod streams;
@@ -208,6 +209,13 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     if STREAMS.iter().any(|name| wanted(name)) {
         open_files::raise_limit();
         for (name, figure) in streams::measure(&args.dir, slice, SLICES)? {
+            if wanted(name) {
+                report(name, figure);
+            }
+        }
+    }
+    if wanted("resolve_warm") || wanted("resolve_cold") {
+        for (name, figure) in resolutions::measure(&args.dir, slice, SLICES)? {
             if wanted(name) {
                 report(name, figure);
             }

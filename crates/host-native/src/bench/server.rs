@@ -136,6 +136,17 @@ impl Server {
         body: &Value,
     ) -> Result<Value, CliError> {
         let client = reqwest::Client::builder().no_proxy().build()?;
+        self.post_by(&client, path, token, body).await
+    }
+
+    /// The same by a client that keeps its connections.
+    pub(super) async fn post_by(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> Result<Value, CliError> {
         let mut request = client.post(format!("http://{}{path}", self.address)).json(body);
         if let Some(token) = token {
             request = request.bearer_auth(token);
