@@ -3,7 +3,7 @@
 //! A token opens the groups that its agent takes part in, and nothing else. In the rooms an agent goes
 //! by its id as a user does: ids are never those of both.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use axum::{
     Json,
@@ -24,7 +24,12 @@ use serde_json::json;
 use super::find as find_agent;
 use crate::{
     changes::Change,
-    identity::{bearer, caller::Caller, tokens, touches::Holder},
+    identity::{
+        bearer,
+        caller::Caller,
+        tokens,
+        touches::{Holder, PRECISION},
+    },
     rooms::Proof,
     state::{AppState, fresh_id},
     ui::view::TokenView,
@@ -35,6 +40,10 @@ use crate::{
         orgs,
     },
 };
+
+/// How long after a use of its token an agent may still be at another App process, which notes the uses of
+/// what is open there once in [`PRECISION`].
+const SEEN_FOR: Duration = PRECISION.saturating_mul(2);
 
 /// What every agent's token begins with, so that a leaked one is recognised.
 pub(crate) const PREFIX: &str = "cva_";
@@ -86,7 +95,8 @@ impl AgentCaller {
 
     /// What proved it.
     pub(crate) fn proof(&self) -> Proof {
-        Proof { id: proof_id(&self.token_id), expires_at: None, is_agent: true }
+        let (id, token_id) = (proof_id(&self.token_id), Some(self.token_id.clone()));
+        Proof { id, expires_at: None, is_agent: true, token_id }
     }
 }
 
@@ -163,9 +173,32 @@ pub(crate) async fn of(state: &AppState, agent: &AgentId) -> Answer<Vec<TokenVie
     Ok(found.iter().map(bearer::view).collect::<Result<_, _>>()?)
 }
 
-/// Whether a process of an agent's has a socket open at this App process.
-pub(crate) fn is_connected(state: &AppState, agent: &AgentId) -> Result<bool, Problem> {
-    Ok(state.rooms.has_sockets(&as_user(agent)?))
+/// Whether an agent's process is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// It has a socket at this App process.
+    Here,
+    /// A token of its was in use a moment ago: perhaps it has a socket at another App process.
+    LatelySeen,
+    /// It is not.
+    Away,
+}
+
+/// How an agent with these tokens can be reached now. What was let in by a token that is void is about
+/// to be shut out.
+pub(crate) fn reach(
+    state: &AppState,
+    agent: &AgentId,
+    held: &[TokenView],
+) -> Result<Reach, Problem> {
+    let now = state.now();
+    let lately = |token: &TokenView| token.last_used_at.is_some_and(|at| now.since(at) <= SEEN_FOR);
+    Ok(match held {
+        [] => Reach::Away,
+        _ if state.rooms.has_sockets(&as_user(agent)?) => Reach::Here,
+        _ if held.iter().any(lately) => Reach::LatelySeen,
+        _ => Reach::Away,
+    })
 }
 
 async fn list(

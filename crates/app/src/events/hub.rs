@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     changes::{Change, Log},
-    identity::{self, caller::Caller},
+    identity::{
+        self,
+        caller::Caller,
+        touches::{Holder, PRECISION},
+    },
     reading,
     state::AppState,
     web::failure::{Answer, Failure},
@@ -28,6 +32,9 @@ use crate::{
 
 /// How often streams and sockets are looked through for what has ended by itself.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the tokens of open streams and sockets are noted as used.
+const NOTED_EVERY: Duration = PRECISION;
 
 /// All streams of this process.
 pub(crate) struct Hub {
@@ -170,7 +177,7 @@ impl Hub {
     /// Follows the log until the process stops.
     pub(crate) async fn follow(self: Arc<Self>, state: AppState, mut log: Log) {
         let mut heard: HashSet<Change> = HashSet::new();
-        let mut swept = Instant::now();
+        let (mut swept, mut noted) = (Instant::now(), state.now());
         while !self.stopping.load(Ordering::Relaxed) {
             state.bell.rung().await;
             match log.next().await {
@@ -194,6 +201,11 @@ impl Hub {
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
                 self.sweep(&state);
+            }
+            let now = state.now();
+            if now.since(noted) >= NOTED_EVERY {
+                noted = now;
+                self.note_uses(&state);
             }
         }
     }
@@ -271,6 +283,18 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// What is open is in use: else a token would seem to have been forgotten whose program has been
+    /// connected for a week.
+    fn note_uses(&self, state: &AppState) {
+        let now = state.now();
+        let streams = self.all().into_iter().map(|stream| stream.proof.clone());
+        for proof in streams.chain(state.rooms.tokens_in_use()) {
+            let Some(token_id) = &proof.token_id else { continue };
+            let holder = if proof.is_agent { Holder::Agent } else { Holder::Person };
+            state.touches.note(state, holder, token_id, None, now);
+        }
     }
 
     fn sweep(&self, state: &AppState) {

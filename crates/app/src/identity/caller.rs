@@ -42,7 +42,12 @@ impl Caller {
 
     /// What proved it, for whatever stays open longer than a request.
     pub(crate) fn proof(&self) -> Proof {
-        Proof { id: self.credential.id(), expires_at: self.expires_at, is_agent: false }
+        let token_id = match &self.credential {
+            Credential::Session { .. } => None,
+            Credential::Bearer { token_id } => Some(token_id.clone()),
+        };
+        let (id, expires_at) = (self.credential.id(), self.expires_at);
+        Proof { id, expires_at, is_agent: false, token_id }
     }
 
     pub(crate) fn me(&self) -> Me {

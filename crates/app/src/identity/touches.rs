@@ -12,8 +12,8 @@ use crate::state::AppState;
 /// How long uses are gathered before they are written in one transaction.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// How exactly the last use of a token is known.
-const PRECISION: Duration = Duration::from_secs(60);
+/// How exactly the last use of a token is known. What is open with one for longer uses it all the time.
+pub(crate) const PRECISION: Duration = Duration::from_secs(60);
 
 /// Whose tokens they are, which stand in different tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

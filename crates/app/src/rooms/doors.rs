@@ -19,6 +19,8 @@ pub struct Proof {
     pub expires_at: Option<Timestamp>,
     /// Whether it is an agent's own process that is behind it.
     pub is_agent: bool,
+    /// The bearer token, by its id, if that is what it is.
+    pub token_id: Option<String>,
 }
 
 impl Proof {
@@ -65,6 +67,13 @@ impl Doors {
 
     pub(super) fn has(&self, user: &UserId) -> bool {
         self.0.lock().contains_key(user)
+    }
+
+    /// The proofs of the sockets that are tokens.
+    pub(super) fn tokens(&self) -> Vec<Proof> {
+        let doors = self.0.lock();
+        let proofs = doors.values().flatten().map(|door| &door.proof);
+        proofs.filter(|proof| proof.token_id.is_some()).cloned().collect()
     }
 
     /// The groups in which a user has sockets.

@@ -172,6 +172,12 @@ impl Rooms {
         self.0.figures()
     }
 
+    /// The tokens that sockets here were opened with.
+    #[must_use]
+    pub fn tokens_in_use(&self) -> Vec<Proof> {
+        self.0.doors.tokens()
+    }
+
     /// Whether a user has sockets here.
     #[must_use]
     pub fn has_sockets(&self, user: &UserId) -> bool {

@@ -17,7 +17,8 @@ use self::views::{
     ProvidersPage, SecretsPage, ToolsPage,
 };
 use crate::{
-    agents, env_profiles, groups,
+    agents::{self, tokens::Reach},
+    env_profiles, groups,
     identity::{bearer, caller::Caller},
     mcp_servers,
     objects::{self, Kind},
@@ -118,9 +119,8 @@ async fn agent(
     if found.outside {
         let tokens =
             if org.role.manages() { agents::tokens::of(&state, &agent).await? } else { Vec::new() };
-        // What was let in by a token that is void is about to be shut out.
-        let is_connected = !tokens.is_empty() && agents::tokens::is_connected(&state, &agent)?;
-        let page = OutsideAgentPage { shell, agent: Some(found), tokens, is_connected };
+        let reach = agents::tokens::reach(&state, &agent, &tokens)?;
+        let page = OutsideAgentPage { shell, agent: Some(found), tokens, reach };
         return Ok(web::page(pages::outside_agent(&page)));
     }
     Ok(web::page(pages::agent(&agent_page(&state, &org, shell, Some(found)).await?)))
@@ -132,7 +132,7 @@ async fn new_outside_agent(
     Ids(org): Ids<OrgId>,
 ) -> Answer<Response> {
     let (_, shell) = manage(&state, &org, &caller).await?;
-    let page = OutsideAgentPage { shell, agent: None, tokens: Vec::new(), is_connected: false };
+    let page = OutsideAgentPage { shell, agent: None, tokens: Vec::new(), reach: Reach::Away };
     Ok(web::page(pages::outside_agent(&page)))
 }
 

@@ -11,7 +11,10 @@ use super::{
     },
 };
 use crate::{
-    agents::config::{AgentConfig, McpSelection, Visibility},
+    agents::{
+        config::{AgentConfig, McpSelection, Visibility},
+        tokens::Reach,
+    },
     env_profiles::EnvProfileView,
     mcp_servers::McpServerView,
     probing::{Seen, SeenTool},
@@ -183,7 +186,9 @@ pub(crate) fn pages(shell: &Shell, evil: &str) -> Vec<String> {
                 profiles: vec![profile(evil)],
             }));
         }
-        for (agent, is_connected) in [(Some(agent(evil)), true), (None, false)] {
+        let reaches = [Reach::Here, Reach::LatelySeen, Reach::Away];
+        let agents = reaches.map(|reach| (Some(agent(evil)), reach));
+        for (agent, reach) in agents.into_iter().chain([(None, Reach::Away)]) {
             let token = |last_used_at| TokenView {
                 token_id: "t1".to_owned(),
                 name: evil.to_owned(),
@@ -194,7 +199,7 @@ pub(crate) fn pages(shell: &Shell, evil: &str) -> Vec<String> {
                 shell: shell.clone(),
                 agent: agent.map(|agent| AgentView { outside: true, ..agent }),
                 tokens: vec![token(None), token(Some(AT))],
-                is_connected,
+                reach,
             }));
         }
         for providers in [providers(evil), Vec::new()] {

@@ -1,6 +1,7 @@
 //! What the settings pages are made of.
 
 use crate::{
+    agents::tokens::Reach,
     env_profiles::EnvProfileView,
     mcp_servers::McpServerView,
     secrets::store::{SecretView, VersionView},
@@ -31,8 +32,8 @@ pub(super) struct OutsideAgentPage {
     pub(super) shell: Shell,
     pub(super) agent: Option<AgentView>,
     pub(super) tokens: Vec<TokenView>,
-    /// Whether its process has a connection.
-    pub(super) is_connected: bool,
+    /// Whether its process is there.
+    pub(super) reach: Reach,
 }
 
 /// The model providers.

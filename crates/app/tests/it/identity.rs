@@ -9,8 +9,9 @@ use convene_app::{
     },
     validate::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS},
 };
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::json;
+use tower::ServiceExt;
 
 use crate::support::{PASSWORD, Setup, World};
 
@@ -260,10 +261,21 @@ async fn tokens_are_made_listed_used_and_deleted_by_their_owner() {
     // It is written beside the request, a moment later.
     let mut list = ada.get("/api/tokens").await;
     while list.json[0]["last_used_at"].is_null() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
         list = ada.get("/api/tokens").await;
     }
     assert_eq!(list.json[0]["last_used_at"], world.now().millis());
+
+    // What stays open with it uses it all the time.
+    let request = program.request(Method::GET, "/api/events", None, Vec::new());
+    let open = world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(open.status(), StatusCode::OK);
+    world.pass(Duration::from_secs(61));
+    let later = world.now().millis();
+    while ada.get("/api/tokens").await.json[0]["last_used_at"] != later {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(open);
 
     assert_eq!(eve.delete(&format!("/api/tokens/{id}")).await.refusal(), (404, "not_found"));
     let gone = ada.delete(&format!("/api/tokens/{id}")).await;

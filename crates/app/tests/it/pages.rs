@@ -1,5 +1,7 @@
 //! Pages: forms without script, what they lead to, and what every answer carries.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -222,4 +224,27 @@ async fn a_body_above_its_limit_is_refused() {
     let reply = ada.send(Method::POST, "/orgs", kind, body).await;
     assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(world.rows("orgs").await, 0);
+}
+
+#[tokio::test]
+async fn the_page_of_an_outside_agent_says_whether_its_process_may_be_there() {
+    let world = World::new().await;
+    let mut ann = world.person("Ann").await;
+    let org = ann.org("Works").await;
+    let agents = format!("/api/orgs/{org}/agents");
+    let body = json!({"name": "Lookout", "outside": true});
+    let agent = ann.post(&agents, &body).await.json["agent_id"].as_str().unwrap().to_owned();
+    let made = ann.post(&format!("{agents}/{agent}/tokens"), &json!({"name": "desk"})).await;
+    let page = format!("/o/{org}/settings/agents/{agent}");
+    assert!(ann.get(&page).await.text.contains("Not connected."));
+
+    // Its socket may be at another App process, which notes that the token is in use.
+    let mut process = world.browser();
+    process.bearer = made.json["token"].as_str().map(str::to_owned);
+    assert_eq!(process.get("/api/me").await.status, StatusCode::FORBIDDEN);
+    while !ann.get(&page).await.text.contains("Here a moment ago.") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.pass(Duration::from_secs(121));
+    assert!(ann.get(&page).await.text.contains("Not connected."));
 }

@@ -254,6 +254,6 @@ async fn upgrade(
     Path(user): Path<UserId>,
     request: Request,
 ) -> Response {
-    let proof = Proof { id: user.to_string(), expires_at: None, is_agent: false };
+    let proof = Proof { id: user.to_string(), expires_at: None, is_agent: false, token_id: None };
     rooms.upgrade(group_id(), user, proof, request).await
 }
