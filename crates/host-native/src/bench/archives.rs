@@ -14,7 +14,11 @@ use bytes::Bytes;
 use convene_archive::{lines, read_manifest};
 use convene_hop::GroupLink;
 use convene_model::{GroupId, OrgId};
-use convene_storage::objects::{Leftovers, open_folder};
+use convene_storage::{
+    GroupStore,
+    objects::{Leftovers, open_folder},
+    options::MAX_LAG_EVENTS,
+};
 use futures_util::TryStreamExt;
 use hdrhistogram::Histogram;
 use tokio::{
@@ -37,8 +41,13 @@ const MESSAGES_PER_SECOND: f64 = 50_000.0;
 /// Messages of the group over which memory is measured, for each second of a slice: a million with
 /// what a slice has by itself.
 const MANY_PER_SECOND: f64 = 500_000.0;
-/// The small group beside it has such a part of them.
-const SMALL: u64 = 10;
+/// The small group beside it has such a part of them: enough for what is bounded to be full.
+const SMALL: u64 = 4;
+/// Posts of a filling that may wait for the projector, which has the lowest priority and else falls behind
+/// on a busy machine until posts are refused.
+const FILLING_LAG: u64 = MAX_LAG_EVENTS / 2;
+/// After how many posts that is looked at, and how long the filling then waits.
+const FILLING_LOOK: (u64, Duration) = (1_000, Duration::from_millis(20));
 /// Posts under way while a group is filled.
 const FILLING: usize = 256;
 /// Groups in which others talk meanwhile.
@@ -78,7 +87,7 @@ impl World {
     /// A group with so many messages, all of them in their place.
     async fn filled(&self, group: &str, messages: u64) -> Result<(), CliError> {
         let link = self.enter(group).await?;
-        fill(link, messages).await?;
+        fill(&self.infra.store, link, messages).await?;
         self.settle().await
     }
 
@@ -294,12 +303,16 @@ async fn growth(world: &World, group: &str) -> Result<(f64, f64), CliError> {
 }
 
 /// Posts so many messages, many of them under way at a time.
-async fn fill(link: GroupLink, messages: u64) -> Result<(), CliError> {
+async fn fill(store: &GroupStore, link: GroupLink, messages: u64) -> Result<(), CliError> {
     let GroupLink { tx, mut rx, .. } = link;
     let free = Arc::new(Semaphore::new(FILLING));
-    let places = Arc::clone(&free);
+    let (places, store) = (Arc::clone(&free), store.clone());
     let writer = tokio::spawn(async move {
         for count in 0..messages {
+            let (every, pause) = FILLING_LOOK;
+            while count % every == 0 && store.stats().lag_events > FILLING_LAG {
+                tokio::time::sleep(pause).await;
+            }
             let Ok(place) = places.acquire().await else { break };
             place.forget();
             if tx.send(posts::post(0, count, &snapshots::text(count))).await.is_err() {
