@@ -236,6 +236,50 @@ fn nothing_of_a_wiped_group_is_left_in_any_file() {
     assert_eq!(store.history(other.key, query(None, None, 10), 2).unwrap().messages.len(), 2);
 }
 
+/// Words lie in the search index without what they share with the one before, so what is looked for
+/// here is how each of them ends.
+#[test]
+fn no_word_of_a_wiped_group_is_left_in_the_search_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let (mut group, mut other) = (Group::new("g"), Group::new("other"));
+    for round in 0..20 {
+        for (group, end) in [(&mut group, "qquux"), (&mut other, "kept")] {
+            let said = (0..50).map(|n| {
+                let n = group.head() + 1 + n;
+                message(&format!("m{n}"), &format!("Wort{n}{end} x{}{end} common", n % 7))
+            });
+            let batch = group.batch(said.collect::<Vec<_>>());
+            commit(&store, batch).unwrap();
+        }
+        if round % 10 == 0 {
+            let seq = group.head() - 3;
+            commit(&store, group.batch([edit(seq, "edited fooqquux"), delete(seq - 1)])).unwrap();
+            store.settle_index();
+        }
+    }
+    store.settle_index();
+    let found = |group: &Group, text: &str| {
+        let page = store.search(group.key, &searching(text), group.head()).unwrap();
+        page.hits.len()
+    };
+    assert_eq!((found(&group, "Wort77qquux"), found(&other, "Wort77kept")), (1, 1));
+    assert!(!files_with(dir.path(), "qquux").is_empty());
+    wipe(&store, &group).unwrap();
+    assert!(store.wait_until_wiped(group.key, PATIENCE));
+    commit(&store, other.post("on")).unwrap();
+    store.settle_index();
+    assert_eq!((found(&other, "Wort77kept"), found(&other, "wort999*")), (1, 1));
+    let mut anew = Group::new("g");
+    commit(&store, anew.post("fooq")).unwrap();
+    store.settle_index();
+    assert_eq!(found(&anew, "fooq*"), 1);
+    store.close();
+    for part in ["qquux", "quux"] {
+        assert_eq!(files_with(dir.path(), part), Vec::<String>::new(), "{part}");
+    }
+}
+
 #[test]
 fn the_journal_and_the_wal_give_up_a_wiped_text_while_the_store_runs() {
     let dir = tempfile::tempdir().unwrap();
