@@ -19,6 +19,9 @@ pub const MAX_RESERVED_TOKENS: u64 = 10_000_000;
 pub const RESERVATION_TTL: Duration = Duration::from_secs(30 * 60);
 /// How long an answer holds which says that an organization has no budget.
 pub const UNLIMITED_FOR: Duration = Duration::from_secs(60);
+/// The member of a `conflict` which says that a run's reservation has ended; without it another call
+/// with the same key is under way.
+pub const RESERVATION_ENDED: &str = "ended";
 /// Refusals that one report may name.
 pub const MAX_REFUSALS: usize = 64;
 /// Groups that a page of an organization's usage lists when nothing is said.

@@ -19,7 +19,7 @@ use convene_model::{
     claims::{ControllerClaims, service},
     limits::MAX_BODY_BYTES,
     token::body_hash,
-    usage::{Reservation, ReserveRequest, UNLIMITED_FOR},
+    usage::{RESERVATION_ENDED, Reservation, ReserveRequest, UNLIMITED_FOR},
 };
 use http::{Method, Request, header};
 use parking_lot::Mutex;
@@ -107,7 +107,11 @@ async fn asked(shared: &Shared, waiting: &Waiting) -> (Leave, Option<Timestamp>)
         match problem.code {
             Code::BudgetExhausted => return (Leave::Refused, None),
             // It was held for so long that it was charged in full: what it uses corrects that.
-            Code::Conflict => return (Leave::Granted, None),
+            Code::Conflict if problem.extra.contains_key(RESERVATION_ENDED) => {
+                return (Leave::Granted, None);
+            }
+            // An attempt that nobody waits for any more is still being answered.
+            Code::Conflict => {}
             _ if problem.status >= 500 || matches!(problem.status, 401 | 429) => {}
             _ => {
                 tracing::warn!(
@@ -149,6 +153,7 @@ async fn reserve(shared: &Shared, waiting: &Waiting) -> Result<Reservation, Prob
     let request = Request::post(&path)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
+        .header("idempotency-key", format!("run-{}", waiting.run_id))
         .body(Bytes::from(body))
         .map_err(|error| internal(&error))?;
     let called = orchestrator.call(request, MAX_BODY_BYTES);

@@ -75,9 +75,11 @@ impl Told {
         }
         async fn reserve(
             State(told): State<Told>,
+            headers: HeaderMap,
             Json(body): Json<Value>,
         ) -> (StatusCode, Json<Value>) {
             let run = body["run_id"].as_str().unwrap().to_owned();
+            assert_eq!(headers["idempotency-key"], format!("run-{run}"));
             told.asked.lock().push(run.clone());
             if told.away.load(Ordering::SeqCst) {
                 return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));

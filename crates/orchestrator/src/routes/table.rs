@@ -318,6 +318,7 @@ fn of_usage() -> Api<Orchestra> {
                 "Hold tokens of the organization's budget for a run; for the group's controller.",
             )
             .body::<ReserveRequest>()
+            .idempotent()
             .answers::<Reservation>(200)
             .problems(GROUP)
             .problems(&[

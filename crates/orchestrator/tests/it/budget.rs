@@ -79,6 +79,31 @@ async fn a_run_that_asks_again_holds_what_it_held_and_one_that_ended_gets_nothin
 }
 
 #[tokio::test]
+async fn with_a_key_a_run_hears_the_first_answer_again_whatever_has_happened_since() {
+    let world = world_with_budget(1_000).await;
+    let ask = async |key: &str, run: &str, tokens: u64| {
+        let body = json!({ "run_id": run, "tokens": tokens });
+        let call = world.ask("POST", "/infra/groups/g1/reserve").json(&body).key(key);
+        let token = call.controller_token("g1", 1).encode();
+        call.send_with(Some(&token)).await
+    };
+    let granted = ask("k1", "r1", 400).await.expect_status(200);
+    let refused = ask("k2", "r2", 700).await.expect_problem(402, "budget_exhausted");
+    report(&world, "g1", "e1", &of_run("r1", 1, 1)).await.expect_status(204);
+    assert_eq!(ask("k1", "r1", 400).await, granted);
+    assert_eq!(ask("k2", "r2", 700).await, refused);
+    assert_eq!(standing(&world).await, (2, 0), "an answer that is repeated holds nothing");
+    ask("k1", "r1", 401).await.expect_problem(422, "idempotency_key_reused");
+    let ended = ask("k3", "r1", 400).await.expect_problem(409, "conflict");
+    assert_eq!(ended.body["ended"], true);
+    ask("k4", "r2", 700).await.expect_status(200);
+    for malformed in ["", "with space", &"k".repeat(256)] {
+        ask(malformed, "r9", 1).await.expect_problem(400, "invalid_request");
+    }
+    assert_eq!(standing(&world).await, (2, 700));
+}
+
+#[tokio::test]
 async fn a_run_that_does_not_say_what_it_used_is_settled_at_all_that_it_held() {
     let world = world_with_budget(1_000).await;
     reserve(&world, "g1", "r1", 400).await.expect_status(200);

@@ -28,14 +28,14 @@ async fn a_repeat_is_answered_and_not_done_again() {
     assert_eq!(world.controllers.calls().len(), 2);
 }
 
-/// Calls that change something without a key: a repeat of the first issues another token, the second
-/// is known by its run, and the third only reads.
-const WITHOUT_KEY: [&str; 3] = ["issueRoutingToken", "reserveForRun", "searchGroup"];
+/// Calls of other methods than GET that change nothing: a repeat of the first issues another token,
+/// which is never stored, and the second only reads.
+const WITHOUT_KEY: [&str; 2] = ["issueRoutingToken", "searchGroup"];
 
 /// Every mutating call of the document, each at a time at which it succeeds: its operation, and the
 /// method, the path and the body of it. Those of the group's controller are marked.
 fn mutations() -> Vec<(&'static str, &'static str, &'static str, Value, bool)> {
-    let limits = json!({ "max_active_groups": 5 });
+    let limits = json!({ "max_active_groups": 5, "monthly_tokens": 1_000 });
     let block = json!({ "blocked": true, "reason": "a test" });
     let free = json!({ "blocked": false, "reason": "" });
     vec![
@@ -50,6 +50,13 @@ fn mutations() -> Vec<(&'static str, &'static str, &'static str, Value, bool)> {
         ("configureGroup", "PUT", "/infra/groups/g1/config", json!({"version": 1}), false),
         ("revokeUser", "POST", "/infra/groups/g1/revoke", json!({"user_id": "u1"}), false),
         ("reportUsage", "POST", "/infra/groups/g1/usage", json!({"egress_bytes": 1}), true),
+        (
+            "reserveForRun",
+            "POST",
+            "/infra/groups/g1/reserve",
+            json!({"run_id": "r1", "tokens": 10}),
+            true,
+        ),
         ("releaseResources", "POST", "/infra/groups/g1/release-resources", Value::Null, true),
         (
             "reportGroup",

@@ -1,22 +1,25 @@
 //! `POST /infra/groups/{id}/reserve`: holds tokens of the organization's budget for a run, before the
 //! run starts; for the group's controller under its present epoch.
 //!
-//! Idempotent by the run's id. Where the organization has no budget nothing is held, and the answer
-//! says for how long nobody needs to ask again.
+//! Idempotent by the run's id, also without an `Idempotency-Key`. Where the organization has no budget
+//! nothing is held, and the answer says for how long nobody needs to ask again.
 //!
 //! Errors: 402 `budget_exhausted` `{limit, used, reserved, asked, resets_at}`, 403 `forbidden`,
 //! `stale_epoch`, `org_blocked`, 404 `group_not_found`, 409 `group_archived`, `conflict` (the run's
-//! reservation has ended), 410 `group_deleted`, 422 `validation_failed`.
+//! reservation has ended, which `ended` says, or another call has the key), 410 `group_deleted`, 422 `validation_failed`.
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use convene_hop::{ApiError, RawRequest, json};
 use convene_model::{
     Code, GroupId, Problem,
-    usage::{MAX_RESERVED_TOKENS, Reservation, ReserveRequest, UNLIMITED_FOR},
+    usage::{MAX_RESERVED_TOKENS, RESERVATION_ENDED, Reservation, ReserveRequest, UNLIMITED_FOR},
 };
 
+use super::Reporting;
 use crate::{
+    Shared,
     directory::budget::Granted,
+    idempotency::Answer,
     problem,
     routes::{
         Orchestra, PathId,
@@ -28,10 +31,10 @@ pub(crate) async fn handle(
     State(orchestra): State<Orchestra>,
     group_id: PathId<GroupId>,
     request: RawRequest,
-) -> Result<Json<Reservation>, ApiError> {
+) -> Result<Answer, ApiError> {
     let reporting = orchestra.reporting(group_id, &request).await?;
-    let ReserveRequest { run_id, tokens } = json(&request.body)?;
-    if !(1..=MAX_RESERVED_TOKENS).contains(&tokens) {
+    let asked: ReserveRequest = json(&request.body)?;
+    if !(1..=MAX_RESERVED_TOKENS).contains(&asked.tokens) {
         return Err(Problem::new(Code::ValidationFailed)
             .detail(format!("a run reserves 1 to {MAX_RESERVED_TOKENS} tokens"))
             .into());
@@ -39,26 +42,39 @@ pub(crate) async fn handle(
     reporting.check_epoch()?;
     check_not_blocked(&reporting.found)?;
     check_usable(&reporting.found.record)?;
-    let now = orchestra.now();
+    let scope = reporting.scope();
+    let work = {
+        let orchestra = Orchestra::clone(&orchestra);
+        async move { reserve(&orchestra, &reporting, asked).await }
+    };
+    orchestra.idempotency.once(scope, &request, work).await
+}
+
+async fn reserve(
+    shared: &Shared,
+    reporting: &Reporting,
+    ReserveRequest { run_id, tokens }: ReserveRequest,
+) -> Result<Answer, Problem> {
+    let now = shared.now();
     if reporting.found.monthly_tokens.is_none() {
         let unlimited_until = Some(now + UNLIMITED_FOR);
-        return Ok(Json(Reservation { run_id, tokens: 0, expires_at: None, unlimited_until }));
+        return Answer::json(&Reservation { run_id, tokens: 0, expires_at: None, unlimited_until });
     }
-    let granted = orchestra
+    let granted = shared
         .directory
         .reserve(&reporting.found, &run_id, tokens, now)
         .await
         .map_err(problem::of_directory)?;
     match granted {
-        Granted::Held(held) => Ok(Json(Reservation {
+        Granted::Held(held) => Answer::json(&Reservation {
             run_id,
             tokens: held.tokens,
             expires_at: Some(held.expires_at),
             unlimited_until: None,
-        })),
-        Granted::Ended => {
-            Err(Problem::new(Code::Conflict).detail("the run's reservation has ended").into())
-        }
+        }),
+        Granted::Ended => Err(Problem::new(Code::Conflict)
+            .detail("the run's reservation has ended")
+            .with(RESERVATION_ENDED, true)),
         Granted::Exhausted { limit, used, reserved, resets_at } => {
             tracing::info!(
                 group_id = %reporting.found.record.group_id,
@@ -74,8 +90,7 @@ pub(crate) async fn handle(
                 .with("used", used)
                 .with("reserved", reserved)
                 .with("asked", tokens)
-                .with("resets_at", resets_at.millis())
-                .into())
+                .with("resets_at", resets_at.millis()))
         }
     }
 }
