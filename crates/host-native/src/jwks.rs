@@ -1,8 +1,10 @@
 //! Public keys of others that are published under a URL: read at the start, then every few minutes,
-//! and when a token names a key that is not known yet.
+//! and at once when a token names a key that is not known yet.
 //!
-//! A start never waits for them: until a service's keys were read once, requests that name them are
-//! answered with 503. Keys that were read stay trusted while their URL cannot be reached.
+//! A start never waits for them, but a request does: until a service's keys were read once, one that
+//! names them waits for a while and is answered with 503 then. One reading is for all who wait for it,
+//! and made-up names of keys cause only so many. Keys that were read stay trusted while their URL
+//! cannot be reached.
 
 use std::{
     sync::{
@@ -34,10 +36,15 @@ pub(crate) const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause after a failure.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A token that names an unknown key makes the keys be read again at most so often.
-pub(crate) const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// The same while no key of the issuer is known at all.
-pub(crate) const FIRST_LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A token that names an unknown key makes the keys be read again at once, so often in a row at most
+/// when they turn out not to have it.
+pub(crate) const VAIN_LOOKS: u32 = 3;
+/// One more such reading is allowed each time this has passed.
+pub(crate) const VAIN_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a request waits while no key of the issuer is known at all.
+pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(3);
+/// The pause between two readings then.
+pub(crate) const FIRST_LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How long one reading may take.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of a key set at most.
@@ -58,7 +65,42 @@ pub(crate) struct Source {
     keys: TrustedKeys,
     known: AtomicBool,
     next: AtomicUsize,
-    last_read: Mutex<Option<Instant>>,
+    first_patience: Duration,
+    /// Held while the keys are read.
+    looks: Mutex<Looks>,
+}
+
+/// When the keys may be read again.
+#[derive(Debug)]
+struct Looks {
+    last_read: Option<Instant>,
+    /// Readings in vain that are left.
+    left: u32,
+    /// Since when the next of them is awaited; set while there are fewer than [`VAIN_LOOKS`].
+    earning_since: Instant,
+}
+
+impl Looks {
+    /// Takes a reading, if one is left; [`Self::give_back`] when it was not in vain.
+    fn take(&mut self, now: Instant) -> bool {
+        let earned =
+            now.duration_since(self.earning_since).as_millis() / VAIN_LOOK_EVERY.as_millis();
+        if earned > 0 {
+            self.left = VAIN_LOOKS
+                .min(self.left.saturating_add(u32::try_from(earned).unwrap_or(VAIN_LOOKS)));
+            self.earning_since += VAIN_LOOK_EVERY * u32::try_from(earned).unwrap_or(0);
+        }
+        if self.left == VAIN_LOOKS {
+            self.earning_since = now;
+        }
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+
+    fn give_back(&mut self) {
+        self.left = VAIN_LOOKS.min(self.left + 1);
+    }
 }
 
 impl Source {
@@ -70,7 +112,12 @@ impl Source {
             keys,
             known: AtomicBool::new(false),
             next: AtomicUsize::new(0),
-            last_read: Mutex::new(None),
+            first_patience: FIRST_PATIENCE,
+            looks: Mutex::new(Looks {
+                last_read: None,
+                left: VAIN_LOOKS,
+                earning_since: Instant::now(),
+            }),
         })
     }
 
@@ -89,8 +136,8 @@ impl Source {
         let mut pause = RETRY_FIRST;
         loop {
             let read = {
-                let mut last_read = self.last_read.lock().await;
-                *last_read = Some(Instant::now());
+                let mut looks = self.looks.lock().await;
+                looks.last_read = Some(Instant::now());
                 self.read().await
             };
             let wait = match read {
@@ -112,17 +159,37 @@ impl Source {
         }
     }
 
-    /// Reads the keys again unless that was done just now or `kid` has turned up meanwhile.
+    /// Reads the keys again unless `kid` has turned up meanwhile or there were too many readings in
+    /// vain. While no key is known, it goes on until one is or its patience is over.
     async fn look_again(&self, kid: &str) {
-        let mut last_read = self.last_read.lock().await;
+        let arrived = Instant::now();
+        while !self.is_known() {
+            let mut looks = self.looks.lock().await;
+            if self.is_known() {
+                break;
+            }
+            let was_read = looks.last_read.is_some_and(|last| last >= arrived);
+            if was_read && arrived.elapsed() >= self.first_patience {
+                return;
+            }
+            if let Some(last) = looks.last_read {
+                tokio::time::sleep_until(last + FIRST_LOOK_AGAIN_AFTER).await;
+            }
+            looks.last_read = Some(Instant::now());
+            self.read_or_tell().await;
+        }
+        let mut looks = self.looks.lock().await;
+        if self.keys.has(&self.issuer, kid) || !looks.take(Instant::now()) {
+            return;
+        }
+        looks.last_read = Some(Instant::now());
+        self.read_or_tell().await;
         if self.keys.has(&self.issuer, kid) {
-            return;
+            looks.give_back();
         }
-        let after = if self.is_known() { LOOK_AGAIN_AFTER } else { FIRST_LOOK_AGAIN_AFTER };
-        if last_read.is_some_and(|at| at.elapsed() < after) {
-            return;
-        }
-        *last_read = Some(Instant::now());
+    }
+
+    async fn read_or_tell(&self) {
         if let Err(error) = self.read().await {
             tracing::debug!(issuer = self.issuer, error, "public keys cannot be read");
         }
@@ -315,18 +382,20 @@ mod tests {
         Forged::app(by, NOW, Bound { method: "GET", path: "/", body: "" }).encode()
     }
 
-    /// As if the last reading were long ago.
-    async fn long_after(source: &Source) {
-        *source.last_read.lock().await = Instant::now().checked_sub(LOOK_AGAIN_AFTER);
+    /// A source of which requests expect little.
+    fn impatient(url: Url) -> Arc<Source> {
+        let mut source = Source::new("app", vec![url], TrustedKeys::new());
+        Arc::get_mut(&mut source).unwrap().first_patience = Duration::ZERO;
+        source
     }
 
     #[tokio::test]
-    async fn requests_wait_for_nobody_but_get_503_until_the_keys_were_read_once() {
+    async fn requests_get_503_when_the_keys_cannot_be_read_within_their_patience() {
         let (socket, url) = listener().await;
         let address = socket.local_addr().unwrap();
         drop(socket);
         let app = Identity::new("app", 1);
-        let source = Source::new("app", vec![url], TrustedKeys::new());
+        let source = impatient(url);
         let hop = behind(&source);
         assert_eq!(ask(&hop, &token(&app)).await, 503);
         assert_eq!(ask(&hop, "no token at all").await, 200, "that is for the service to refuse");
@@ -335,14 +404,40 @@ mod tests {
         let publisher = Publisher::default();
         publisher.publish(&[&app]);
         let serving = publisher.serve(TcpListener::bind(address).await.unwrap());
-        long_after(&source).await;
         assert_eq!(ask(&hop, &token(&app)).await, 200);
         assert!(source.is_known() && source.keys.has("app", app.key.kid()));
         serving.abort();
     }
 
     #[tokio::test]
-    async fn a_token_that_names_a_new_key_makes_the_keys_be_read_again_within_bounds() {
+    async fn the_first_requests_wait_for_keys_that_are_published_a_little_later() {
+        let (socket, url) = listener().await;
+        let address = socket.local_addr().unwrap();
+        drop(socket);
+        let app = Identity::new("app", 1);
+        let source = Source::new("app", vec![url], TrustedKeys::new());
+        let hop = behind(&source);
+        let asked = (0..20).map(|_| {
+            let (hop, token) = (hop.clone(), token(&app));
+            tokio::spawn(async move { ask(&hop, &token).await })
+        });
+        let asked: Vec<_> = asked.collect();
+        // Nobody was there when the first of them looked.
+        while source.next.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let publisher = Publisher::default();
+        publisher.publish(&[&app]);
+        let serving = publisher.serve(TcpListener::bind(address).await.unwrap());
+        for asked in asked {
+            assert_eq!(asked.await.unwrap(), 200);
+        }
+        assert_eq!(publisher.reads(), 1, "one reading is for all who wait for it");
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_token_that_names_a_new_key_makes_the_keys_be_read_at_once() {
         let (socket, url) = listener().await;
         let (old, new) = (Identity::new("app", 1), Identity::new("app", 2));
         let publisher = Publisher::default();
@@ -354,12 +449,6 @@ mod tests {
         assert_eq!(publisher.reads(), 1);
 
         publisher.publish(&[&old, &new]);
-        for _ in 0..50 {
-            ask(&hop, &token(&new)).await;
-        }
-        assert_eq!(publisher.reads(), 1, "they were read just now");
-        assert!(!source.keys.has("app", new.key.kid()));
-        long_after(&source).await;
         let asked = (0..50).map(|_| {
             let (hop, token) = (hop.clone(), token(&new));
             tokio::spawn(async move { ask(&hop, &token).await })
@@ -369,12 +458,56 @@ mod tests {
         }
         assert_eq!(publisher.reads(), 2, "one reading is for all who wait for it");
         assert!(source.keys.has("app", new.key.kid()));
+        // However often keys are changed: a reading that found what it was for costs nothing.
+        for seed in 3..20 {
+            let newer = Identity::new("app", seed);
+            publisher.publish(&[&newer]);
+            ask(&hop, &token(&newer)).await;
+            assert!(source.keys.has("app", newer.key.kid()), "{seed}");
+        }
 
         // What is known stays trusted while nobody publishes it.
         serving.abort();
-        long_after(&source).await;
-        assert_eq!(ask(&hop, &token(&Identity::new("app", 3))).await, 200);
-        assert!(source.keys.has("app", old.key.kid()) && source.keys.has("app", new.key.kid()));
+        assert_eq!(ask(&hop, &token(&Identity::new("app", 30))).await, 200);
+        assert!(source.keys.has("app", Identity::new("app", 19).key.kid()));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_made_up_keys_causes_only_so_many_readings() {
+        let (socket, url) = listener().await;
+        let app = Identity::new("app", 1);
+        let publisher = Publisher::default();
+        publisher.publish(&[&app]);
+        let serving = publisher.serve(socket);
+        let source = Source::new("app", vec![url], TrustedKeys::new());
+        let hop = behind(&source);
+        assert_eq!(ask(&hop, &token(&app)).await, 200);
+        let began = Instant::now();
+        for seed in 2..60 {
+            ask(&hop, &token(&Identity::new("app", seed))).await;
+        }
+        let earned = began.elapsed().as_millis() / VAIN_LOOK_EVERY.as_millis();
+        let reads = publisher.reads() - 1;
+        assert!(reads >= VAIN_LOOKS as usize, "{reads}");
+        assert!(reads <= VAIN_LOOKS as usize + earned as usize + 1, "{reads}");
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readings_in_vain_are_allowed_again_one_by_one() {
+        let now = Instant::now();
+        let mut looks = Looks { last_read: None, left: VAIN_LOOKS, earning_since: now };
+        let took = |looks: &mut Looks, at: Instant| (0..10).filter(|_| looks.take(at)).count();
+        assert_eq!(took(&mut looks, now), VAIN_LOOKS as usize);
+        let just = now + VAIN_LOOK_EVERY;
+        assert_eq!(took(&mut looks, just - Duration::from_millis(1)), 0);
+        assert_eq!(took(&mut looks, just), 1);
+        assert_eq!(took(&mut looks, just + VAIN_LOOK_EVERY * 2), 2);
+        assert_eq!(took(&mut looks, just + VAIN_LOOK_EVERY * 100), VAIN_LOOKS as usize);
+        let late = just + VAIN_LOOK_EVERY * 200;
+        assert!(looks.take(late));
+        looks.give_back();
+        assert_eq!(took(&mut looks, late), VAIN_LOOKS as usize);
     }
 
     #[tokio::test]
