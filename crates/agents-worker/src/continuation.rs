@@ -10,44 +10,64 @@ use convene_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dialogue::Round, failure::Failure, tools::cut};
+use crate::{
+    dialogue::{Ask, Round},
+    failure::Failure,
+    tools::cut,
+};
 
 /// The version of the form.
 const VERSION: u32 = 1;
+/// Tokens that must be left for an answer; a model that may write less is not asked.
+const MIN_ANSWER_TOKENS: u64 = 256;
 /// Bytes of rounds that a model is shown; beyond it the oldest results are shortened.
 const MAX_SHOWN_BYTES: usize = 256 * 1024;
 /// What results are shortened to, one after the other, until it is enough.
 const SHORTER: [usize; 6] = [8192, 4096, 2048, 1024, 512, 128];
 
-/// What a run has used.
+/// What a run has used of the tokens that it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Spent {
     usage: Usage,
     /// Whether some of its tokens are not known.
     unknown: bool,
-    /// Tokens beside those that providers said, as far as they can be guessed.
+    /// Tokens beside those that providers said: the most that it can have been.
     #[serde(default)]
     guessed: u64,
+    /// Tokens of the last question of this attempt, where the provider said them.
+    #[serde(skip)]
+    asked: Option<u64>,
 }
 
 impl Spent {
-    /// Adds a reply's usage, where the provider said it; otherwise it counts as `guess` tokens.
-    pub(crate) fn add(&mut self, usage: Option<Usage>, guess: u64) {
+    /// Adds a reply's usage, where the provider said it; otherwise it counts as `most` tokens.
+    pub(crate) fn add(&mut self, usage: Option<Usage>, most: u64) {
+        self.asked = usage.map(|usage| usage.input_tokens).filter(|tokens| *tokens > 0);
         match usage {
             Some(usage) => self.usage = self.usage.and(usage),
             None => {
                 self.unknown = true;
-                self.guessed = self.guessed.saturating_add(guess);
+                self.guessed = self.guessed.saturating_add(most);
             }
         }
     }
 
-    /// Whether a question of about so many tokens is within what a run may use.
-    pub(crate) fn has_room_for(&self, tokens: u64) -> bool {
+    /// How many tokens the next question has at most: what the provider counted of the last one, which it
+    /// begins with, and the round that has come since; or all that it can be.
+    pub(crate) fn question(&self, ask: &Ask) -> u64 {
+        let grown = self.asked.zip(ask.rounds.last());
+        let grown = grown.map(|(asked, round)| asked.saturating_add(round.tokens()));
+        grown.map_or(ask.tokens(), |grown| grown.min(ask.tokens()))
+    }
+
+    /// How many tokens may be written in answer to a question of so many; `None` where what is left does
+    /// not cover both.
+    pub(crate) fn room_after(&self, question: u64) -> Option<u64> {
         let Usage { input_tokens, output_tokens, .. } = self.usage;
-        let parts = [input_tokens, output_tokens, self.guessed, tokens];
-        parts.into_iter().fold(0, u64::saturating_add) <= RUN_TOKENS
+        let spent = [input_tokens, output_tokens, self.guessed, question];
+        let spent = spent.into_iter().fold(0, u64::saturating_add);
+        RUN_TOKENS.checked_sub(spent).filter(|left| *left >= MIN_ANSWER_TOKENS)
     }
 
     /// Adds what tools sent and received.
@@ -164,9 +184,13 @@ fn shorten(rounds: &mut Vec<Round>, limit: usize) {
 #[cfg(test)]
 mod tests {
     use convene_model::CallId;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::dialogue::{CallResult, Called};
+    use crate::{
+        dialogue::{CallResult, Called},
+        prompt::{Prompt, Role, Turn},
+    };
 
     fn round(number: usize, result: usize, arguments: usize) -> Round {
         Round {
@@ -192,6 +216,8 @@ mod tests {
         written.spent.add(Some(used(3, 2)), 0);
         written.spent.add_egress(9);
         let read = Continuation::read(&written.clone().write(), &ResolvedModel::Demo).unwrap();
+        // How large the last question was holds within an attempt only.
+        written.spent.asked = None;
         assert_eq!(read, written);
         let total = read.spent.total();
         assert_eq!(total, Some(Usage { egress_bytes: 9, ..used(3, 2) }));
@@ -215,16 +241,86 @@ mod tests {
     }
 
     #[test]
-    fn a_run_has_room_for_so_many_tokens_and_not_for_one_more() {
+    fn a_run_has_room_for_a_question_and_a_short_answer_and_for_no_token_less() {
         let mut spent = Spent::default();
-        assert!(spent.has_room_for(RUN_TOKENS));
-        assert!(!spent.has_room_for(RUN_TOKENS + 1));
+        let most = RUN_TOKENS - MIN_ANSWER_TOKENS;
+        assert_eq!(spent.room_after(most), Some(MIN_ANSWER_TOKENS));
+        assert_eq!(spent.room_after(most + 1), None);
         spent.add(Some(used(30, 12)), 1_000);
         spent.add(None, 8);
-        assert!(spent.has_room_for(RUN_TOKENS - 50));
-        assert!(!spent.has_room_for(RUN_TOKENS - 49));
+        assert_eq!(spent.room_after(0), Some(RUN_TOKENS - 50));
+        assert_eq!(spent.room_after(most - 50), Some(MIN_ANSWER_TOKENS));
+        assert_eq!(spent.room_after(most - 49), None);
         spent.add(None, u64::MAX);
-        assert!(!spent.has_room_for(0));
+        assert_eq!(spent.room_after(0), None);
+    }
+
+    /// A question with these rounds behind a prompt.
+    fn ask(rounds: &[Round]) -> Ask {
+        let turns = vec![Turn { role: Role::Others, text: "hi ".repeat(40) }];
+        let prompt = Prompt { system: "Be brief.".into(), turns };
+        Ask { rounds: rounds.to_vec(), ..Ask::plain(prompt, 0) }
+    }
+
+    #[test]
+    fn a_question_is_what_the_provider_counted_of_the_last_one_and_the_round_since() {
+        let mut spent = Spent::default();
+        let rounds = [round(1, 50, 4)];
+        assert_eq!(spent.question(&ask(&[])), ask(&[]).tokens());
+        spent.add(Some(used(7, 3)), 0);
+        assert_eq!(spent.question(&ask(&rounds)), 7 + rounds[0].tokens());
+        spent.add(None, 0);
+        assert_eq!(spent.question(&ask(&rounds)), ask(&rounds).tokens(), "nobody said");
+        spent.add(Some(used(1_000_000, 3)), 0);
+        assert_eq!(spent.question(&ask(&rounds)), ask(&rounds).tokens(), "it cannot be more");
+    }
+
+    /// A round of a model, and how its provider counts it.
+    #[derive(Debug, Clone)]
+    struct Turned {
+        round: Round,
+        /// Which part of what it can be at most the question is, in thousandths.
+        dense: u64,
+        /// Which part of what it may write the answer is, in thousandths.
+        written: u64,
+        says: bool,
+    }
+
+    fn turned() -> impl Strategy<Value = Turned> {
+        let parts = (0..=1000_u64, 0..=1000_u64, any::<bool>());
+        (0..20_000_usize, 0..8_000_usize, parts).prop_map(
+            |(result, arguments, (dense, written, says))| Turned {
+                round: round(1, result, arguments),
+                dense,
+                written,
+                says,
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever is said and done in a run: what its models read and write is never more than it may use.
+        #[test]
+        fn no_run_uses_more_than_it_has_reserved(turns in prop::collection::vec(turned(), 1..16)) {
+            let mut spent = Spent::default();
+            let (mut rounds, mut before, mut real) = (Vec::new(), 0, 0);
+            for Turned { round, dense, written, says } in turns {
+                let question = ask(&rounds);
+                let most = spent.question(&question);
+                let Some(max_output) = spent.room_after(most) else { break };
+                // A provider counts a token for each byte at most, and what it counted before again.
+                let added = rounds.last().map_or(question.tokens(), Round::tokens);
+                let read = before + added * dense / 1000;
+                prop_assert!(read <= question.tokens());
+                before = read;
+                let written = max_output * written / 1000;
+                real += read + written;
+                prop_assert!(real <= RUN_TOKENS, "{real} tokens");
+                let usage = says.then_some(used(read, written));
+                spent.add(usage, most + written);
+                rounds.push(round);
+            }
+        }
     }
 
     #[test]

@@ -20,41 +20,47 @@ pub(crate) struct Ask {
     pub(crate) tools: Arc<[ToolSpec]>,
     /// Whether it may call tools now; it has to write a reply otherwise.
     pub(crate) may_call: bool,
+    /// Tokens that it may write at most, its reasoning included.
+    pub(crate) max_output: u64,
 }
 
+/// Tokens that a question has beside its texts, at most: what a provider puts around them.
+const FRAME_TOKENS: u64 = 1_024;
+/// Tokens that a turn, a call or a tool has beside its texts, at most.
+const PIECE_TOKENS: u64 = 16;
+
 impl Ask {
-    /// About how many tokens it takes, at four bytes each.
+    /// How many tokens it has at most: no model's token is less than a byte.
     pub(crate) fn tokens(&self) -> u64 {
         let Prompt { system, turns } = &*self.prompt;
-        let said = |text: &String| text.len();
-        let turns = turns.iter().map(|turn| said(&turn.text));
-        let calls = self.rounds.iter().flat_map(|round| {
-            let calls = round.calls.iter();
-            let calls = calls.map(|call| call.arguments.len() + call.told().0.len());
-            calls.chain([said(&round.text), round.reasoning.as_ref().map_or(0, said)])
-        });
+        let turns = turns.iter().map(|turn| piece([turn.text.len()]));
+        let rounds = self.rounds.iter().map(Round::tokens);
         let tools = self.tools.iter().map(|tool| {
-            tool.name.len() + tool.description.len() + tool.parameters.to_string().len()
+            piece([tool.name.len(), tool.description.len(), tool.parameters.to_string().len()])
         });
-        let bytes = turns.chain(calls).chain(tools).fold(said(system), usize::saturating_add);
-        tokens_of(bytes)
+        let frame = FRAME_TOKENS.saturating_add(bytes_of(system.len()));
+        turns.chain(rounds).chain(tools).fold(frame, u64::saturating_add)
     }
 
-    /// A question without tools.
-    pub(crate) fn plain(prompt: Prompt) -> Self {
+    /// A question without tools, which may be answered with so many tokens at most.
+    pub(crate) fn plain(prompt: Prompt, max_output: u64) -> Self {
         Self {
             prompt: Arc::new(prompt),
             rounds: Vec::new(),
             tools: Arc::default(),
             may_call: false,
+            max_output,
         }
     }
 }
 
-/// About how many tokens a text of so many bytes is.
-pub(crate) fn tokens_of(bytes: usize) -> u64 {
-    const BYTES_PER_TOKEN: usize = 4;
-    bytes.div_ceil(BYTES_PER_TOKEN).try_into().unwrap_or(u64::MAX)
+/// How many tokens so many bytes are at most.
+pub(crate) fn bytes_of(bytes: usize) -> u64 {
+    bytes.try_into().unwrap_or(u64::MAX)
+}
+
+fn piece(texts: impl IntoIterator<Item = usize>) -> u64 {
+    texts.into_iter().map(bytes_of).fold(PIECE_TOKENS, u64::saturating_add)
 }
 
 /// A tool as a model is told of it.
@@ -76,6 +82,18 @@ pub(crate) struct Round {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning: Option<String>,
     pub(crate) calls: Vec<Called>,
+}
+
+impl Round {
+    /// How many tokens it has at most, with what came of its calls.
+    pub(crate) fn tokens(&self) -> u64 {
+        let calls = self.calls.iter().map(|call| {
+            let signature = call.signature.as_ref().map_or(0, String::len);
+            piece([call.tool.len(), call.arguments.len(), call.told().0.len(), signature])
+        });
+        let reasoning = self.reasoning.as_ref().map_or(0, String::len);
+        calls.fold(piece([self.text.len(), reasoning]), u64::saturating_add)
+    }
 }
 
 /// A call, and what came of it.

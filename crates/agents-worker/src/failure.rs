@@ -11,18 +11,20 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
     /// After how many milliseconds the same may work, where that is known.
     pub(crate) retry_after_ms: Option<u64>,
+    /// Whether the service refused the request as it was, before it did anything.
+    pub(crate) refused: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after_ms: None }
+        Self { code, detail: detail.into(), retry_after_ms: None, refused: false }
     }
 }
 
 impl Failure {
     /// The end of a run that had used `usage` until then, where that is known.
     pub(crate) fn outcome(self, usage: Option<Usage>) -> Outcome {
-        let Self { code, detail, retry_after_ms } = self;
+        let Self { code, detail, retry_after_ms, refused: _ } = self;
         Outcome::Failed { code: code.to_owned(), detail, retry_after_ms, usage }
     }
 }

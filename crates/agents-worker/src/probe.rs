@@ -16,7 +16,7 @@ use convene_model::{
     Code, Problem,
     agents::{McpServer, ModelPrice, ResolvedModel, Usage, failure},
     claims::{AppClaims, service},
-    limits::{MAX_BODY_BYTES, MAX_LISTED_MODELS, MAX_REPLY_BYTES, MAX_TOOL_TIMEOUT},
+    limits::{MAX_BODY_BYTES, MAX_LISTED_MODELS, MAX_REPLY_BYTES, MAX_TOOL_TIMEOUT, RUN_TOKENS},
     probe::{McpListing, McpTool, ProbeAnswer, ProbeRequest},
     token::{self, RequestLine, TokenError},
 };
@@ -122,7 +122,7 @@ async fn reply(
 ) -> Result<ProbeAnswer, Failure> {
     let conversation = Conversation::of_one(&system_prompt, &text);
     let turns = vec![Turn { role: Role::Others, text }];
-    let ask = Ask::plain(Prompt { system: system_prompt, turns });
+    let ask = Ask::plain(Prompt { system: system_prompt, turns }, RUN_TOKENS);
     let mut chunks = providers::reply(&worker.config, model, &conversation, ask);
     let (mut text, mut usage): (String, Option<Usage>) = (String::new(), None);
     while let Some(chunk) = chunks.next().await {

@@ -13,7 +13,7 @@ use convene_model::{
         Usage,
     },
     claims::SCOPE_SUMMARIZE,
-    limits::MAX_SUMMARY_TEXT_BYTES,
+    limits::{MAX_SUMMARY_TEXT_BYTES, SUMMARY_OUTPUT_TOKENS, SUMMARY_TOKENS},
 };
 use futures_util::StreamExt;
 use http::Request;
@@ -35,7 +35,13 @@ pub(crate) async fn summarize(
     State(worker): State<Arc<Worker>>,
     request: Request<Body>,
 ) -> Result<Json<Summarized>, ApiError> {
-    let call = accept_as(&worker, request, SCOPE_SUMMARIZE, parse).await?;
+    let mut tokens = SUMMARY_TOKENS;
+    let call = accept_as(&worker, request, SCOPE_SUMMARIZE, |body| {
+        let (call, most) = parse(body)?;
+        tokens = most.min(SUMMARY_TOKENS);
+        Ok(call)
+    })
+    .await?;
     let agent = resolve::resolve(&worker, &call).await.map_err(unused)?;
     if agent.model == ResolvedModel::Demo {
         // It answers by rules; the caller's own extract is as good.
@@ -44,7 +50,12 @@ pub(crate) async fn summarize(
     }
     let mut conversation = Conversation::new(&agent, &call.request);
     conversation.task = Task::Summarize;
-    let ask = Ask::plain(prompt::build(&conversation, &[]));
+    let mut ask = Ask::plain(prompt::build(&conversation, &[]), 0);
+    let Some(room) = tokens.checked_sub(ask.tokens()).filter(|room| *room > 0) else {
+        let why = "The messages are too long for the tokens that a summary may take.";
+        return Err(unavailable(why, Some(Usage::default())));
+    };
+    ask.max_output = room.min(SUMMARY_OUTPUT_TOKENS);
     let mut chunks = providers::reply(&worker.config, &agent.model, &conversation, ask);
     let mut text = String::new();
     while let Some(chunk) = chunks.next().await {
@@ -75,15 +86,16 @@ pub(crate) async fn summarize(
     Err(unavailable("The model provider's answer ended too early.", None))
 }
 
-/// The call of an agent whose messages are the ones to be summarized.
-fn parse(body: &[u8]) -> Result<InvokeRequest, Problem> {
+/// The call of an agent whose messages are the ones to be summarized, and what it may use.
+fn parse(body: &[u8]) -> Result<(InvokeRequest, u64), Problem> {
     let asked: SummarizeRequest = serde_json::from_slice(body)
         .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))?;
     let Some(last) = asked.messages.last() else {
         let detail = "there are no messages to be summarized";
         return Err(Problem::new(Code::ValidationFailed).detail(detail));
     };
-    Ok(InvokeRequest {
+    let tokens = asked.tokens;
+    let call = InvokeRequest {
         group_id: asked.group_id,
         agent_id: asked.agent_id,
         run_id: asked.run_id,
@@ -98,7 +110,8 @@ fn parse(body: &[u8]) -> Result<InvokeRequest, Problem> {
         }),
         messages: asked.messages,
         resume: None,
-    })
+    };
+    Ok((call, tokens))
 }
 
 /// The problem of a summary for which no model was asked.

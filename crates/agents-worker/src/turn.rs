@@ -24,7 +24,7 @@ use crate::{
     Worker,
     continuation::Continuation,
     conversation::Conversation,
-    dialogue::{Ask, CallResult, Called, Round, tokens_of},
+    dialogue::{Ask, CallResult, Called, Round, bytes_of},
     failure::Failure,
     invoke::Call,
     prompt,
@@ -90,16 +90,16 @@ pub(crate) fn run(
         let outcome = loop {
             let may_call = work.so_far.asked < MAX_TOOL_ROUNDS;
             work.so_far.fit();
-            let ask = Ask {
+            let mut ask = Ask {
                 prompt: Arc::clone(&prompt),
                 rounds: work.so_far.rounds.clone(),
                 tools: toolbox.specs(),
                 may_call,
+                max_output: 0,
             };
-            let asked_tokens = ask.tokens();
-            if !work.so_far.spent.has_room_for(asked_tokens) {
-                break Err(used_up());
-            }
+            let question = work.so_far.spent.question(&ask);
+            let Some(room) = work.so_far.spent.room_after(question) else { break Err(used_up()) };
+            ask.max_output = room;
             let mut chunks =
                 Chunks::new(providers::reply(&worker.config, &agent.model, &conversation, ask));
             let (mut text, mut wanted) = (String::new(), Vec::new());
@@ -131,13 +131,16 @@ pub(crate) fn run(
                 Ok(end) => end,
                 Err(failure) => {
                     if !text.is_empty() {
-                        work.so_far.spent.add(None, asked_tokens + tokens_of(text.len()));
+                        work.so_far.spent.add(None, question + bytes_of(text.len()));
                     }
                     break Err(failure);
                 }
             };
             let used = end.usage.map(|usage| usage.priced(agent.price.as_ref()));
-            work.so_far.spent.add(used, asked_tokens + tokens_of(text.len()));
+            let reasoning = end.reasoning.as_ref().map_or(0, String::len);
+            let written = wanted.iter().map(|call: &Wanted| call.arguments.len());
+            let written = written.fold(text.len() + reasoning, usize::saturating_add);
+            work.so_far.spent.add(used, question.saturating_add(bytes_of(written)));
             match work.reply.end_round() {
                 Ok(deltas) => {
                     for delta in deltas {

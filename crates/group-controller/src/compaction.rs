@@ -12,7 +12,8 @@ use convene_model::{
     event::{EventKind, SummaryRecorded},
     limits::{
         COMPACT_MESSAGES, COMPACT_TOKENS, CONTEXT_MESSAGES, CONTEXT_TOKENS, EXHAUSTED_FOR,
-        EXTRACT_CHARS, MAX_SUMMARY_TEXT_BYTES, SUMMARY_TOKENS,
+        EXTRACT_CHARS, MAX_ID_LEN, MAX_NAME_CHARS, MAX_SUMMARY_TEXT_BYTES, SUMMARY_OUTPUT_TOKENS,
+        SUMMARY_TOKENS,
     },
 };
 
@@ -136,6 +137,7 @@ fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
     let state = turn.state();
     let agents = state.config.agents.iter();
     let agents = agents.map(|agent| (agent.agent_id.clone(), agent.name.clone())).collect();
+    let tokens = needed(previous.as_deref(), &messages);
     let request = SummarizeRequest {
         group_id: state.identity.group_id.clone(),
         agent_id,
@@ -143,6 +145,7 @@ fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
         agents,
         previous,
         messages,
+        tokens,
     };
     let org_id = state.identity.org_id.clone();
     let asked = Box::new(Summarization { id, org_id, request });
@@ -154,7 +157,24 @@ fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
     if let Some(pending) = &mut turn.live.compaction.pending {
         pending.waiting = Some(asked);
     }
-    turn.effects.push(Effect::Reserve { run_id, tokens: SUMMARY_TOKENS });
+    turn.effects.push(Effect::Reserve { run_id, tokens });
+}
+
+/// How many tokens a summary takes at most: a token for each byte that the model reads, names among them, and
+/// what it may write.
+fn needed(previous: Option<&str>, messages: &[ContextMessage]) -> u64 {
+    /// The worker's instructions, and what a provider puts around them.
+    const FRAME: usize = 4_096;
+    /// A speaker's name in front of a line, each of its characters as long as one can be; marks of lines.
+    const AROUND_A_MESSAGE: usize = 4 * MAX_NAME_CHARS + MAX_ID_LEN + 16;
+    // A line that looks like another speaker's has a mark of two bytes before it.
+    let message = |message: &ContextMessage| {
+        AROUND_A_MESSAGE + message.text.len() + 2 * message.text.matches('\n').count()
+    };
+    let read = messages.iter().map(message).fold(FRAME, usize::saturating_add);
+    let read = read.saturating_add(previous.map_or(0, str::len));
+    let read = u64::try_from(read).unwrap_or(SUMMARY_TOKENS);
+    read.saturating_add(SUMMARY_OUTPUT_TOKENS).min(SUMMARY_TOKENS)
 }
 
 /// Whether the answer is for the summary that waits for leave; what it means is done.

@@ -49,7 +49,7 @@ pub(crate) struct Budget {
     pub(crate) unlimited_until: Timestamp,
     /// Until then triggers are suppressed: a run found no room a moment ago.
     pub(crate) exhausted_until: Timestamp,
-    /// Waiting runs for which leave was asked.
+    /// Under which names leave was asked for runs.
     pub(crate) asked: BTreeSet<RunId>,
     /// Waiting runs that have it.
     pub(crate) granted: BTreeSet<RunId>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use convene_model::{
     AgentId, CallId, MessageId, RunId, Timestamp, UserId,
     agents::{Resume, ResumedCall, ToolRequest, ToolStatus, Usage, Verdict},
-    event::{ToolFinished, ToolStarted, ToolsRequested},
+    event::{RunStarted, ToolFinished, ToolStarted, ToolsRequested},
     limits::{MAX_TOOL_EXCERPT_BYTES, MAX_TOOLS_LISTED, RUN_TIMEOUT, TIME_AFTER_APPROVAL},
     tools::ToolView,
 };
@@ -98,6 +98,9 @@ pub(crate) struct Work {
     pub(crate) attempt: u32,
     /// How many attempts were cut off.
     pub(crate) lost: u32,
+    /// Under which name it holds what it may use, where that is not its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reservation: Option<RunId>,
     /// How often an attempt ended with calls that it handed over.
     pub(crate) rounds: u32,
     /// How many calls of tools were begun.
@@ -190,11 +193,18 @@ impl Run {
             || handed.into_iter().any(|call| call.request.call_id == *call_id)
     }
 
-    pub(crate) fn begin(&mut self, attempt: u32, deadline: Timestamp) {
+    /// The number of the attempt after the last one.
+    pub(crate) fn next_attempt(&self) -> u32 {
+        self.work.attempt.max(self.phase.attempt()) + 1
+    }
+
+    pub(crate) fn begin(&mut self, started: &RunStarted) {
+        let RunStarted { attempt, deadline, .. } = *started;
         if self.phase.works() {
             self.work.lost += 1;
         }
         self.work.attempt = attempt;
+        self.work.reservation.clone_from(&started.reservation);
         self.phase = Phase::Thinking { attempt, deadline };
     }
 

@@ -373,7 +373,7 @@ impl State {
         let agents = &self.config.agents;
         self.last_started.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
         self.turns.retain(|id, _| agents.iter().any(|agent| agent.agent_id == *id));
-        self.change(&started.run_id, |run| run.begin(started.attempt, started.deadline));
+        self.change(&started.run_id, |run| run.begin(started));
     }
 
     fn resolve(&mut self, resolved: &ApprovalResolved) {

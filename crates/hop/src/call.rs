@@ -24,8 +24,29 @@ enum Kind {
 
 /// The next hop could not be asked or its answer could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the next hop cannot be reached: {0}")]
-pub struct HopError(pub String);
+#[error("the next hop cannot be reached: {why}")]
+pub struct HopError {
+    why: String,
+    may_have_arrived: bool,
+}
+
+impl HopError {
+    /// Why there is no answer to a request that may have arrived.
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_have_arrived: true }
+    }
+
+    /// Why a request was not sent at all.
+    pub(crate) fn unsent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_have_arrived: false }
+    }
+
+    /// Whether the request may have arrived all the same.
+    #[must_use]
+    pub const fn may_have_arrived(&self) -> bool {
+        self.may_have_arrived
+    }
+}
 
 /// Why an upstream was not opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -104,9 +125,9 @@ impl Hop {
         request.extensions_mut().insert(LinkOffer::new(offer));
         let response = in_memory(router, request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return offered
-                .await
-                .map_err(|_| HopError("the upgrade came without an upstream".to_owned()).into());
+            return offered.await.map_err(|_| {
+                HopError::new("the upgrade came without an upstream".to_owned()).into()
+            });
         }
         Err(refusal(response).await)
     }
@@ -125,7 +146,7 @@ pub(crate) async fn refusal(response: Response) -> ConnectError {
     let body = read_body(response.into_body(), MAX_BODY_BYTES).await.unwrap_or_default();
     match serde_json::from_slice(&body) {
         Ok(problem) => ConnectError::Refused(problem),
-        Err(_) => HopError(format!("the next hop answered {status}")).into(),
+        Err(_) => HopError::new(format!("the next hop answered {status}")).into(),
     }
 }
 

@@ -61,7 +61,7 @@ struct Base {
 impl HttpHop {
     pub(crate) fn new(bases: &[Url], links: Links) -> Result<Self, HopError> {
         if bases.is_empty() {
-            return Err(HopError("it has no address".to_owned()));
+            return Err(HopError::unsent("it has no address"));
         }
         let bases = bases.iter().map(Base::new).collect::<Result<_, _>>()?;
         let client = Client::builder()
@@ -73,7 +73,7 @@ impl HttpHop {
             .pool_idle_timeout(KEPT_IDLE)
             .tcp_nodelay(true)
             .build()
-            .map_err(|error| HopError(with_causes(&error)))?;
+            .map_err(|error| HopError::unsent(with_causes(&error)))?;
         let next = AtomicUsize::new(0);
         Ok(Self(Arc::new(Inner { client, bases, next, started: Instant::now(), links })))
     }
@@ -93,9 +93,10 @@ impl HttpHop {
             return Err(refusal(http::Response::from(response).map(Body::new)).await);
         }
         if !asked.is_answered_by(response.headers()) {
-            return Err(HopError("it upgrades to something else".to_owned()).into());
+            return Err(HopError::new("it upgrades to something else").into());
         }
-        let upgraded = response.upgrade().await.map_err(|error| HopError(with_causes(&error)))?;
+        let upgraded = response.upgrade().await;
+        let upgraded = upgraded.map_err(|error| HopError::new(with_causes(&error)))?;
         let limits = Limits::default().max_payload_len(Some(MAX_FRAME_FROM_GROUP));
         let socket = ClientBuilder::new().limits(limits).take_over(upgraded);
         let (theirs, ours) = GroupLink::pair();
@@ -107,18 +108,18 @@ impl HttpHop {
     /// Sends a request to the process whose turn it is, or to the next that can be connected to:
     /// a request that met no connection has not arrived anywhere.
     async fn execute(&self, request: &Request<Bytes>) -> Result<reqwest::Response, HopError> {
-        let mut last = HopError("it has no address".to_owned());
+        let mut last = HopError::unsent("it has no address");
         for base in self.turns() {
             let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
             let url = Url::parse(&format!("{}{target}", base.url))
-                .map_err(|error| HopError(error.to_string()))?;
+                .map_err(|error| HopError::unsent(error.to_string()))?;
             let mut outgoing = reqwest::Request::new(request.method().clone(), url);
             *outgoing.headers_mut() = request.headers().clone();
             if !request.body().is_empty() {
                 *outgoing.body_mut() = Some(request.body().clone().into());
             }
             let answer = timeout(ANSWER_TIMEOUT, self.0.client.execute(outgoing));
-            let answer = answer.await.map_err(|_| HopError("no answer in time".to_owned()))?;
+            let answer = answer.await.map_err(|_| HopError::new("no answer in time"))?;
             match answer {
                 Ok(response) => {
                     base.aside_until.store(0, Ordering::Relaxed);
@@ -128,9 +129,9 @@ impl HttpHop {
                     let until = self.0.started.elapsed() + SET_ASIDE_FOR;
                     base.aside_until.store(millis(until), Ordering::Relaxed);
                     tracing::debug!(url = base.url, error = with_causes(&error), "no connection");
-                    last = HopError(format!("{}: {}", base.url, with_causes(&error)));
+                    last = HopError::unsent(format!("{}: {}", base.url, with_causes(&error)));
                 }
-                Err(error) => return Err(HopError(with_causes(&error))),
+                Err(error) => return Err(HopError::new(with_causes(&error))),
             }
         }
         Err(last)
@@ -160,7 +161,7 @@ impl Base {
             && url.query().is_none()
             && url.fragment().is_none();
         if !bare {
-            return Err(HopError(format!("{url} is not http(s)://host[:port]")));
+            return Err(HopError::unsent(format!("{url} is not http(s)://host[:port]")));
         }
         let url = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { url, aside_until: AtomicU64::new(0) })

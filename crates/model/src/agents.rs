@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{AgentId, CallId, GroupId, MessageId, RunId, UserId, event::Author};
+use crate::{
+    AgentId, CallId, GroupId, MessageId, RunId, UserId, event::Author, limits::SUMMARY_TOKENS,
+};
 
 pub use crate::price::ModelPrice;
 pub use crate::tools::{
@@ -91,6 +93,13 @@ pub struct SummarizeRequest {
     pub previous: Option<String>,
     /// The messages, oldest first; at least one.
     pub messages: Vec<ContextMessage>,
+    /// Tokens that it may use, at most `SUMMARY_TOKENS`.
+    #[serde(default = "most_of_a_summary")]
+    pub tokens: u64,
+}
+
+fn most_of_a_summary() -> u64 {
+    SUMMARY_TOKENS
 }
 
 /// What `POST /summarize` answers.

@@ -507,6 +507,10 @@ pub struct RunStarted {
     pub trigger: MessageId,
     /// When the run ends as timed out.
     pub deadline: Timestamp,
+    /// Under which name it holds what it may use, where that is not its id: after an attempt that was cut off
+    /// it holds anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<RunId>,
 }
 
 /// A run ended.
@@ -534,6 +538,9 @@ pub struct RunFinished {
     /// What it used, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Under which name it held at last what it may use, where that is not its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<RunId>,
 }
 
 /// What the messages of a range were about.

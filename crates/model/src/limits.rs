@@ -93,9 +93,10 @@ pub const MAX_CHAIN_RUNS: u32 = 64;
 pub const MAX_RETRYABLE: usize = 8;
 /// How long a run may take in all before it ends as failed with `timeout`.
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// Tokens that a run may use, in all its rounds: beyond them its model is asked no more, and the run fails
-/// with `tokens_used_up`. Where the organization has a budget a run reserves them before it starts. What is
-/// being written when they are used up is not cut off.
+/// Tokens that a run may use, in all its rounds and attempts: a question that does not fit into what is left
+/// of them is not asked, and the run fails with `tokens_used_up`; the answer to one that fits is limited to
+/// the rest. Where the organization has a budget a run reserves them before it starts, and anew after an
+/// attempt that was cut off, since nobody knows what that one used.
 pub const RUN_TOKENS: u64 = 200_000;
 /// How long triggers are suppressed after a run found no budget.
 pub const EXHAUSTED_FOR: Duration = Duration::from_secs(60);
@@ -163,9 +164,12 @@ pub const KEEP_TOKENS: usize = 4_000;
 pub const MAX_SUMMARY_TEXT_BYTES: usize = 8 * 1024;
 /// Characters of a message that a summary without a model repeats.
 pub const EXTRACT_CHARS: usize = 160;
-/// Tokens that a summary reserves where the organization has a budget: the most that it is expected to
-/// use. It reads one window and the summary before it, and writes some hundred words.
-pub const SUMMARY_TOKENS: u64 = 30_000;
+/// Tokens that a summary may use at most: the messages that fall out of a window, a token for each byte, and
+/// [`SUMMARY_OUTPUT_TOKENS`]. Where the organization has a budget a summary reserves what it may use, by the
+/// messages that it is of.
+pub const SUMMARY_TOKENS: u64 = 100_000;
+/// Tokens that a model may write for a summary, its reasoning included.
+pub const SUMMARY_OUTPUT_TOKENS: u64 = 8_192;
 /// How long a model may take for a summary; afterwards the messages' beginnings stand in.
 pub const SUMMARY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Entries in one request to an organization's own history service.

@@ -16,7 +16,7 @@ use crate::{Config, dialogue::Ask, failure::Failure, prompt::Role};
 /// The version of the API.
 const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 const KEY: KeyHeader = KeyHeader::Named("x-api-key");
-/// Tokens of one reply, unless the options say otherwise; the API wants a number.
+/// Tokens of one reply, unless the options say otherwise or fewer are left; the API wants a number.
 const MAX_TOKENS: u64 = 8192;
 /// Bytes of arguments that are gathered.
 const MAX_GATHERED_BYTES: usize = 512 * 1024;
@@ -32,7 +32,8 @@ pub(super) fn reply(
 ) -> ChunkStream {
     let exchange = Exchange::new(config, Some(api_key));
     let mut options = options.clone();
-    options.entry("max_tokens").or_insert_with(|| MAX_TOKENS.into());
+    let most = options.get("max_tokens").and_then(Value::as_u64).unwrap_or(MAX_TOKENS);
+    options.insert("max_tokens".to_owned(), most.min(ask.max_output).into());
     let body = with_options(&options, body(model, ask));
     let request = exchange.request(base_url, "/v1/messages", KEY, &[VERSION], Some(&body));
     Box::pin(async_stream::stream! {

@@ -255,10 +255,13 @@ impl Exchange {
                      followed; check its address."
                 ),
             ),
-            Some(status) => Failure::new(
-                failure::PROVIDER_ERROR,
-                with_message(format!("The model provider answered with error {status}")),
-            ),
+            Some(status) => Failure {
+                refused: matches!(status, 400 | 422),
+                ..Failure::new(
+                    failure::PROVIDER_ERROR,
+                    with_message(format!("The model provider answered with error {status}")),
+                )
+            },
             None => Failure::new(
                 failure::PROVIDER_ERROR,
                 with_message("The model provider reported an error".to_owned()),
@@ -277,6 +280,7 @@ impl Exchange {
             code: failure::PROVIDER_RATE_LIMITED,
             detail: with_message("The model provider asks to slow down".to_owned()),
             retry_after_ms: said.or_else(|| retry_after::millis_in(body)),
+            refused: false,
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const KEY: KeyHeader = KeyHeader::Named("x-goog-api-key");
+/// Tokens that a model of the service can write at most; it refuses to be told more.
+const MAX_OUTPUT: u64 = 65_536;
 /// Calls in one reply that are gathered; what a model asks for beyond them is not read.
 const MAX_GATHERED_CALLS: usize = 64;
 
@@ -32,7 +34,8 @@ pub(super) fn reply(
     ask: &Ask,
 ) -> ChunkStream {
     let exchange = Exchange::new(config, Some(api_key));
-    let body = with_options(options, body(ask));
+    let options = capped(options, ask.max_output);
+    let body = with_options(&options, body(ask));
     let request =
         path(model).and_then(|path| exchange.request(base_url, &path, KEY, &[], Some(&body)));
     Box::pin(async_stream::stream! {
@@ -91,6 +94,27 @@ fn path(model: &str) -> Result<String, Failure> {
         ));
     }
     Ok(format!("/v1beta/models/{name}:streamGenerateContent?alt=sse"))
+}
+
+/// The options, with no more tokens to be written than may be.
+fn capped(options: &Map<String, Value>, max_output: u64) -> Map<String, Value> {
+    let mut options = options.clone();
+    // The service takes both spellings.
+    let spelled = ["generationConfig", "generation_config"];
+    let known = spelled.into_iter().find(|name| options.contains_key(*name));
+    let config = options.entry(known.unwrap_or(spelled[0])).or_insert_with(|| json!({}));
+    let Value::Object(config) = config else { return options };
+    let spelled = ["maxOutputTokens", "max_output_tokens"];
+    let known = spelled.into_iter().find(|name| config.contains_key(*name));
+    let said = known.and_then(|name| config[name].as_u64());
+    if let Some(said) = said {
+        config.insert(known.unwrap_or(spelled[0]).to_owned(), said.min(max_output).into());
+    } else if max_output < MAX_OUTPUT {
+        config.insert(spelled[0].to_owned(), max_output.into());
+    } else if config.is_empty() {
+        options.remove("generationConfig");
+    }
+    options
 }
 
 fn body(ask: &Ask) -> Value {

@@ -3,6 +3,8 @@
 //! Sends the least that all compatible services understand, contents as plain strings, and takes
 //! what they differ in: calls without an index, arguments as objects, an end without a reason.
 
+use std::collections::VecDeque;
+
 use convene_model::agents::{ApiKey, Usage};
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
@@ -18,6 +20,13 @@ use crate::{
     prompt::Role,
 };
 
+/// What services call the most tokens that a model may write, its reasoning included or not.
+const MAX_OUTPUT_NAMES: [&str; 2] = ["max_completion_tokens", "max_tokens"];
+/// Tokens that no model writes more of in one reply.
+const MAX_OUTPUT: u64 = 131_072;
+/// What is tried where fewer are left: most models can write so many, older ones so many, and those with a
+/// small context so many.
+const OUTPUT_TRIED: [u64; 3] = [16_384, 4_096, 1_024];
 /// Calls in one reply that are gathered; what a model asks for beyond them is not read.
 const MAX_GATHERED_CALLS: usize = 64;
 /// Bytes of arguments and reasoning of one reply that are gathered.
@@ -35,15 +44,28 @@ pub(super) fn reply(
 ) -> ChunkStream {
     let exchange = Exchange::new(config, api_key);
     let body = with_options(options, body(model, ask));
-    let request =
-        exchange.request(base_url, "/chat/completions", KeyHeader::Bearer, &[], Some(&body));
+    let caps = caps(base_url, options, ask.max_output);
+    let requests = caps.into_iter().map(|cap| {
+        let mut body = body.clone();
+        for (name, tokens) in cap {
+            body[name] = tokens.into();
+        }
+        exchange.request(base_url, "/chat/completions", KeyHeader::Bearer, &[], Some(&body))
+    });
+    let mut requests: VecDeque<_> = requests.collect();
     Box::pin(async_stream::stream! {
         let mut reply = Reply::default();
+        let Some(request) = requests.pop_front() else { return };
         let mut events = Box::pin(exchange.clone().events(request));
         while let Some(event) = events.next().await {
             let data = match event {
                 Ok(event) => event.data,
                 Err(failure) => {
+                    // Perhaps the model writes less at most than it was told that it may.
+                    if let Some(request) = requests.pop_front().filter(|_| failure.refused) {
+                        events = Box::pin(exchange.clone().events(request));
+                        continue;
+                    }
                     yield Err(failure);
                     return;
                 }
@@ -85,6 +107,26 @@ pub(super) async fn models(
     let document = exchange.document(request).await?;
     let list = document["data"].as_array().or_else(|| document.as_array()).ok_or_else(malformed)?;
     Ok(list.iter().filter_map(|model| model["id"].as_str()).map(str::to_owned).collect())
+}
+
+/// How a request says how many tokens may be written, first as it is tried first. Services refuse more than
+/// their model can write, and say nowhere how much that is: as long as more is left than any model writes,
+/// nothing is said, and from then on what most can write; one that refuses is told less.
+fn caps(base_url: &str, options: &Map<String, Value>, max_output: u64) -> Vec<Vec<(String, u64)>> {
+    let said: Vec<_> = MAX_OUTPUT_NAMES
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), options.get(name)?.as_u64()?.min(max_output))))
+        .collect();
+    if !said.is_empty() || max_output >= MAX_OUTPUT {
+        return vec![said];
+    }
+    // OpenAI's newer models refuse the name that all others know.
+    let is_openai =
+        base_url.contains("//api.openai.com/") || base_url.contains(".openai.azure.com/");
+    let name = MAX_OUTPUT_NAMES[usize::from(!is_openai)];
+    let mut tokens = OUTPUT_TRIED.map(|tokens| tokens.min(max_output)).to_vec();
+    tokens.dedup();
+    tokens.into_iter().map(|tokens| vec![(name.to_owned(), tokens)]).collect()
 }
 
 fn body(model: &str, ask: &Ask) -> Value {
@@ -293,5 +335,28 @@ mod tests {
             assert_eq!(usage(&said), Some(Usage { cached_input_tokens: 64, ..read }));
         }
         assert_eq!(usage(&json!(null)), None);
+    }
+
+    #[test]
+    fn how_much_may_be_written_is_said_where_a_model_could_write_more_than_is_left() {
+        let here = "http://localhost:11434/v1/";
+        let caps_of = |base_url: &str, options: Value, left: u64| {
+            let caps = caps(base_url, options.as_object().unwrap(), left);
+            let caps = caps.into_iter().map(|cap| cap.into_iter().collect::<Vec<_>>());
+            caps.map(|cap| json!(cap)).collect::<Vec<_>>()
+        };
+        assert_eq!(caps_of(here, json!({}), MAX_OUTPUT), [json!([])]);
+        let tried = |name: &str, tokens: &[u64]| {
+            tokens.iter().map(|tokens| json!([[name, tokens]])).collect::<Vec<_>>()
+        };
+        let (old, new) = ("max_tokens", "max_completion_tokens");
+        assert_eq!(caps_of(here, json!({}), MAX_OUTPUT - 1), tried(old, &[16_384, 4_096, 1_024]));
+        assert_eq!(caps_of(here, json!({}), 5_000), tried(old, &[5_000, 4_096, 1_024]));
+        assert_eq!(caps_of(here, json!({}), 300), tried(old, &[300]));
+        let openai = "https://api.openai.com/v1/";
+        assert_eq!(caps_of(openai, json!({}), 300), tried(new, &[300]));
+        for (said, left, told) in [(500, 300, 300), (500, 700, 500), (500, u64::MAX, 500)] {
+            assert_eq!(caps_of(openai, json!({"max_tokens": said}), left), tried(old, &[told]));
+        }
     }
 }

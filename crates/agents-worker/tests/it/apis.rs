@@ -6,6 +6,7 @@ use convene_agents_worker::Limits;
 use convene_model::{
     MessageId,
     agents::{ApiKey, BuiltinTool, ModelPrice, ResolvedModel, ResolvedTool, ToolStatus, failure},
+    limits::RUN_TOKENS,
 };
 use convene_testing::model_server::{ModelServer, Script};
 use serde_json::{Map, Value, json};
@@ -98,6 +99,60 @@ async fn each_call_of_a_model_costs_what_the_workspace_says_and_the_provider_cou
     assert_eq!((usage.cached_input_tokens, usage.cache_write_tokens), (1, 5));
     // 14.1 millionths.
     assert_eq!(usage.cost(), Some(15));
+}
+
+/// What a request lets the model write.
+fn most_written(body: &Value) -> Option<u64> {
+    let named = [&body["max_tokens"], &body["generationConfig"]["maxOutputTokens"]];
+    named.into_iter().find_map(Value::as_u64)
+}
+
+#[tokio::test]
+async fn what_a_model_may_write_is_limited_to_what_is_left_of_the_run() {
+    for (model, whole) in ALL.into_iter().zip([Some(8_192), None, None]) {
+        let scene = Scene::new(model).await;
+        scene.world.say("@Aria hi").await.usage();
+        let said = |nth: usize| most_written(&scene.server.requests()[nth].body);
+        assert_eq!(said(0), whole, "there is more left than a model writes");
+        let long = "x".repeat(RUN_TOKENS as usize - 5_000);
+        scene.world.change(|agent| agent.system_prompt = long.clone());
+        scene.world.say("@Aria hi").await.usage();
+        let left = said(1).unwrap();
+        assert!((2_000..4_000).contains(&left), "{left}");
+        // As many more as there are left: there is no room for an answer.
+        let longer = format!("{long}{}", "x".repeat(left as usize));
+        scene.world.change(|agent| agent.system_prompt = longer);
+        assert_eq!(scene.world.say("@Aria hi").await.failure().0, failure::TOKENS_USED_UP);
+        assert_eq!(scene.server.requests().len(), 2, "it is not asked");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_writes_less_than_it_is_told_that_it_may_is_told_less() {
+    let scene = Scene::new(compatible).await;
+    let refused = || Script::error(400, "max_tokens is too large: 16384");
+    scene.world.change(|agent| agent.system_prompt = "x".repeat(RUN_TOKENS as usize / 2));
+    scene.server.next("m", refused());
+    scene.server.next("m", Script::Say("Here I am.".into()));
+    assert_eq!(scene.world.say("@Aria hi").await.text(), "Here I am.");
+    let told = || {
+        let requests = scene.server.requests();
+        requests.iter().map(|request| most_written(&request.body)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), [Some(16_384), Some(4_096)]);
+    for _ in 0..3 {
+        scene.server.next("m", refused());
+    }
+    let (code, detail, _) = scene.world.say("@Aria hi").await.failure();
+    assert_eq!(code, failure::PROVIDER_ERROR);
+    assert!(detail.contains("too large"), "{detail}");
+    assert_eq!(told()[2..], [Some(16_384), Some(4_096), Some(1_024)]);
+
+    // Who is told nothing is asked once.
+    scene.world.change(|agent| agent.system_prompt = "Be brief.".to_owned());
+    scene.server.next("m", refused());
+    assert_eq!(scene.world.say("@Aria hi").await.failure().0, failure::PROVIDER_ERROR);
+    assert_eq!(told()[5..], [None]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use convene_model::{
     Code, RunId,
     agents::{ContextSummary, ResolvedModel, SummarizeRequest, Summarized, SummaryAuthor},
     claims::{SCOPE_INVOKE, SCOPE_SUMMARIZE},
-    limits::MAX_SUMMARY_TEXT_BYTES,
+    limits::{MAX_SUMMARY_TEXT_BYTES, SUMMARY_OUTPUT_TOKENS, SUMMARY_TOKENS},
     token,
 };
 use convene_testing::model_server::{ModelServer, Script};
@@ -26,6 +26,7 @@ fn asked() -> SummarizeRequest {
             message("m1", user("u1"), "Here it is."),
             message("m2", agent_author("a1"), "Thank you, Ana."),
         ],
+        tokens: SUMMARY_TOKENS,
     }
 }
 
@@ -97,6 +98,27 @@ async fn what_cannot_be_summarized_is_a_problem() {
     models.next("writer", Script::Say("long ".repeat(MAX_SUMMARY_TEXT_BYTES / 4)));
     let cut = summarized(send(&world, &asked(), SCOPE_SUMMARIZE).await).await;
     assert!(cut.text.len() <= MAX_SUMMARY_TEXT_BYTES);
+}
+
+#[tokio::test]
+async fn a_summary_uses_no_more_than_it_has_reserved() {
+    let models = ModelServer::start().await.unwrap();
+    let world = World::new(openai(&models.base_url(), "writer"));
+    models.always("writer", Script::Say("Fine.".into()));
+    for (tokens, written) in [(SUMMARY_TOKENS, SUMMARY_OUTPUT_TOKENS), (8_192, 7_000)] {
+        summarized(send(&world, &SummarizeRequest { tokens, ..asked() }, SCOPE_SUMMARIZE).await)
+            .await;
+        let most = models.requests().last().unwrap().body["max_tokens"].as_u64().unwrap();
+        assert!((written - 2_000..=written).contains(&most), "{most} of {tokens}");
+    }
+    let asked_before = models.requests().len();
+    for (tokens, bytes) in [(1_000, 0), (u64::MAX, SUMMARY_TOKENS as usize)] {
+        let mut asked = SummarizeRequest { tokens, ..asked() };
+        asked.messages[0].text.push_str(&"x".repeat(bytes));
+        let refused = problem(send(&world, &asked, SCOPE_SUMMARIZE).await).await;
+        assert_eq!(refused.extra["usage"]["input_tokens"], 0, "{refused:?}");
+    }
+    assert_eq!(models.requests().len(), asked_before, "no model was asked");
 }
 
 #[tokio::test]

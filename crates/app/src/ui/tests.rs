@@ -90,6 +90,7 @@ fn run(seq: u64, message: Option<&str>, status: RunStatus, detail: Option<&str>)
         code: None,
         detail: detail.map(str::to_owned),
         usage: None,
+        reservation: None,
     };
     FinishedRun::new(seq, Timestamp::from_millis(AT), finished)
 }

@@ -254,6 +254,7 @@ fn run(seq: u64) -> FinishedRun {
         code: None,
         detail: None,
         usage: None,
+        reservation: None,
     };
     FinishedRun::new(seq, at_of(seq), finished)
 }

@@ -51,6 +51,7 @@ fn story() -> Vec<EventKind> {
         agent_id: agent("ag1"),
         trigger: MessageId::new("m2").unwrap(),
         deadline: Timestamp::from_secs(9),
+        reservation: None,
     }));
     let call_id = CallId::new("c1").unwrap();
     events.push(EventKind::ToolStarted(ToolStarted {
@@ -78,6 +79,7 @@ fn story() -> Vec<EventKind> {
         code: Some("timeout".into()),
         detail: None,
         usage: None,
+        reservation: None,
     }));
     events
 }

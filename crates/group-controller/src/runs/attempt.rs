@@ -2,14 +2,14 @@
 
 use convene_model::{
     RunId,
-    agents::{Outcome, failure},
+    agents::{Outcome, Usage, failure},
     event::{EventKind, RunStatus},
     frame::GroupFrame,
     limits::{MAX_ATTEMPTS, MAX_REPLY_BYTES},
 };
 
 use super::{End, current, dispatch::start, finish::finish, tools};
-use crate::{Effect, Phase, Run, RunEnd, controller::Turn};
+use crate::{Effect, Phase, Run, RunEnd, budget, controller::Turn, outside};
 
 /// More text of a reply.
 pub(crate) fn text(turn: &mut Turn<'_>, run_id: &RunId, attempt: u32, offset: u64, text: String) {
@@ -76,9 +76,13 @@ pub(crate) fn recover(turn: &mut Turn<'_>) {
 
 /// An attempt was cut off. One that showed no text is driven again, unless the message that woke it
 /// is there no longer; one that had begun to answer is not, since its text cannot be taken back.
+/// What it may use is asked for anew, since nobody knows what the lost attempt has used.
 /// What it had begun to do is not done again: of a call that had not ended nobody knows whether it
 /// took effect. `exhausted` is how the last attempt ends the run.
 pub(crate) fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End, may_have_begun: bool) {
+    // One that did not begin has used nothing beside those before it.
+    let before = if run.work.rounds == 0 { Some(Usage::default()) } else { run.work.usage };
+    let exhausted = if may_have_begun { exhausted } else { End { usage: before, ..exhausted } };
     match run.phase {
         Phase::Queued | Phase::Waiting => {}
         Phase::Thinking { .. } if !turn.state().remembers(&run.trigger) => {
@@ -89,8 +93,11 @@ pub(crate) fn lost(turn: &mut Turn<'_>, run: &Run, exhausted: End, may_have_begu
                 tools::cut_off(turn, run);
             }
             let run = turn.state().run(&run.run_id).cloned();
-            if let Some(run) = run {
-                start(turn, &run);
+            match run {
+                // The model of an outside agent is its owner's to pay for.
+                Some(run) if outside::is_outside(turn, &run.agent_id) => start(turn, &run),
+                Some(run) => budget::begin_again(turn, &run, may_have_begun),
+                None => {}
             }
         }
         Phase::Thinking { .. } => finish(turn, &run.run_id, exhausted, false),

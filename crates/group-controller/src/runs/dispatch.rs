@@ -1,6 +1,7 @@
 //! Who works next, and what an attempt is given.
 
 use convene_model::{
+    RunId,
     agents::InvokeRequest,
     event::{EventKind, RunStarted, ToolStarted},
     limits::MAX_RUNS_AT_ONCE,
@@ -47,9 +48,15 @@ fn next(turn: &Turn<'_>) -> Option<Run> {
     waiting.min_by_key(came).cloned()
 }
 
-/// Begins the next attempt of a run: the calls that it makes are recorded first.
+/// Begins the next attempt of a run, which goes on with what the run holds.
 pub(crate) fn start(turn: &mut Turn<'_>, run: &Run) {
-    let attempt = run.work.attempt.max(run.phase.attempt()) + 1;
+    start_under(turn, run, run.work.reservation.clone());
+}
+
+/// Begins the next attempt of a run, which holds what it may use under this name: the calls that it makes
+/// are recorded first.
+pub(crate) fn start_under(turn: &mut Turn<'_>, run: &Run, reservation: Option<RunId>) {
+    let attempt = run.next_attempt();
     let deadline = run.phase.deadline().unwrap_or(turn.now + run.time_left());
     for request in run.permitted() {
         turn.emit(EventKind::ToolStarted(ToolStarted {
@@ -66,6 +73,7 @@ pub(crate) fn start(turn: &mut Turn<'_>, run: &Run) {
         agent_id: run.agent_id.clone(),
         trigger: run.trigger.clone(),
         deadline,
+        reservation,
     }));
     if outside::is_outside(turn, &run.agent_id) {
         outside::offer(turn, &run.run_id, attempt);

@@ -104,6 +104,7 @@ pub(crate) fn finish(turn: &mut Turn<'_>, run_id: &RunId, end: End, abort: bool)
         code: end.code,
         detail: end.detail,
         usage,
+        reservation: run.work.reservation,
     }));
     if let Some(decided) = decided {
         turn.emit(EventKind::TriggerDecided(decided));

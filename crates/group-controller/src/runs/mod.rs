@@ -8,7 +8,7 @@ mod tools;
 
 pub(crate) use approvals::{decide, expire};
 pub(crate) use attempt::{ended, lost, recover, text};
-pub(crate) use dispatch::{dispatch, start};
+pub(crate) use dispatch::{dispatch, start, start_under};
 pub(crate) use finish::{End, end_all, end_removed, end_unasked, finish};
 pub(crate) use tools::{call_finished, call_started};
 

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use convene_group_controller::{Effect, Input, Leave};
+use convene_group_controller::{Effect, Input, Leave, RunEnd};
 use convene_model::{
     RunId, Timestamp,
-    agents::failure,
+    agents::{Usage, failure},
     event::{EventKind, RunStatus, SuppressReason, TriggerPolicy::Mention, WakeReason},
-    limits::{EXHAUSTED_FOR, MAX_RUNS_AT_ONCE, RUN_TOKENS},
+    limits::{EXHAUSTED_FOR, MAX_ATTEMPTS, MAX_RUNS_AT_ONCE, RUN_TOKENS},
 };
 use proptest::prelude::*;
 
@@ -145,6 +145,81 @@ fn paused_agents_wait_with_their_leave() {
     assert_eq!(room.pause(false).called(), ["a"]);
 }
 
+/// The first attempt of a run with leave, which breaks off.
+fn cut_off(room: &mut Room, may_have_begun: bool) -> (RunId, Out) {
+    let run = asked(&room.say("@a go")).remove(0);
+    answer(room, &run, Leave::Granted);
+    let detail = "Gone.".to_owned();
+    let end = RunEnd::Lost { code: failure::WORKER_CUT, detail, may_have_begun };
+    let out = room.end(&run, 1, end);
+    (run, out)
+}
+
+fn started(out: &Out) -> Vec<(u32, Option<RunId>)> {
+    let started = out.0.events.iter().filter_map(|event| match &event.kind {
+        EventKind::RunStarted(started) => Some((started.attempt, started.reservation.clone())),
+        _ => None,
+    });
+    started.collect()
+}
+
+#[test]
+fn an_attempt_that_was_cut_off_has_used_all_that_it_held_and_the_next_one_asks_anew() {
+    let mut room = with_budget();
+    let (run, out) = cut_off(&mut room, true);
+    assert!(out.0.effects.contains(&Effect::Spent { run_id: run.clone(), usage: None }));
+    let anew = asked(&out).remove(0);
+    assert_ne!(anew, run);
+    assert_eq!((out.called(), started(&out)), (Vec::new(), Vec::new()), "it has no leave yet");
+    assert_eq!(asked(&room.tick()), [], "it is asked for once");
+
+    // Another process asks under the same name: it is held once.
+    room.rebuild_with_budget();
+    let out = room.step(Input::Recovered);
+    assert_eq!(asked(&out), std::slice::from_ref(&anew));
+    let out = answer(&mut room, &anew, Leave::Granted);
+    assert_eq!(
+        (out.called(), started(&out)),
+        (vec!["a".to_owned()], vec![(2, Some(anew.clone()))])
+    );
+    assert_eq!(answer(&mut room, &anew, Leave::Granted).0.effects, [], "a second answer is late");
+    room.text(&run, 2, 0, "done");
+    let finished = room.end(&run, 2, crate::harness::completed()).finished().remove(0);
+    assert_eq!((finished.status, finished.reservation), (RunStatus::Completed, Some(anew)));
+}
+
+#[test]
+fn a_run_whose_next_attempt_finds_no_room_ends_once() {
+    for leave in [Leave::Refused, Leave::Unknown] {
+        let mut room = with_budget();
+        let (run, out) = cut_off(&mut room, true);
+        let anew = asked(&out).remove(0);
+        let finished = answer(&mut room, &anew, leave).finished().remove(0);
+        assert_eq!((finished.status, finished.attempt), (RunStatus::Failed, 1));
+        assert_eq!((room.phase(&run), finished.usage), (None, None));
+    }
+    // One that was stopped meanwhile gives back what its next attempt would have had.
+    let mut room = with_budget();
+    let (run, out) = cut_off(&mut room, true);
+    let anew = asked(&out).remove(0);
+    room.cancel(&run).accepted();
+    assert_eq!(unused(&answer(&mut room, &anew, Leave::Granted)), [anew]);
+}
+
+#[test]
+fn an_attempt_that_never_began_leaves_what_is_held_to_the_next_one() {
+    let mut room = with_budget();
+    let (run, mut out) = cut_off(&mut room, false);
+    for attempt in 2..=MAX_ATTEMPTS {
+        assert_eq!((asked(&out), started(&out)), (vec![], vec![(attempt, None)]));
+        let (code, detail) = (failure::WORKER_UNAVAILABLE, "Gone.".to_owned());
+        out = room.end(&run, attempt, RunEnd::Lost { code, detail, may_have_begun: false });
+    }
+    let finished = out.finished().remove(0);
+    assert_eq!((finished.status, finished.usage), (RunStatus::Failed, Some(Usage::default())));
+    assert_eq!(finished.reservation, None);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Say(Vec<usize>),
@@ -231,7 +306,8 @@ proptest! {
             }
             for event in &out.0.events {
                 if let EventKind::RunStarted(started) = &event.kind {
-                    prop_assert!(granted.contains(&started.run_id), "{:?} has no leave", started.run_id);
+                    let held = started.reservation.as_ref().unwrap_or(&started.run_id);
+                    prop_assert!(granted.contains(held), "{held:?} has no leave");
                 }
             }
             let runs = room.controller.state().unwrap().runs();

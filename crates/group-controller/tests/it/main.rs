@@ -27,6 +27,7 @@ mod queue;
 mod runs;
 mod shelf;
 mod snapshot;
+mod spending;
 mod tools;
 mod triggers;
 mod typing;

@@ -15,7 +15,7 @@ use convene_model::{
 };
 
 use crate::{
-    harness::{Out, Room, call, completed, handed, lost, on},
+    harness::{Out, Room, call, completed, handed, lost, on, without_budget},
     watchers::Watchers,
 };
 
@@ -311,7 +311,7 @@ fn the_text_of_a_hand_over_is_newer_than_that_of_a_snapshot_before_it() {
     room.end(&run, 1, handed(&[call("t1", None)]));
     room.ends(&run, 2, "t1");
     let later = room.log[seq..].to_vec();
-    room.controller = Controller::rebuild(Some(&snapshot), later).unwrap();
+    room.controller = without_budget(Controller::rebuild(Some(&snapshot), later).unwrap());
     room.watchers = Watchers::default();
     let out = room.step(Input::Recovered);
     assert_eq!(out.invocations()[0].request.resume.as_ref().map(|resume| resume.offset), Some(15));

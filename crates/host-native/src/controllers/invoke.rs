@@ -135,7 +135,10 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(body))
         .map_err(Failure::before)?;
-    let response = shared.config.agents.send(request).await.map_err(Failure::within)?;
+    let response = shared.config.agents.send(request).await.map_err(|error| Failure {
+        detail: error.to_string(),
+        may_have_begun: error.may_have_arrived(),
+    })?;
     let status = response.status();
     if !status.is_success() {
         let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await;

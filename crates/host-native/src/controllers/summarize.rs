@@ -87,7 +87,11 @@ async fn call(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(body))
         .map_err(|error| error.to_string())?;
-    let response = agents.send(request).await.map_err(|error| error.to_string())?;
+    let response = agents.send(request).await.map_err(|error| {
+        // Where nobody could be reached no model was asked.
+        let usage = (!error.may_have_arrived()).then(Usage::default);
+        Unwritten { detail: error.to_string(), usage }
+    })?;
     let status = response.status();
     let body = read_body(response.into_body(), MAX_BODY_BYTES)
         .await

@@ -118,6 +118,7 @@ struct Gathered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndedRun {
     seq: u64,
+    /// Under which name it held what it may use.
     run_id: RunId,
     /// Whether it had begun.
     began: bool,
@@ -158,9 +159,12 @@ impl EndedRun {
             let run_id = run_id.clone()?;
             return Some(Self { seq, run_id, began: false, usage: *usage });
         }
-        let EventKind::RunFinished(RunFinished { run_id, attempt, usage, .. }) = &event.kind else {
+        let EventKind::RunFinished(RunFinished { run_id, attempt, usage, reservation, .. }) =
+            &event.kind
+        else {
             return None;
         };
+        let run_id = reservation.as_ref().unwrap_or(run_id);
         let began = *attempt > 0;
         let usage = if began { *usage } else { Some(agents::Usage::default()) };
         Some(Self { seq, run_id: run_id.clone(), began, usage })

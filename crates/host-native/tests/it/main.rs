@@ -52,6 +52,7 @@ mod story_stage;
 mod streams;
 mod tool_faults;
 mod traces;
+mod two_workers;
 mod usage;
 mod users;
 mod why;

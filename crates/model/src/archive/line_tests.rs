@@ -69,6 +69,7 @@ fn lines() -> Vec<(Line, LineKind)> {
         code: None,
         detail: None,
         usage: None,
+        reservation: None,
     };
     let trailer = Trailer { messages: 1, runs: 1, events: 7, chain: Digest([1; 32]) };
     let state = |bytes: &'static [u8]| Line::State(StateLine { seq: 7, bytes: bytes.into() });

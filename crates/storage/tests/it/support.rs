@@ -346,6 +346,7 @@ pub(crate) fn run_finished(id: &str) -> EventKind {
         code: None,
         detail: None,
         usage: None,
+        reservation: None,
     })
 }
 

@@ -44,6 +44,7 @@ fn started(attempt: u32) -> EventKind {
         agent_id: AgentId::new("a1").unwrap(),
         trigger: MessageId::new("m1").unwrap(),
         deadline: Timestamp::from_secs(9),
+        reservation: None,
     })
 }
 

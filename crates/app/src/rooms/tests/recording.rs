@@ -55,6 +55,7 @@ fn finished(run: &str) -> EventKind {
         code: None,
         detail: None,
         usage: None,
+        reservation: None,
     })
 }
 
