@@ -8,13 +8,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::{
     journal::{files::JournalId, recovery::Head},
     rooms::{agent_events, quarantine::Quarantine, trim, wipe},
-    search::{index, segments},
+    search::index,
     sqlite::{Durability, open_writer},
     store::error::StoreError,
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-pub(crate) const FORMAT: i64 = 6;
+pub(crate) const FORMAT: i64 = 5;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.
@@ -122,10 +122,7 @@ pub(crate) fn open(
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match format {
         FORMAT => {}
-        0..=5 => {
-            if format >= 2 {
-                index::empty_former(&connection)?;
-            }
+        0..=4 => {
             let transaction = connection.transaction()?;
             if format == 0 {
                 transaction.execute_batch(SCHEMA)?;
@@ -150,13 +147,7 @@ pub(crate) fn open(
                 transaction.execute_batch(agent_events::SCHEMA)?;
                 agent_events::fill(&transaction)?;
             }
-            if format <= 4 {
-                transaction.execute_batch(trim::SCHEMA)?;
-            }
-            if format >= 2 {
-                transaction.execute_batch(index::FROM_FORMER)?;
-            }
-            transaction.execute_batch(segments::SCHEMA)?;
+            transaction.execute_batch(trim::SCHEMA)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.commit()?;
         }

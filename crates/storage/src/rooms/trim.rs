@@ -51,7 +51,7 @@ pub(crate) fn trim(
                 continue;
             };
             if let Some(group) = &group {
-                forget(connection, key, *group, record, changes)?;
+                forget(connection, key, group, record, changes)?;
             }
             *record = record.erase();
             changed = true;
@@ -71,7 +71,7 @@ pub(crate) fn trim(
 fn forget(
     connection: &Connection,
     key: &GroupKey,
-    group: IndexedGroup,
+    group: &IndexedGroup,
     record: &Record,
     changes: &mut Changes,
 ) -> Result<(), ChunkError> {

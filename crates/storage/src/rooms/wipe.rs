@@ -1,21 +1,26 @@
 //! How everything of a group leaves `rooms.db`: a slice at a time, so that nothing else waits.
 //!
 //! A wipe that is under way stands in the table `wipes`, so it goes on after a crash. Chunks go
-//! first, oldest first; the group's part of the search index and the other tables follow. Deleted bytes are overwritten (`secure_delete`), and the WAL is cut off afterwards.
+//! first, oldest first, each with what the search index has of its messages; the other tables
+//! follow. Deleted bytes are overwritten (`secure_delete`), and the WAL is cut off afterwards.
 
 use convene_model::{GroupId, GroupKey};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
     control::{Control, Import},
-    rooms::marks::{Mark, Marks},
-    search::index::{Changes, IndexedGroup},
+    rooms::{
+        chunks::{self, Chunk, ChunkError},
+        marks::{Mark, Marks},
+    },
+    search::{
+        index::{Changes, IndexedGroup, indexed_chunk},
+        indexer,
+    },
 };
 
-/// Chunks that go in one transaction at most.
-const SLICE_CHUNKS: usize = 1024;
-/// Their bytes, about.
-const SLICE_BYTES: u64 = 4 * 1024 * 1024;
+/// Chunks that go in one transaction.
+const SLICE_CHUNKS: usize = 32;
 /// Rows of another table that go in one transaction.
 const SLICE_ROWS: usize = 4096;
 
@@ -125,7 +130,9 @@ pub(crate) fn slice(connection: &mut Connection) -> Result<Option<Slice>, rusqli
         .query_row([], |row| row.get(0))
         .optional()?;
     let Some(key) = found.map(GroupKey) else { return Ok(None) };
-    let step = step(&transaction, &key)?;
+    let mut changes = Changes::default();
+    let step = step(&transaction, &key, &mut changes)?;
+    changes.write(&transaction)?;
     if step.is_last {
         end(&transaction, &key)?;
     }
@@ -145,10 +152,15 @@ pub(crate) fn finish(
     if !under_way {
         return Ok(());
     }
-    // What waits for the index is of the group as it was, or of others.
+    // What is to be taken out of the index must be in it.
     std::mem::take(changes).write(connection)?;
-    while !step(connection, key)?.is_last {}
-    end(connection, key)
+    loop {
+        let step = step(connection, key, changes)?;
+        std::mem::take(changes).write(connection)?;
+        if step.is_last {
+            return end(connection, key);
+        }
+    }
 }
 
 struct Step {
@@ -156,14 +168,13 @@ struct Step {
     bytes: u64,
 }
 
-fn step(connection: &Connection, key: &GroupKey) -> Result<Step, rusqlite::Error> {
-    let bytes = take_chunks(connection, key)?;
+fn step(
+    connection: &Connection,
+    key: &GroupKey,
+    changes: &mut Changes,
+) -> Result<Step, rusqlite::Error> {
+    let bytes = take_chunks(connection, key, changes)?;
     if bytes > 0 {
-        return Ok(Step { is_last: false, bytes });
-    }
-    if let Some(group) = IndexedGroup::find(connection, key)?
-        && let Some(bytes) = group.wipe(connection)?
-    {
         return Ok(Step { is_last: false, bytes });
     }
     for (table, column) in TABLES {
@@ -181,19 +192,41 @@ fn step(connection: &Connection, key: &GroupKey) -> Result<Step, rusqlite::Error
     Ok(Step { is_last: true, bytes: 0 })
 }
 
-/// Takes the oldest chunks out. Returns their bytes, about.
-fn take_chunks(connection: &Connection, key: &GroupKey) -> Result<u64, rusqlite::Error> {
-    let (mut ids, mut bytes) = (Vec::new(), 0);
+/// Takes the oldest chunks out, with what the index has of them. Returns their bytes, about.
+fn take_chunks(
+    connection: &Connection,
+    key: &GroupKey,
+    changes: &mut Changes,
+) -> Result<u64, rusqlite::Error> {
+    let indexed = indexed_chunk(connection)?;
+    let group = IndexedGroup::find(connection, key)?;
+    let sql = format!(
+        "SELECT {} FROM chunks WHERE group_key = ?1 ORDER BY first_seq LIMIT ?2",
+        chunks::COLUMNS
+    );
+    let (mut ids, mut found) = (Vec::new(), Vec::new());
     {
-        let mut statement = connection.prepare_cached(
-            "SELECT id, length(body) FROM chunks WHERE group_key = ?1 ORDER BY first_seq LIMIT ?2",
-        )?;
+        let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![&key.0[..], SLICE_CHUNKS as i64])?;
-        while bytes < SLICE_BYTES
-            && let Some(row) = rows.next()?
-        {
+        while let Some(row) = rows.next()? {
             ids.push(row.get::<_, i64>(0)?);
-            bytes += row.get::<_, i64>(1)? as u64 + 1;
+            match Chunk::read(key, row) {
+                Ok(chunk) => found.push(chunk),
+                Err(ChunkError::Sqlite(error)) => return Err(error),
+                // What the index has of it cannot be told any more.
+                Err(ChunkError::Damaged(detail)) => {
+                    tracing::warn!(detail, "a damaged chunk of a wiped group goes unread");
+                }
+            }
+        }
+    }
+    let mut bytes = ids.len() as u64;
+    for chunk in &found {
+        bytes += chunk.records.iter().map(|record| record.body.len() as u64).sum::<u64>();
+        if let Some(group) = group.as_ref().filter(|_| chunk.id <= indexed) {
+            indexer::each_text(connection, key, chunk, |seq, author, text| {
+                changes.replace(group, seq, author, Some(text), None);
+            })?;
         }
     }
     for id in &ids {

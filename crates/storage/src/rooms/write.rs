@@ -341,7 +341,7 @@ fn apply(
             if let Some(author) = author {
                 let group = IndexedGroup::make(connection, &key)?;
                 let (old, new) = (Some(former.as_str()), new.as_deref());
-                index.changes.replace(group, change.message_seq, &author, old, new);
+                index.changes.replace(&group, change.message_seq, &author, old, new);
             }
         }
     }

@@ -105,12 +105,13 @@ fn add(
     changes: &mut Changes,
 ) -> Result<(), rusqlite::Error> {
     each_text(connection, key, chunk, |seq, author, text| {
-        changes.replace(*group, seq, author, None, Some(text));
+        changes.replace(group, seq, author, None, Some(text));
     })
 }
 
-/// Hands out the messages of a chunk that have a text now.
-fn each_text(
+/// Hands out the messages of a chunk that have a text now: what the index has of them, once it has
+/// come so far.
+pub(crate) fn each_text(
     connection: &Connection,
     key: &GroupKey,
     chunk: &Chunk,

@@ -3,11 +3,9 @@
 //! Owns the words of texts, the index and its filling, and the search itself. What the index does
 //! not have yet is read through; every hit is checked against the message as it is now.
 
-mod blocks;
 pub(crate) mod index;
 pub(crate) mod indexer;
 pub(crate) mod query;
-pub(crate) mod segments;
 mod snippet;
 mod words;
 

@@ -421,30 +421,3 @@ impl Counter {
         self.0.load(Ordering::SeqCst)
     }
 }
-
-/// Gives `rooms.db` the index that formats 2 to 5 had, with so many messages in it.
-pub(crate) fn former_index(connection: &rusqlite::Connection, terms: u32) {
-    connection
-        .execute_batch(
-            "PRAGMA secure_delete = ON;
-             BEGIN;
-             DROP TABLE search_blocks; DROP TABLE search_segments;
-             CREATE VIRTUAL TABLE search USING fts5(
-                 words, content = '', columnsize = 0, tokenize = \"ascii tokenchars '-_'\"
-             );
-             INSERT INTO search (search, rank) VALUES ('secure-delete', 1);
-             INSERT INTO search (search, rank) VALUES ('hashsize', 8388608);",
-        )
-        .unwrap();
-    for row in 1..=terms {
-        let words = format!("11-uu1 11formerly 11former{row} 11{}", "long".repeat(50));
-        let values = rusqlite::params![i64::from(row) | 1 << 32, words];
-        connection.execute("INSERT INTO search (rowid, words) VALUES (?1, ?2)", values).unwrap();
-    }
-    connection
-        .execute_batch(
-            "UPDATE position SET indexed = (SELECT max(id) FROM chunks);
-             COMMIT;",
-        )
-        .unwrap();
-}

@@ -14,7 +14,7 @@ use convene_model::{
 use convene_storage::Batch;
 
 use crate::support::{
-    Group, commit, former_index, message, open, query, run_finished, unlisted, wherever_it_lies,
+    Group, commit, message, open, query, run_finished, unlisted, wherever_it_lies,
 };
 
 fn run_id() -> RunId {
@@ -255,7 +255,6 @@ fn a_file_from_before_there_was_the_table_is_read_through_once() {
     store.close();
     drop(store);
     let rooms = rusqlite::Connection::open(dir.path().join("rooms.db")).unwrap();
-    former_index(&rooms, 1);
     rooms
         .execute_batch(
             "DROP TABLE agent_events; DROP TABLE trimmed_groups; PRAGMA user_version = 3",
