@@ -25,16 +25,57 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// When the library is not there.
 #[must_use]
 pub fn clock_off_by(seconds: i64) -> [(&'static str, String); 3] {
+    [
+        ("LD_PRELOAD", faketime()),
+        ("FAKETIME", format!("{seconds:+}s")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
+/// The environment in which a process' clock can be put forward while it runs, as that of a machine
+/// that slept; its timers run as ever. Until [`ClockHand::put_forward`] it is right.
+///
+/// # Panics
+/// When the library is not there, or the file cannot be written.
+#[must_use]
+pub fn clock_in_hand(file: &Path) -> (ClockHand, [(&'static str, String); 4]) {
+    let hand = ClockHand(file.to_owned());
+    hand.put_forward(0);
+    let env = [
+        ("LD_PRELOAD", faketime()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    (hand, env)
+}
+
+/// The hand that puts a process' clock forward.
+#[derive(Debug)]
+pub struct ClockHand(PathBuf);
+
+impl ClockHand {
+    /// From now on the clock is so many seconds ahead.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn put_forward(&self, seconds: u32) {
+        // Written whole or not at all: the process reads it all the time.
+        let beside = self.0.with_extension("new");
+        let written = std::fs::write(&beside, format!("+{seconds}s"));
+        written
+            .and_then(|()| std::fs::rename(beside, &self.0))
+            .expect("the clock's file is written");
+    }
+}
+
+fn faketime() -> String {
     let library = std::env::var("CONVENE_TEST_FAKETIME").unwrap_or_else(|_| {
         let architecture = std::env::consts::ARCH;
         format!("/usr/lib/{architecture}-linux-gnu/faketime/libfaketimeMT.so.1")
     });
     assert!(Path::new(&library).exists(), "{library} is missing: install libfaketime");
-    [
-        ("LD_PRELOAD", library),
-        ("FAKETIME", format!("{seconds:+}s")),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
+    library
 }
 
 /// How to start `convene`.

@@ -28,35 +28,56 @@ export function spent(usage) {
  * @param {ToolView[]} tools
  * @param {PastApproval[]} [approvals]
  * @param {Usage} [usage]
+ * @param {boolean} [over] whether the run has ended
  */
-export function showCalls(el, tools, approvals = [], usage) {
+export function showCalls(el, tools, approvals = [], usage, over = false) {
   const old = el.querySelector(".calls");
   if (!tools.length) return old?.remove();
   const fold = old ?? h("details", { class: "calls" }, h("summary"), h("ol"));
   const [summary, list] = fold.children;
-  summary?.replaceChildren(h("span", { class: "clip" }, line(tools)), h("span", {}, spent(usage)));
-  list?.replaceChildren(...tools.map((call) => callLine(call, approvals.find(({ call_id }) => call_id === call.call_id))));
+  const how = (/** @type {ToolView} */ call) => outcome(call, approvals.find(({ call_id }) => call_id === call.call_id), over);
+  summary?.replaceChildren(h("span", { class: "clip" }, line(tools, how, over)), h("span", {}, spent(usage)));
+  list?.replaceChildren(...tools.map((call) => callLine(call, how(call), over)));
   if (!old) el.querySelector(".msg-body")?.after(fold);
 }
 
-/** `Used http_request, calculator (2): 1 failed`. @param {ToolView[]} tools */
-function line(tools) {
+/**
+ * `Used http_request, calculator (2): 1 of 3 without success`, or of one call `restart: refused by Ana`.
+ * @param {ToolView[]} tools
+ * @param {(call: ToolView) => string} how
+ * @param {boolean} over
+ */
+function line(tools, how, over) {
   const counts = new Map();
   for (const { tool } of tools) counts.set(tool, (counts.get(tool) ?? 0) + 1);
-  if (tools.some(({ status }) => !status)) return tools.length === 1 ? "1 call of a tool" : `${tools.length} calls of tools`;
+  if (!over && tools.some(({ status }) => !status)) return tools.length === 1 ? "1 call of a tool" : `${tools.length} calls of tools`;
   const names = [...counts].map(([name, count]) => (count > 1 ? `${name} (${count})` : name)).join(", ");
-  const wrong = tools.filter(({ status }) => status && status !== "ok").length;
+  const wrong = tools.filter(({ status }) => status !== "ok").length;
+  if (wrong && tools[0] && tools.length === 1) return `${tools[0].tool}: ${how(tools[0])}`;
   return `Used ${names}${wrong ? `: ${wrong} of ${tools.length} without success` : ""}`;
 }
 
 /**
+ * What became of a call: whose leave it had, and how it ended.
  * @param {ToolView} call
  * @param {PastApproval | undefined} approval
+ * @param {boolean} over
  */
-function callLine({ tool, arguments: given, status, summary }, approval) {
-  const how = [decided(approval), status ? STATUS[status] : approval?.outcome === "open" ? "" : "under way"].filter(Boolean).join(", ");
+function outcome({ status }, approval, over) {
+  const leave = decided(approval);
+  // Without leave there was no call that could end.
+  if (approval && approval.outcome !== "approved") return leave;
+  return [leave, status ? STATUS[status] : over ? "not finished" : "under way"].filter(Boolean).join(", ");
+}
+
+/**
+ * @param {ToolView} call
+ * @param {string} how
+ * @param {boolean} over
+ */
+function callLine({ tool, arguments: given, status, summary }, how, over) {
   return h(
-    "li", { class: status && status !== "ok" ? "call bad" : "call" },
+    "li", { class: (status ?? (over ? "" : "ok")) === "ok" ? "call" : "call bad" },
     h("p", {}, h("code", {}, tool), " ", h("span", { class: "quiet" }, how)),
     given && given !== "{}" && h("pre", { role: "group", tabindex: "0", "aria-label": "Arguments" }, indent(given)),
     summary && h("p", { class: "raw" }, summary),

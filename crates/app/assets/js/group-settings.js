@@ -8,7 +8,7 @@ import { archive, remove } from "./life.js";
 import { pick } from "./picks.js";
 import { room } from "./room.js";
 
-/** @typedef {{title: string, is_private: boolean, can_manage: boolean, can_govern: boolean, paused: boolean, revisions: "keep" | "discard"}} Detail */
+/** @typedef {{title: string, is_private: boolean, can_manage: boolean, can_govern: boolean, paused: boolean, revisions: "keep" | "discard", history_mode: "internal" | "external"}} Detail */
 /** @typedef {{agent_id: string, name: string, trigger: Trigger}} OrgAgent */
 /** @typedef {{max_rounds: number | null, cooldown_secs: number | null}} Bounds how far and how often agents answer each other; null leaves it to the default */
 
@@ -84,41 +84,44 @@ class GroupSettings extends HTMLElement {
     const muted = h("input", { type: "checkbox", name: "muted" });
     muted.checked = muted.defaultChecked = heads.get(room.group.group_id)?.muted ?? false;
     const form = h(
-      "form", { class: "stack" },
+      "form", { class: "tall" },
       h("h2", { id: "group-settings-title" }, "Change the group"),
-      fixed && h("p", { class: "note" }, "Only the group's maker and owners and admins of the workspace can change it."),
-      h("div", { class: "field" }, h("label", { for: "group-settings-name" }, "Title"), title),
       h(
-        "fieldset", { class: "field" },
-        h("legend", {}, "Who may see it"),
-        h("label", { class: "check" }, open, h("span", {}, `Everybody in ${room.org.name}`)),
-        h("label", { class: "check" }, closed, h("span", {}, "Only chosen members")),
-      ),
-      memberPart,
-      h(
-        "fieldset", { class: "field" },
-        h("legend", {}, "Agents"),
-        h("div", { class: "picks" }, ...this.agentLines(current, agents, fixed)),
-        h("label", { class: "check" }, paused, h("span", {}, "Pause all agents")),
+        "div", { class: "stack scroll" },
+        fixed && h("p", { class: "note" }, "Only the group's maker and owners and admins of the workspace can change it."),
+        h("div", { class: "field" }, h("label", { for: "group-settings-name" }, "Title"), title),
         h(
-          "div", { class: "field-row" },
-          this.bound("max_rounds", "Answers to each other at most", { min: 0, max: 8, placeholder: "2" }, fixed),
-          this.bound("cooldown_secs", "Seconds that an agent then rests", { min: 1, max: 3600, placeholder: "15" }, fixed),
+          "fieldset", { class: "field" },
+          h("legend", {}, "Who may see it"),
+          h("label", { class: "check" }, open, h("span", {}, `Everybody in ${room.org.name}`)),
+          h("label", { class: "check" }, closed, h("span", {}, "Only chosen members")),
         ),
-      ),
-      h(
-        "fieldset", { class: "field" },
-        h("legend", {}, "Edited messages"),
-        h("label", { class: "check" }, keep, h("span", {}, "Keep former versions, for everybody to read")),
-      ),
-      h(
-        "fieldset", { class: "field" },
-        h("legend", {}, "For you alone"),
-        h("label", { class: "check" }, muted, h("span", {}, "Mute: only mentions are counted")),
+        memberPart,
+        h(
+          "fieldset", { class: "field" },
+          h("legend", {}, "Agents"),
+          h("div", { class: "picks" }, ...this.agentLines(current, agents, fixed)),
+          h("label", { class: "check" }, paused, h("span", {}, "Pause all agents")),
+          h(
+            "div", { class: "field-row" },
+            this.bound("max_rounds", "Answers to each other at most", { min: 0, max: 8, placeholder: "2" }, fixed),
+            this.bound("cooldown_secs", "Seconds that an agent then rests", { min: 1, max: 3600, placeholder: "15" }, fixed),
+          ),
+        ),
+        h(
+          "fieldset", { class: "field" },
+          h("legend", {}, "Edited messages"),
+          h("label", { class: "check" }, keep, h("span", {}, "Keep former versions, for everybody to read")),
+        ),
+        h(
+          "fieldset", { class: "field" },
+          h("legend", {}, "For you alone"),
+          h("label", { class: "check" }, muted, h("span", {}, "Mute: only mentions are counted")),
+        ),
+        detail.can_govern && this.life(detail.history_mode === "external"),
       ),
       this.problem,
       this.actions(),
-      detail.can_govern && this.life(),
     );
     this.problem.hidden = true;
     form.addEventListener("change", () => (memberPart.hidden = !closed.checked));
@@ -161,14 +164,15 @@ class GroupSettings extends HTMLElement {
     return h("div", { class: "field" }, h("label", { for: field.id }, words), field);
   }
 
-  /** The ways to put the group away. */
-  life() {
+  /** The ways to put the group away. @param {boolean} kept whether its history is with a service of the workspace */
+  life(kept) {
     const way = (/** @type {string} */ words, /** @type {() => void} */ open, danger = false) =>
       h("button", { class: `button${danger ? " danger" : ""}`, type: "button", onclick: () => (this.dialog.close(), open()) }, words);
     return h(
       "fieldset", { class: "field put-away" },
       h("legend", {}, "When it is not needed any more"),
-      h("div", { class: "line" }, !room.readOnly && way("Archive…", archive), way("Delete…", remove, true)),
+      kept && h("p", { class: "hint" }, `${room.org.name} keeps the history of this group in a service of its own, so the group is not archived.`),
+      h("div", { class: "line" }, !room.readOnly && !kept && way("Archive…", archive), way("Delete…", remove, true)),
     );
   }
 

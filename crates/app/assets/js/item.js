@@ -70,7 +70,7 @@ export function showEnd(el, run) {
   el.dataset.trigger = run.trigger;
   const { state, sentence } = ending(run);
   line.set(state, run.run_id, sentence);
-  if (run.tools) showCalls(el, run.tools, run.approvals, run.usage);
+  if (run.tools) showCalls(el, run.tools, run.approvals, run.usage, true);
 }
 
 /**

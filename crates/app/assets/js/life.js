@@ -11,7 +11,7 @@ import { dayName } from "./time.js";
 
 /** How often it is asked how a task stands. */
 const ASK_EVERY = 1_000;
-const manages = room.org.role !== "member";
+const manages = () => room.org.role !== "member";
 
 class Life extends HTMLElement {
   #problem = h("p", { class: "bad", role: "alert" });
@@ -54,12 +54,12 @@ class Life extends HTMLElement {
     }
     const words = {
       archiving: "This group is on its way into the archive.",
-      archived: `This group was archived${at ? ` ${when(at)}` : ""}. It can be read${manages ? "" : "; an owner or admin of the workspace can restore it"}.`,
+      archived: `This group was archived${at ? ` ${when(at)}` : ""}. It can be read${manages() ? "" : "; an owner or admin of the workspace can restore it"}.`,
       restoring: "This group is on its way back from the archive.",
       active: "",
     }[status];
     const restore = h("button", { class: "button", type: "button", disabled: this.#busy, onclick: () => void this.restore() }, this.#busy ? "Restoring…" : "Restore");
-    const ways = manages ? [h("button", { class: "link", type: "button", onclick: () => remove() }, "Delete…"), restore] : [];
+    const ways = manages() ? [h("button", { class: "link", type: "button", onclick: () => remove() }, "Delete…"), restore] : [];
     const end = status === "archived" ? ways : [h("progress", { "aria-label": "How far it is" })];
     this.replaceChildren(icon("archive"), h("span", { class: "grow", role: "status" }, words), ...end, this.#problem);
     if (had) restore.focus();
@@ -151,6 +151,7 @@ function step(title, verb, busy, act, ...content) {
       yes.textContent = "Try again";
     }
     yes.disabled = no.disabled = false;
+    if (box.open) yes.focus();
   });
   const box = dialog(title, ...content, problem, h("div", { class: "actions" }, no, yes));
   no.focus();

@@ -177,7 +177,10 @@ export function unsent(entry) {
  * @param {import("./outbox.js").Unsent} entry
  */
 export function note(element, entry) {
-  element.querySelector(".msg-note")?.remove();
+  const old = element.querySelector(".msg-note");
+  // A button that goes away must not take the focus with it.
+  if (old?.contains(document.activeElement)) element.focus({ preventScroll: true });
+  old?.remove();
   const id = entry.message_id;
   const takeBack = h("button", { class: "link", type: "button", onclick: () => room.takeBack(id) }, "Take back");
   const retry = h("button", { class: "link", type: "button", onclick: () => room.retry(id) }, "Try again");

@@ -10,6 +10,9 @@ const asked = new Set();
 const MAX_CHARS = 200;
 const MAX_KNOWN = 2_000;
 
+/** A part of a text without the marks that only matter when it is set. @param {string} text */
+export const bare = (text) => text.replace(/```\S*|`|\*\*/g, "");
+
 /** A text in one line, without the marks that only matter when it is set; `timeline.rs` does the same. @param {string} text */
 export const plain = (text) => text.replace(/```\S*|`|\*\*|^[#>\s]+/gm, "").replace(/\s+/g, " ").trim();
 

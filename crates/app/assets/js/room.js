@@ -429,7 +429,21 @@ class Room {
       if (changed) this.tell("pins", null);
       return;
     }
+    if (event.kind === "access.revoked") void this.#mayNow();
     this.tell("event", event);
+  }
+
+  /** Somebody was removed or has another role: what the reader may do is asked anew. */
+  async #mayNow() {
+    try {
+      const { role, can_manage } = await call("GET", this.path);
+      this.org.role = role;
+      this.canManage = can_manage;
+      this.tell("people", null);
+      this.tell("life", null);
+    } catch {
+      // Whoever has no access any more is told so by the connection.
+    }
   }
 
   /** @param {Message[]} messages */

@@ -28,6 +28,10 @@ export class Runs {
   /** @param {Place} place */
   constructor(place) {
     this.place = place;
+    // Who may decide depends on what the reader is.
+    room.on("people", () => {
+      for (const { stream } of this.all.values()) for (const { ask, card } of stream?.asks.values() ?? []) card.show(ask);
+    });
   }
 
   /**

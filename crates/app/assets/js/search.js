@@ -3,6 +3,7 @@
 
 import { call, sentence } from "./api.js";
 import { find, h, isEditable } from "./dom.js";
+import { bare } from "./quote.js";
 import { room } from "./room.js";
 import { clock, dayName, full } from "./time.js";
 
@@ -102,7 +103,7 @@ function hit({ message, snippet }) {
     h(
       "a", { class: "hit", href: `${room.link}/m/${message.message_id}`, "data-seq": message.seq },
       h("span", { class: "hit-head" }, h("b", { class: "clip" }, room.name(message.author)), h("time", { class: "quiet", title: full(message.at), datetime: new Date(message.at).toISOString() }, `${dayName(message.at)}, ${clock(message.at)}`)),
-      h("span", { class: "snippet" }, ...snippet.map(({ text, hit }) => (hit ? h("mark", {}, text) : text))),
+      h("span", { class: "snippet" }, ...snippet.map(({ text, hit }) => (hit ? h("mark", {}, text) : bare(text)))),
     ),
   );
 }

@@ -418,8 +418,11 @@ class Timeline extends HTMLElement {
         item.stream.whole();
         fill(item.el, message);
       } else if (item?.pending) {
+        const had = item.el.contains(document.activeElement);
         this.items.remove(item);
-        this.items.append(itemOf(message, message.seq));
+        const sent = itemOf(message, message.seq);
+        this.items.append(sent);
+        if (had) sent.el.focus({ preventScroll: true });
       } else if (!item && !this.moreAfter) {
         this.items.append(itemOf(message, message.seq));
       }
@@ -477,7 +480,10 @@ class Timeline extends HTMLElement {
     const entry = room.outbox.entries.get(id);
     const item = this.items.get(`m-${id}`);
     if (!entry) {
-      if (item?.pending) this.steady(() => this.items.remove(item));
+      if (item?.pending) {
+        if (item.el.contains(document.activeElement)) find("#composer-text", HTMLElement).focus({ preventScroll: true });
+        this.steady(() => this.items.remove(item));
+      }
       return this.emptiness();
     }
     if (this.moreAfter) return void (item ?? this.toEnd());

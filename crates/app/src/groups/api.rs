@@ -9,6 +9,7 @@ use convene_hop::ApiJson;
 use convene_model::{
     AgentId, Code, GroupId, OrgId, Problem, Role, TaskId, UserId,
     event::{GroupAgent, RevisionPolicy, TriggerPolicy},
+    infra::HistoryMode,
 };
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -97,6 +98,8 @@ pub(super) struct GroupDetail {
     revisions: RevisionPolicy,
     /// Whether the caller may archive, restore and delete it.
     can_govern: bool,
+    /// Where its history is kept; a group whose history is kept outside is not archived.
+    history_mode: HistoryMode,
     /// The task that brings it into the archive or back, while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<TaskId>,
@@ -114,6 +117,7 @@ fn detail(group: Group, caller: &Caller) -> Json<GroupDetail> {
         created_by: group.created_by,
         paused: group.paused,
         revisions: group.revisions,
+        history_mode: group.history_mode,
         item: group.item,
     })
 }
@@ -171,7 +175,8 @@ pub(super) async fn change(
     };
     let change = Change { title, access, revisions: body.revisions };
     store::change(&state, &group, caller.id(), change).await?;
-    Ok(detail(store::enter(&state, group.id(), &caller).await?, &caller))
+    let group = life::look(&state, store::enter(&state, group.id(), &caller).await?).await?;
+    Ok(detail(group, &caller))
 }
 
 #[derive(Deserialize, JsonSchema)]

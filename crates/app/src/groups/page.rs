@@ -9,6 +9,7 @@ use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem,
     event::Author,
     history::{FinishedRun, HistoryQuery, Message, RawHistoryPage},
+    infra::HistoryMode,
 };
 use serde_json::value::RawValue;
 
@@ -88,6 +89,7 @@ async fn show(
         shell,
         paused: group.paused,
         can_manage: group.is_managed_by(caller.id()),
+        keeps_history: group.history_mode == HistoryMode::External,
         group: group.item,
         members,
         agents,

@@ -3,6 +3,7 @@
 use convene_db::{Database, DbError, Statement, params};
 use convene_model::{
     Code, GroupId, OrgId, Problem, Role, TaskId, Timestamp, UserId, event::RevisionPolicy,
+    infra::HistoryMode,
 };
 use serde_json::json;
 
@@ -36,6 +37,9 @@ pub(crate) struct Group {
     pub(crate) role: Role,
     /// What is under way with it, or was last.
     pub(crate) task: Option<TaskId>,
+    /// Where its history is kept: what the operator says of its workspace, until the Orchestrator was
+    /// asked ([`life::look`]), since a group keeps the mode in which it was first activated.
+    pub(crate) history_mode: HistoryMode,
 }
 
 impl Group {
@@ -76,13 +80,15 @@ pub(crate) async fn find(
             .get::<Option<String>>("task_id")?
             .map(|id| TaskId::new(id).map_err(|error| DbError::decode("task_id", error)))
             .transpose()?,
+        history_mode: HistoryMode::Internal,
     }))
 }
 
 /// The group; to somebody without access it does not exist, and who had access to one that was deleted
 /// learns that.
 pub(crate) async fn enter(state: &AppState, group: &GroupId, caller: &Caller) -> Answer<Group> {
-    if let Some(found) = find(&*state.db, group, caller.id()).await? {
+    if let Some(mut found) = find(&*state.db, group, caller.id()).await? {
+        found.history_mode = state.rooms.history_mode(found.org());
         return Ok(found);
     }
     let was_there = life::was_deleted(&*state.db, group, caller.id()).await?;

@@ -46,7 +46,7 @@ use convene_model::{
     Code, GroupId, MessageId, OrgId, Problem, Role, Timestamp, UserId,
     event::GroupConfig,
     history::{HistoryQuery, RawHistoryPage, SearchRequest},
-    infra::GroupStatus,
+    infra::{GroupStatus, HistoryMode},
     why::Why,
 };
 use tokio::sync::oneshot;
@@ -141,6 +141,11 @@ impl Rooms {
         let ping_every = config.ping_every;
         let silent_for = ping_every * 5 / 2;
         Self::tuned(config, Tuning { ping_every, silent_for, ..Tuning::default() })
+    }
+
+    /// Where a workspace's groups keep their history when they are activated.
+    pub(crate) fn history_mode(&self, org: &OrgId) -> HistoryMode {
+        self.0.history_mode(org)
     }
 
     pub(crate) fn tuned(config: RoomsConfig, tuning: Tuning) -> Self {

@@ -232,12 +232,17 @@ impl Shared {
         self.activate(group, &request).await
     }
 
-    fn activation_of(&self, group: &GroupId, org_id: OrgId) -> ActivateRequest {
-        let history_mode = if self.config.external_history.contains(&org_id) {
+    /// Where a workspace's groups keep their history when they are activated.
+    pub(super) fn history_mode(&self, org: &OrgId) -> HistoryMode {
+        if self.config.external_history.contains(org) {
             HistoryMode::External
         } else {
             HistoryMode::Internal
-        };
+        }
+    }
+
+    fn activation_of(&self, group: &GroupId, org_id: OrgId) -> ActivateRequest {
+        let history_mode = self.history_mode(&org_id);
         ActivateRequest { group_id: group.clone(), org_id, history_mode, region: None }
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod samples;
 mod views;
 
 use axum::{Router, extract::State, response::Response, routing::get};
-use convene_model::{AgentId, Code, OrgId};
+use convene_model::{AgentId, Code, OrgId, infra::HistoryMode};
 
 pub(crate) use self::pages::{kib, object, seconds};
 use self::views::{
@@ -73,7 +73,8 @@ async fn members_page(
 ) -> Answer<Response> {
     let (org, shell) = enter(&state, &org, &caller).await?;
     let members = members::list(&state, &org.org_id).await?;
-    Ok(web::page(settings_members(&MembersView { shell, members })))
+    let keeps_history = state.rooms.history_mode(&org.org_id) == HistoryMode::External;
+    Ok(web::page(settings_members(&MembersView { keeps_history, shell, members })))
 }
 
 async fn tokens_page(

@@ -69,34 +69,40 @@ pub(super) fn calls(run: &FinishedRun, names: &Names) -> Option<Calls> {
     if run.tools.is_empty() {
         return None;
     }
-    let line = |call: &ToolView| {
-        let approval = run.approvals.iter().find(|approval| approval.call_id == call.call_id);
-        let ended = call.status.map_or("under way", status);
-        let how: Vec<String> = approval
-            .map(|approval| decided(approval, names))
-            .into_iter()
-            .chain([ended.to_owned()])
-            .collect();
-        CallLine {
-            tool: call.tool.clone(),
-            how: how.join(", "),
-            bad: call.status.is_some_and(|status| status != ToolStatus::Ok),
-            arguments: if call.arguments == "{}" { String::new() } else { call.arguments.clone() },
-            summary: call.summary.clone().unwrap_or_default(),
+    let how = |call: &ToolView| {
+        let ended = call.status.map_or("not finished", status);
+        match run.approvals.iter().find(|approval| approval.call_id == call.call_id) {
+            None => ended.to_owned(),
+            Some(approval) if approval.outcome == ApprovalOutcome::Approved => {
+                format!("{}, {ended}", decided(approval, names))
+            }
+            // Without leave there was no call that could end.
+            Some(approval) => decided(approval, names),
         }
+    };
+    let line = |call: &ToolView| CallLine {
+        tool: call.tool.clone(),
+        how: how(call),
+        bad: call.status != Some(ToolStatus::Ok),
+        arguments: if call.arguments == "{}" { String::new() } else { call.arguments.clone() },
+        summary: call.summary.clone().unwrap_or_default(),
     };
     let spent = run.finished.usage.and_then(Usage::tokens);
     let spent = spent.map_or_else(String::new, |tokens| format!("{} tokens", grouped(tokens)));
-    Some(Calls { line: one_line(&run.tools), spent, list: run.tools.iter().map(line).collect() })
+    Some(Calls {
+        line: one_line(&run.tools, how),
+        spent,
+        list: run.tools.iter().map(line).collect(),
+    })
 }
 
-/// `Used http_request, calculator (2): 1 of 3 without success`.
-fn one_line(calls: &[ToolView]) -> String {
-    if calls.iter().any(|call| call.status.is_none()) {
-        return match calls.len() {
-            1 => "1 call of a tool".to_owned(),
-            count => format!("{count} calls of tools"),
-        };
+/// `Used http_request, calculator (2): 1 of 3 without success`, or of one call
+/// `restart: refused by Ana`.
+fn one_line(calls: &[ToolView], how: impl Fn(&ToolView) -> String) -> String {
+    if let [call] = calls
+        && call.status != Some(ToolStatus::Ok)
+    {
+        return format!("{}: {}", call.tool, how(call));
     }
     let mut tools: Vec<(&str, usize)> = Vec::new();
     for call in calls {

@@ -12,7 +12,7 @@ use convene_model::{
 };
 
 use super::{
-    CSP, pages,
+    CSP, pages, runs,
     timeline::{self, GROUP_MILLIS},
     view::*,
 };
@@ -143,6 +143,7 @@ fn group(page: Option<PageView>) -> GroupView {
         }],
         paused: false,
         can_manage: true,
+        keeps_history: false,
         former: HashMap::new(),
         page,
         target: None,
@@ -220,6 +221,7 @@ fn all_pages() -> Vec<String> {
         pages::settings_members(&MembersView {
             shell: shell(),
             members: vec![member("u1", Role::Owner), member("u2", Role::Member)],
+            keeps_history: true,
         }),
         pages::settings_tokens(&TokensView { shell: shell(), tokens: vec![token] }),
         pages::group(&group(Some(busy))),
@@ -349,6 +351,53 @@ fn the_tools_of_a_run_stand_below_it_before_any_script() {
         assert!(html.contains(words), "{words}: {html}");
     }
     assert_eq!(html.matches("aria-label=\"Arguments\"").count(), 1, "one call had none");
+}
+
+#[test]
+fn a_page_says_where_history_is_kept_if_that_is_not_here() {
+    let mut kept = group(None);
+    assert!(!pages::group(&kept).contains("a service of its own"));
+    kept.keeps_history = true;
+    assert!(pages::group(&kept).contains("a service of its own"));
+    let view = MembersView { shell: shell(), members: Vec::new(), keeps_history: false };
+    assert!(!pages::settings_members(&view).contains("Where history is kept"));
+    let view = MembersView { keeps_history: true, ..view };
+    assert!(pages::settings_members(&view).contains("Where history is kept"));
+}
+
+#[test]
+fn what_an_agent_did_not_do_is_said_with_the_reason() {
+    let names = Names::of_group(&group(None));
+    let mut run = with_tools(run(3, None, RunStatus::Failed, None));
+    run.tools.truncate(1);
+    run.tools[0].status = None;
+    run.tools[0].tool = "restart".to_owned();
+    let said = |run: &FinishedRun| {
+        let calls = runs::calls(run, &names).unwrap();
+        (calls.line, calls.list[0].how.clone(), calls.list[0].bad)
+    };
+    let asked = run.approvals.remove(0);
+    run.approvals.clear();
+    let expected = |how: &str| (format!("restart: {how}"), how.to_owned(), true);
+    assert_eq!(said(&run), expected("not finished"));
+    for (outcome, how) in [
+        (ApprovalOutcome::Expired, "nobody decided in time"),
+        (ApprovalOutcome::Denied, "refused by Former member"),
+        (ApprovalOutcome::Approved, "allowed by Former member, not finished"),
+    ] {
+        let by = if outcome == ApprovalOutcome::Expired {
+            Vec::new()
+        } else {
+            vec![UserId::new("u9").unwrap()]
+        };
+        run.approvals = vec![PastApproval {
+            call_id: run.tools[0].call_id.clone(),
+            outcome,
+            by,
+            ..asked.clone()
+        }];
+        assert_eq!(said(&run), expected(how));
+    }
 }
 
 #[test]

@@ -382,6 +382,8 @@ pub struct MembersView {
     pub shell: Shell,
     /// Everybody in the workspace.
     pub members: Vec<MemberView>,
+    /// Whether a service of the workspace's own keeps what is written in its groups.
+    pub keeps_history: bool,
 }
 
 /// `GET /o/{org_id}/settings/tokens`.
@@ -438,6 +440,8 @@ pub struct GroupView {
     pub paused: bool,
     /// Whether the reader may change the group.
     pub can_manage: bool,
+    /// Whether a service of the workspace's own keeps what is written in it.
+    pub keeps_history: bool,
     /// Names of authors who are neither in `members` nor in `agents` any more, by id.
     pub former: HashMap<String, String>,
     /// The newest page of history; `None` when it could not be read (the script tries again).

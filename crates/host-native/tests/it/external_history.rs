@@ -1,7 +1,10 @@
 //! A history that the organization keeps itself, with the reference service as a process: slow, failing and
 //! repeating at first, down for a while, and through a crash.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use convene_model::limits::MAX_REPLAY_EVENTS;
 use convene_testing::{
@@ -18,13 +21,13 @@ use crate::{
 
 const SECRET: &str = "a-secret-of-the-history-service";
 
-struct Service {
+pub(crate) struct Service {
     port: u16,
     process: Child,
 }
 
 impl Service {
-    fn start(dir: &Path, port: u16, faults: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, port: u16, faults: &[&str]) -> Self {
         let secret = dir.join("history.secret");
         std::fs::write(&secret, SECRET).unwrap();
         let process = Command::new(python())
@@ -47,6 +50,16 @@ impl Service {
         self.process.kill().await.unwrap();
         self.port
     }
+}
+
+/// The operator's word that a workspace keeps its history itself; the file.
+pub(crate) fn configure(dir: &Path, org: &str, port: u16) -> PathBuf {
+    let config = dir.join("convene.toml");
+    let section = format!(
+        "[[controllers.external_history]]\norg_id = \"{org}\"\nurl = \"http://127.0.0.1:{port}\"\nsecret = \"{SECRET}\"\n"
+    );
+    std::fs::write(&config, section).unwrap();
+    config
 }
 
 /// The texts that the service has, in order.
@@ -82,11 +95,7 @@ async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service()
     assert_eq!(node.stop().await, Some(0));
 
     let port = free_port();
-    let config = dir.path().join("convene.toml");
-    let section = format!(
-        "[[controllers.external_history]]\norg_id = \"{org}\"\nurl = \"http://127.0.0.1:{port}\"\nsecret = \"{SECRET}\"\n"
-    );
-    std::fs::write(&config, section).unwrap();
+    let config = configure(dir.path(), &org, port);
     let launch = convene(dir.path()).arg("--config").arg(config.to_str().unwrap());
     let node = launch.start().await;
     let ana = ana.at(&node.url);

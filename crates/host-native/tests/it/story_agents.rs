@@ -15,56 +15,73 @@ use serde_json::{Value, json};
 use crate::story_stage::{ESCAPE, LIVE, Stage, choose, fits, open, say, sees};
 
 /// The newest element of an agent.
-const NEWEST: &str =
+pub(crate) const NEWEST: &str =
     "[...document.querySelectorAll('[aria-label=Conversation] article.agent')].at(-1)";
-const CARDS: &str = "document.querySelectorAll('convene-approval').length";
+pub(crate) const CARDS: &str = "document.querySelectorAll('convene-approval').length";
 
-/// The stage with an agent on it whose model is scripted and whose tool is a service on loopback.
-struct Play {
-    stage: Stage,
-    models: ModelServer,
-    service: WebService,
-    group: String,
+/// The stage with an agent on it whose model is scripted.
+pub(crate) struct Play {
+    pub(crate) stage: Stage,
+    pub(crate) models: ModelServer,
+    /// Where its tool `restart` leads to.
+    pub(crate) service: WebService,
+    pub(crate) group: String,
 }
 
 impl Play {
-    /// `approvers` permit the calls of the agent's tool `restart`.
-    async fn set(approvers: impl Fn(&Stage) -> Value) -> Self {
-        let allowed = [("CONVENE_AGENTS__ALLOW_HOSTS", "127.0.0.1")];
-        let stage = Stage::set_with(&allowed, Screen::Desk, Screen::Phone).await;
-        let models = ModelServer::start().await.unwrap();
-        let service = WebService::start().await.unwrap();
-        let api = format!("/api/orgs/{}", stage.org);
-        let make = async |what: &str, id: &str, new: Value| -> Value {
-            stage.as_ana.post(&format!("{api}/{what}"), new).await[id].clone()
-        };
-        let provider = json!({"name": "Models", "base_url": models.base_url()});
-        let provider = make("providers", "provider_id", provider).await;
-        let tool = json!({"name": "restart", "config": {
-            "description": "Restarts a gauge.", "base_url": format!("{}/echo", service.url()),
-            "methods": ["POST"], "path": "/{station}", "approvers": approvers(&stage),
-            "parameters": {"type": "object", "properties": {"station": {"type": "string"}}},
-        }});
-        let tool = make("http-tools", "tool_id", tool).await;
-        let agent = json!({
-            "name": "Aria", "provider_id": provider, "model": "m", "config": {"http_tools": [tool]},
-        });
-        let agent = make("agents", "agent_id", agent).await;
-        let group = json!({"org_id": stage.org, "title": "Gauges", "agent_ids": [agent], "is_private": false});
-        let group = stage.as_ana.post("/api/groups", group).await["group_id"].clone();
-        let group = group.as_str().unwrap().to_owned();
-        for page in [&stage.ana, &stage.ben] {
-            open(page, &stage.node.url, &group).await;
-        }
-        Self { stage, models, service, group }
+    /// `approvers` permit the calls of the agent's tool `restart`, a service on loopback.
+    pub(crate) async fn set(approvers: impl Fn(&Stage) -> Value) -> Self {
+        Self::set_with(&[], async |play| {
+            let tool = json!({"name": "restart", "config": {
+                "description": "Restarts a gauge.", "base_url": format!("{}/echo", play.service.url()),
+                "methods": ["POST"], "path": "/{station}", "approvers": approvers(&play.stage),
+                "parameters": {"type": "object", "properties": {"station": {"type": "string"}}},
+            }});
+            json!({"http_tools": [play.make("http-tools", "tool_id", tool).await]})
+        })
+        .await
     }
 
-    fn people(&self) -> [&Page; 2] {
+    /// The same with settings, as variables of the environment, and with an agent that is made as
+    /// `config` says.
+    pub(crate) async fn set_with(
+        settings: &[(&str, &str)],
+        config: impl AsyncFn(&Self) -> Value,
+    ) -> Self {
+        let mut all = vec![("CONVENE_AGENTS__ALLOW_HOSTS", "127.0.0.1")];
+        all.extend_from_slice(settings);
+        let stage = Stage::set_with(&all, Screen::Desk, Screen::Phone).await;
+        let models = ModelServer::start().await.unwrap();
+        let service = WebService::start().await.unwrap();
+        let mut play = Self { stage, models, service, group: String::new() };
+        let provider = json!({"name": "Models", "base_url": play.models.base_url()});
+        let provider = play.make("providers", "provider_id", provider).await;
+        let config = config(&play).await;
+        let agent =
+            json!({"name": "Aria", "provider_id": provider, "model": "m", "config": config});
+        let agent = play.make("agents", "agent_id", agent).await;
+        let stage = &play.stage;
+        let group = json!({"org_id": stage.org, "title": "Gauges", "agent_ids": [agent], "is_private": false});
+        let group = stage.as_ana.post("/api/groups", group).await["group_id"].clone();
+        group.as_str().unwrap().clone_into(&mut play.group);
+        for page in play.people() {
+            open(page, &play.stage.node.url, &play.group).await;
+        }
+        play
+    }
+
+    /// Makes something in the workspace's settings; its id.
+    pub(crate) async fn make(&self, what: &str, id: &str, new: Value) -> Value {
+        let path = format!("/api/orgs/{}/{what}", self.stage.org);
+        self.stage.as_ana.post(&path, new).await[id].clone()
+    }
+
+    pub(crate) fn people(&self) -> [&Page; 2] {
         [&self.stage.ana, &self.stage.ben]
     }
 
     /// The agent wants to restart a gauge, and says afterwards what came of it.
-    async fn wants_to_restart(&self, says: &str) {
+    pub(crate) async fn wants_to_restart(&self, says: &str) {
         let call = ("restart".to_owned(), json!({"station": "husum"}).to_string());
         let first = Script::Call { text: "I restart the gauge. ".to_owned(), calls: vec![call] };
         self.models.next("m", first);
@@ -101,7 +118,7 @@ impl Play {
 }
 
 /// Waits until the newest run says so.
-async fn stands(page: &Page, state: &str, words: &str) {
+pub(crate) async fn stands(page: &Page, state: &str, words: &str) {
     let line = format!("{NEWEST}?.querySelector('convene-run')");
     let shown = format!(
         "{line}?.getAttribute('state') === {} && {line}.querySelector('.run-text').innerText.trim() === {}",
@@ -112,7 +129,7 @@ async fn stands(page: &Page, state: &str, words: &str) {
 }
 
 /// Waits until the newest text of an agent is exactly this.
-async fn reads(page: &Page, text: &str) {
+pub(crate) async fn reads(page: &Page, text: &str) {
     let body =
         format!("{NEWEST}?.querySelector('.msg-body')?.innerText.replace(/\\s+/g, ' ').trim()");
     page.until(&format!("{body} === {}", json!(text))).await;

@@ -1,10 +1,13 @@
 //! The life of a group as people see it: archived in front of everybody, read, restored within the
 //! workspace's limit, and deleted.
 
-use convene_testing::browser::{Page, Screen};
+use convene_testing::browser::{Page, Screen, free_port};
 use serde_json::{Value, json};
 
-use crate::story_stage::{LIVE, Stage, fits, save, say, sees, show_panel};
+use crate::{
+    external_history::{Service, configure},
+    story_stage::{LIVE, Stage, fits, open, save, say, sees, show_panel},
+};
 
 /// What stands below the conversation of a group that nothing can be written in.
 const BAR: &str = "document.querySelector('convene-life')";
@@ -113,6 +116,53 @@ async fn browser_a_group_that_was_archived_by_itself_is_read_and_restored_like_a
     ana.press("Restore").await;
     ana.until(LIVE).await;
     say(ana, "And low water at six").await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn browser_whoever_looks_learns_that_history_is_kept_elsewhere_and_that_the_group_is_not_archived()
+ {
+    let mut stage = Stage::set(Screen::Desk, Screen::Phone).await;
+    for page in [&stage.ana, &stage.ben] {
+        page.go("about:blank").await;
+    }
+    // The operator connects the service of the workspace; a group that was there stays as it was.
+    stage.node.kill().await;
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let config = configure(dir.path(), &stage.org, port);
+    let _service = Service::start(dir.path(), port, &[]);
+    stage.node = stage.launch.clone().arg("--config").arg(config.to_str().unwrap()).start().await;
+    let (ana, ben, url) = (&stage.ana, &stage.ben, &stage.node.url);
+    let kept = stage.as_ana.create_group(&stage.org, "Tides").await;
+
+    let said = "Harbour Lab keeps the history of this group in a service of its own";
+    let ways = "[...document.querySelectorAll('dialog[open] .put-away button')].map((way) => way.innerText).join()";
+    for page in [ana, ben] {
+        open(page, url, &kept).await;
+        say(page, if page.is_phone() { "High water" } else { "Low water" }).await;
+        show_panel(page).await;
+        page.read(said).await;
+    }
+    fits(ben).await;
+    ana.press("Change the group").await;
+    ana.until(&format!("{ways} === 'Delete…'")).await;
+    ana.read("so the group is not archived.").await;
+    ana.press("Cancel").await;
+    for page in [ana, ben] {
+        open(page, url, &stage.group).await;
+        show_panel(page).await;
+        assert!(!page.say::<bool>("document.body.innerText.includes('keeps the history')").await);
+    }
+    ana.press("Change the group").await;
+    ana.until(&format!("{ways} === 'Archive…,Delete…'")).await;
+    ana.press("Cancel").await;
+    for page in [ana, ben] {
+        page.go(&format!("{url}/o/{}/settings/members", stage.org)).await;
+        page.read("Where history is kept").await;
+        page.read("these groups are not archived").await;
+    }
+    fits(ben).await;
     stage.close().await;
 }
 

@@ -109,6 +109,10 @@ async fn browser_people_see_who_is_here_and_who_is_writing_and_drafts_wait() {
     ben.press("Send").await;
     sees(ana, "half a thought").await;
     ana.until("document.querySelector('convene-typing').innerText === ''").await;
+    ana.write("Message", "and its other half").await;
+    ben.until("document.querySelector('convene-typing').innerText === 'Ana is writing…'").await;
+    ana.press("Send").await;
+    sees(ben, "and its other half").await;
 
     // What was begun waits where it was begun, and the list says where.
     let mark = format!("document.querySelector('nav [data-group=\"{}\"] .draft')", stage.group);
@@ -175,9 +179,11 @@ async fn browser_a_long_history_is_linked_searched_and_walked_at_a_desk_and_on_a
         walk_down(page).await;
     }
     // A link can be copied, and one that leads nowhere says so.
-    ana.run("navigator.clipboard.writeText = async (text) => { window.copied = text }").await;
-    choose(ana, "line 899", "Copy link").await;
-    ana.until(&format!("window.copied === '{url}/g/{}/m/h899'", stage.group)).await;
+    for page in [ana, ben] {
+        page.run("navigator.clipboard.writeText = async (text) => { window.copied = text }").await;
+        choose(page, "line 899", "Copy link").await;
+        page.until(&format!("window.copied === '{url}/g/{}/m/h899'", stage.group)).await;
+    }
     ana.go(&format!("{url}/g/{}/m/nowhere", stage.group)).await;
     ana.until(LIVE).await;
     ana.read("There is no such message.").await;

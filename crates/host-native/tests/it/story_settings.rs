@@ -85,7 +85,7 @@ impl Desk {
 }
 
 /// Chooses an option of a list by the label of the list and the words of the option.
-async fn choose(page: &Page, label: &str, words: &str) {
+pub(crate) async fn choose(page: &Page, label: &str, words: &str) {
     let script = format!(
         "const label = [...document.querySelectorAll('label')].find((label) => label.checkVisibility() && label.textContent.trim().startsWith({label}));
         const list = label.control;

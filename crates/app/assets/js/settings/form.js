@@ -34,6 +34,7 @@ class Form extends HTMLElement {
     if (question && !window.confirm(question)) return;
     const method = this.getAttribute("method") ?? "POST";
     const buttons = [...form.querySelectorAll("button")];
+    const pressed = buttons.find((button) => button === document.activeElement);
     for (const button of buttons) button.disabled = true;
     this.say("");
     for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -54,6 +55,8 @@ class Form extends HTMLElement {
       if (this.hasAttribute("auto")) form.reset();
     } finally {
       for (const button of buttons) button.disabled = false;
+      // A button that was disabled has lost the focus, unless something else has it by now.
+      if (document.activeElement === document.body) pressed?.focus({ preventScroll: true });
     }
   }
 

@@ -6,6 +6,9 @@ import "./values.js";
 import { call, sentence } from "../api.js";
 import { find, h } from "../dom.js";
 
+// On a phone the tabs are wider than the screen: the one that is open is in sight.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 /** <convene-model>: the provider's models are offered; the built-in one has no name. */
 class Model extends HTMLElement {
   connectedCallback() {

@@ -102,12 +102,15 @@ pub(super) async fn task(state: &AppState, group: Group, task: &TaskId) -> Answe
 }
 
 /// The group as it stands by the Orchestrator's word; when that cannot be had, as it was known last.
-pub(super) async fn look(state: &AppState, group: Group) -> Answer<Group> {
+pub(super) async fn look(state: &AppState, mut group: Group) -> Answer<Group> {
     if !store::is_activated(&*state.db, group.id()).await? {
         return Ok(group);
     }
     match state.orchestrator.record(group.id(), group.org()).await {
-        Ok(record) => settle(state, group, record.group_status).await,
+        Ok(record) => {
+            group.history_mode = record.history_mode;
+            settle(state, group, record.group_status).await
+        }
         Err(problem) if problem.code == Code::GroupDeleted => {
             settle(state, group, GroupStatus::Deleted).await
         }
