@@ -1,7 +1,8 @@
 // What an agent used for an answer: the calls of its tools, which fold out below it, with arguments,
-// status and what came of each; and how many tokens it took.
+// status and what came of each; and what it took.
 
 import { h } from "./dom.js";
+import { spent } from "./money.js";
 import { room } from "./room.js";
 
 /** JSON that is so short stands in one line. */
@@ -9,18 +10,6 @@ const ONE_LINE = 56;
 
 /** @type {Record<ToolStatus, string>} */
 const STATUS = { ok: "done", failed: "failed", timeout: "took too long", denied: "not allowed", unknown: "cut off: nobody knows whether it took effect" };
-
-/** Figures as the reader's language has them. */
-export const number = new Intl.NumberFormat(document.documentElement.lang || "en");
-
-/**
- * `1,204 tokens`; nothing where they are not known.
- * @param {Usage | undefined} usage
- */
-export function spent(usage) {
-  if (!usage || usage.tokens_unknown) return "";
-  return `${number.format(usage.input_tokens + usage.output_tokens)} tokens`;
-}
 
 /**
  * Shows the calls of a run below its text, and keeps what is folded out as it is.

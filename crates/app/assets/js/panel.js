@@ -2,8 +2,8 @@
 // and what they have used.
 
 import { call, sentence } from "./api.js";
-import { number } from "./calls.js";
 import { avatar, find, h } from "./dom.js";
+import { number, sum } from "./money.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
 
@@ -61,7 +61,9 @@ class Panel extends HTMLElement {
         const { months } = await call("GET", `${room.path}/usage`);
         const [month] = months;
         const tokens = month ? month.input_tokens + month.output_tokens : 0;
-        this.used.textContent = month?.runs ? `This month: ${number.format(month.runs)} ${month.runs === 1 ? "run" : "runs"}, ${number.format(tokens)} tokens` : "";
+        const parts = month?.runs ? [`${number.format(month.runs)} ${month.runs === 1 ? "run" : "runs"}`, `${number.format(tokens)} tokens`] : [];
+        if (tokens) parts.push(sum(month.cost_micro_usd, month.cost_unknown));
+        this.used.textContent = parts.length ? `This month: ${parts.join(", ")}` : "";
       } catch {
         this.used.textContent = "";
       }

@@ -2,8 +2,9 @@
 // the whole account of a message, with its runs.
 
 import { call, sentence } from "./api.js";
-import { showCalls, spent } from "./calls.js";
+import { showCalls } from "./calls.js";
 import { avatar, h } from "./dom.js";
+import { spent } from "./money.js";
 import { dialog } from "./popup.js";
 import { room } from "./room.js";
 import { ending } from "./run.js";

@@ -6,6 +6,7 @@
 
 pub mod assets;
 pub mod markdown;
+pub mod money;
 pub mod pages;
 pub mod runs;
 pub mod timeline;

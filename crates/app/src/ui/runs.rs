@@ -3,20 +3,19 @@
 
 use convene_model::{
     UserId,
-    agents::Usage,
     event::{Author, RunStatus},
     history::{ApprovalOutcome, FinishedRun, PastApproval},
     tools::{ToolStatus, ToolView},
 };
 
-use super::view::Names;
+use super::{money, view::Names};
 
 /// The tools that a run used, which fold out below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Calls {
     /// Which, in one line.
     pub line: String,
-    /// How many tokens the run took; empty where that is not known.
+    /// How many tokens the run took and what they cost; empty where nobody has said anything.
     pub spent: String,
     /// Each call, in order.
     pub list: Vec<CallLine>,
@@ -87,8 +86,7 @@ pub(super) fn calls(run: &FinishedRun, names: &Names) -> Option<Calls> {
         arguments: if call.arguments == "{}" { String::new() } else { call.arguments.clone() },
         summary: call.summary.clone().unwrap_or_default(),
     };
-    let spent = run.finished.usage.and_then(Usage::tokens);
-    let spent = spent.map_or_else(String::new, |tokens| format!("{} tokens", grouped(tokens)));
+    let spent = run.finished.usage.map(money::spent).unwrap_or_default();
     Some(Calls {
         line: one_line(&run.tools, how),
         spent,
@@ -147,7 +145,7 @@ fn decided(approval: &PastApproval, names: &Names) -> String {
 }
 
 /// A number with its digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -344,7 +344,7 @@ fn the_tools_of_a_run_stand_below_it_before_any_script() {
     group.members[0].name = "Ben".to_owned();
     let html = pages::group(&group);
     for words in [
-        "Used http_request (2): 1 of 2 without success</span><span>1,204 tokens",
+        "Used http_request (2): 1 of 2 without success</span><span>1,204 tokens, cost unknown",
         "allowed by Ben, done",
         "took too long",
     ] {

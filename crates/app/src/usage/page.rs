@@ -6,7 +6,7 @@ use convene_model::{
     usage::{OrgUsage, UsageFigures},
 };
 
-use crate::ui::view::Shell;
+use crate::ui::{money, runs::grouped, view::Shell};
 
 /// The page as HTML.
 pub(super) fn render(shell: &Shell, usage: &OrgUsage) -> String {
@@ -46,15 +46,7 @@ impl Page<'_> {
 
 /// A number with its thousands apart.
 fn number(number: &u64) -> String {
-    let digits = number.to_string();
-    let mut apart = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            apart.push(' ');
-        }
-        apart.push(digit);
-    }
-    apart
+    grouped(*number)
 }
 
 /// Bytes in the largest unit that leaves a whole number.
@@ -79,6 +71,10 @@ fn time(secs: &u64) -> String {
     if minutes < 120 { format!("{minutes} min") } else { format!("{} h", number(&(minutes / 60))) }
 }
 
+fn cost(figures: &UsageFigures) -> String {
+    money::sum(&figures.cost_micro_usd, &figures.cost_unknown)
+}
+
 fn tokens(figures: &UsageFigures) -> String {
     number(&(figures.input_tokens + figures.output_tokens))
 }
@@ -89,9 +85,6 @@ mod tests {
 
     #[test]
     fn figures_are_told_in_the_unit_that_suits_them() {
-        for (given, told) in [(0, "0"), (999, "999"), (1_000, "1 000"), (1_234_567, "1 234 567")] {
-            assert_eq!(number(&given), told);
-        }
         for (given, told) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -99,7 +92,7 @@ mod tests {
             (99_950, "99.9 kB"),
             (100_000, "100 kB"),
             (1_560_000, "1.5 MB"),
-            (7_200_000_000_000_000, "7 200 TB"),
+            (7_200_000_000_000_000, "7,200 TB"),
         ] {
             assert_eq!(bytes(&given), told);
         }

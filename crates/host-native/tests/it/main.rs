@@ -44,6 +44,7 @@ mod story;
 mod story_access;
 mod story_agents;
 mod story_approvals;
+mod story_cost;
 mod story_life;
 mod story_members;
 mod story_messages;

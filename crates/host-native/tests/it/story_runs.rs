@@ -128,7 +128,7 @@ async fn uses_tools(run: &Looking<'_>) {
     run.stands("done", "done").await;
     assert_eq!(
         run.folded().await,
-        "Used search_history, http_request: 1 of 2 without success 1,204 tokens"
+        "Used search_history, http_request: 1 of 2 without success 1,204 tokens, cost unknown"
     );
     run.page.run(&format!("{RUN}.querySelector('.calls summary').click()")).await;
     run.page.read("{\"query\":\"husum\"}").await;
@@ -260,7 +260,7 @@ async fn is_suppressed(run: &Looking<'_>) {
     for words in [
         "It was mentioned.",
         "Failed because the provider did not answer in time",
-        "after 3.0 s in attempt 2; 1,001 tokens.",
+        "after 3.0 s in attempt 2; 1,001 tokens, cost unknown.",
         "It was not mentioned.",
     ] {
         run.page.read(words).await;

@@ -5,6 +5,7 @@ import "./form.js";
 import "./values.js";
 import { call, sentence } from "../api.js";
 import { find, h } from "../dom.js";
+import { dollars } from "../money.js";
 
 // On a phone the tabs are wider than the screen: the one that is open is in sight.
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
@@ -65,9 +66,10 @@ class Try extends HTMLElement {
     try {
       const answer = await call("POST", this.getAttribute("action") ?? "", { text: question });
       if (answer.status === "reply") {
-        const usage = answer.usage
-          ? h("p", { class: "hint" }, `${answer.usage.input_tokens} tokens read, ${answer.usage.output_tokens} written`)
-          : null;
+        /** @type {Usage | undefined} */
+        const used = answer.usage;
+        const cost = used?.cost_micro_usd === undefined || used.tokens_unknown ? "cost unknown" : dollars(used.cost_micro_usd);
+        const usage = used && h("p", { class: "hint" }, `${used.input_tokens} tokens read, ${used.output_tokens} written, ${cost}`);
         out.replaceChildren(h("div", { class: "note answer" }, answer.text), usage ?? "");
       } else {
         out.replaceChildren(h("p", { class: "note error" }, answer.detail));

@@ -54,6 +54,7 @@ class Rows extends HTMLElement {
     });
   }
 
+  /** @returns {unknown} */
   get value() {
     return [...(this.list?.children ?? [])].map((row) => {
       const kind = text(row, "kind");
@@ -61,6 +62,76 @@ class Rows extends HTMLElement {
       const value = { [kind]: text(row, kind) };
       return { name: text(row, "name").trim(), value, ...(prefix && { prefix }) };
     });
+  }
+}
+
+/** The most that a million tokens cost, in dollars; the App has the same limit. */
+const MAX_PRICE = 10_000;
+
+/**
+ * A price in millionths of a dollar: the whole number that it is, nothing for an empty field.
+ * @param {string} text
+ * @returns {number | null | undefined} undefined where it is no price
+ */
+function price(text) {
+  if (!text.trim()) return null;
+  const [, whole, rest = ""] = /^\s*\$?\s*(\d+)(?:[.,](\d{1,6}))?\s*$/.exec(text) ?? [];
+  if (whole === undefined) return undefined;
+  const micro = Number(whole) * 1_000_000 + Number(rest.padEnd(6, "0"));
+  return micro <= MAX_PRICE * 1_000_000 ? micro : undefined;
+}
+
+/** <convene-prices>: what models cost, by name; each row says at once what is wrong with it. */
+class Prices extends Rows {
+  /** @param {Element} row */
+  prepare(row) {
+    super.prepare(row);
+    row.addEventListener("change", () => this.wrong(row, false));
+    // Whoever corrects a field sees at once that it is right.
+    row.addEventListener("input", () => {
+      if (row.querySelector("[aria-invalid]")) this.wrong(row, false);
+    });
+  }
+
+  /**
+   * What is wrong with a row, said below it.
+   * @param {Element} row
+   * @param {boolean} whole whether nothing may be missing any more
+   * @returns {HTMLElement | undefined} the first field that is wrong
+   */
+  wrong(row, whole) {
+    const names = [...(this.list?.children ?? [])].map((other) => text(other, "model").trim());
+    let sentence = "";
+    let first;
+    for (const field of row.querySelectorAll("input")) {
+      const part = field.dataset.part ?? "";
+      const value = field.value.trim();
+      let why = "";
+      if (part === "model") {
+        if (whole && !value) why = "Which model is it?";
+        else if (value && names.filter((name) => name === value).length > 1) why = `${value} has two prices.`;
+      } else if (price(value) === undefined) why = "A price is a number of dollars from 0 to 10,000, with six decimals at most.";
+      else if (whole && !value && (part === "input" || part === "output")) why = "What do tokens that are read cost, and those that are written?";
+      if (why) field.setAttribute("aria-invalid", "true");
+      else field.removeAttribute("aria-invalid");
+      if (why && !first) [first, sentence] = [field, why];
+    }
+    const said = row.querySelector("[role=alert]");
+    if (said && said.textContent !== sentence) said.textContent = sentence;
+    return first;
+  }
+
+  get value() {
+    const rows = [...(this.list?.children ?? [])];
+    for (const row of rows) {
+      const first = this.wrong(row, true);
+      first?.focus();
+      if (first) throw new Error(row.querySelector("[role=alert]")?.textContent ?? "");
+    }
+    return Object.fromEntries(rows.map((row) => {
+      const parts = ["input", "output", "cached_input", "cache_write"].map((part) => [part, price(text(row, part))]);
+      return [text(row, "model").trim(), Object.fromEntries(parts.filter(([, value]) => value !== null))];
+    }));
   }
 }
 
@@ -159,6 +230,7 @@ class Hosts extends Choice {
 
 customElements.define("convene-hosts", Hosts);
 customElements.define("convene-rows", Rows);
+customElements.define("convene-prices", Prices);
 customElements.define("convene-choice", Choice);
 customElements.define("convene-servers", Servers);
 customElements.define("convene-approvers", Approvers);
