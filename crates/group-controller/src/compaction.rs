@@ -141,7 +141,7 @@ fn ask(turn: &mut Turn<'_>, fallen: Fallen) {
     let request = SummarizeRequest {
         group_id: state.identity.group_id.clone(),
         agent_id,
-        run_id: summary_id(to_seq, id),
+        run_id: summary_id(to_seq, id, tokens),
         agents,
         previous,
         messages,
@@ -210,10 +210,12 @@ fn writer(turn: &Turn<'_>) -> Option<AgentId> {
     ran.max_by_key(|(_, at)| **at).map(|(agent_id, _)| agent_id.clone())
 }
 
+/// The name of a summary, by what it reserves too: what has one name asks for the same.
+///
 /// # Panics
-/// Never: two numbers and a letter make an id.
-fn summary_id(to_seq: u64, id: u64) -> RunId {
-    RunId::new(format!("s{to_seq}-{id}")).expect("two numbers and a letter make an id")
+/// Never: three numbers and a letter make an id.
+fn summary_id(to_seq: u64, id: u64, tokens: u64) -> RunId {
+    RunId::new(format!("s{to_seq}-{id}-{tokens}")).expect("three numbers and a letter make an id")
 }
 
 /// The summary under way, if this is it; in a group that stands still nothing comes of it.

@@ -1,10 +1,11 @@
 //! The master keys of the App: where they stand, and how one takes another's place.
 //!
 //! The key in use is `keys/master.key` in the data directory, a file that the configuration names,
-//! or a value in the environment; former ones lie in `keys/retired`, until nothing needs them. Never
-//! touches what the keys guard.
+//! or a value in the environment; former ones lie in `keys/retired`, until nothing needs them. An
+//! organization's own key is `keys/organizations/ORG.key`. Never touches what the keys guard.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use convene_app::secrets::{MasterKeys, master_key_id};
+use convene_model::OrgId;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -33,6 +35,9 @@ pub(crate) enum MasterKeyError {
         /// Why.
         source: io::Error,
     },
+    /// A file among the organizations' own keys is named like none.
+    #[error("{}: its name is no organization's id with .key behind it", .0.display())]
+    NoOrganization(PathBuf),
     /// The key in use is no file.
     #[error(
         "the master key is set as a value: put the former one as a file into {}, set the new \
@@ -49,6 +54,7 @@ pub(crate) struct MasterKeyFiles {
     file: PathBuf,
     /// Whether the file is made when it is missing.
     is_default: bool,
+    own: PathBuf,
     retired: PathBuf,
 }
 
@@ -60,6 +66,7 @@ impl MasterKeyFiles {
             inline: config.app.master_key.as_ref().map(|key| key.bytes()),
             is_default: named.is_none(),
             file: named.unwrap_or_else(|| folder.join("master.key")),
+            own: folder.join("organizations"),
             retired: folder.join("retired"),
         }
     }
@@ -72,10 +79,16 @@ impl MasterKeyFiles {
             None => keys::load(&self.file)?,
         };
         let mut retired = Vec::new();
-        for path in self.retired_files()? {
+        for path in key_files(&self.retired)? {
             retired.push(keys::load(&path)?);
         }
-        Ok(MasterKeys { current, retired })
+        let mut own = BTreeMap::new();
+        for path in key_files(&self.own)? {
+            let org = path.file_stem().and_then(|stem| OrgId::new(stem.to_str()?).ok());
+            let org = org.ok_or_else(|| MasterKeyError::NoOrganization(path.clone()))?;
+            own.insert(org, keys::load(&path)?);
+        }
+        Ok(MasterKeys { current, own, retired })
     }
 
     /// Puts a new key in the place of the one in use, which is kept among the retired ones. A crash
@@ -98,31 +111,32 @@ impl MasterKeyFiles {
 
     /// Removes the retired keys; the caller has made sure that nothing needs them.
     pub(crate) fn forget_retired(&self) -> Result<usize, MasterKeyError> {
-        let files = self.retired_files()?;
+        let files = key_files(&self.retired)?;
         for path in &files {
             fs::remove_file(path)
                 .map_err(|source| MasterKeyError::Io { path: path.clone(), source })?;
         }
         Ok(files.len())
     }
+}
 
-    fn retired_files(&self) -> Result<Vec<PathBuf>, MasterKeyError> {
-        let io = |source| MasterKeyError::Io { path: self.retired.clone(), source };
-        let entries = match fs::read_dir(&self.retired) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io(error)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|extension| extension == "key") {
-                files.push(path);
-            }
+/// The key files of a folder, if there is one.
+fn key_files(folder: &Path) -> Result<Vec<PathBuf>, MasterKeyError> {
+    let io = |source| MasterKeyError::Io { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "key") {
+            files.push(path);
         }
-        files.sort_unstable();
-        Ok(files)
     }
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Writes a key under another name first, so that no crash leaves half a key.

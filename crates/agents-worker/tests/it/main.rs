@@ -8,6 +8,7 @@ mod demo;
 mod faults;
 mod http_tools;
 mod mcp;
+mod prefix;
 mod probe;
 mod providers;
 mod real_servers;

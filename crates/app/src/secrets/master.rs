@@ -1,13 +1,16 @@
-//! The master keys: one wraps every new data key, former ones still open what they wrapped.
+//! The master keys: one wraps every new data key, but for organizations that have brought one of their own;
+//! former ones still open what they wrapped.
 //!
 //! They come from the host, which may read them anew: an operator changes the master key beside a
 //! running App. Nothing here is stored.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, PoisonError, RwLock},
 };
 
+use convene_model::OrgId;
 use zeroize::Zeroizing;
 
 use super::cipher::Key;
@@ -25,6 +28,9 @@ const ID_BYTES: usize = 8;
 pub struct MasterKeys {
     /// Wraps what is made from now on.
     pub current: Zeroizing<[u8; 32]>,
+    /// The keys that organizations have brought: each wraps what is its organization's, in place of the one
+    /// above.
+    pub own: BTreeMap<OrgId, Zeroizing<[u8; 32]>>,
     /// Still open what they wrapped.
     pub retired: Vec<Zeroizing<[u8; 32]>>,
 }
@@ -33,7 +39,7 @@ impl MasterKeys {
     /// One key without predecessors.
     #[must_use]
     pub fn only(current: Zeroizing<[u8; 32]>) -> Self {
-        Self { current, retired: Vec::new() }
+        Self { current, own: BTreeMap::new(), retired: Vec::new() }
     }
 }
 
@@ -68,22 +74,35 @@ impl Master {
     }
 }
 
-/// All master keys that are known; the first one is in use.
+/// All master keys that are known.
 pub(super) struct Masters {
     reader: MasterKeyReader,
-    known: RwLock<Vec<Master>>,
+    known: RwLock<Known>,
+}
+
+struct Known {
+    /// The one in use first.
+    all: Vec<Master>,
+    own: BTreeMap<OrgId, Master>,
 }
 
 impl Masters {
     pub(super) fn new(reader: MasterKeyReader, keys: &MasterKeys) -> Self {
-        Self { reader, known: RwLock::new(list(keys)) }
+        Self { reader, known: RwLock::new(Known::of(keys)) }
     }
 
-    /// The key in use, read anew: what is wrapped now must open for whoever reads it next.
-    pub(super) fn current(&self) -> Master {
+    /// The key in use for an organization, read anew: what is wrapped now must open for whoever reads it
+    /// next.
+    pub(super) fn current(&self, org: &OrgId) -> Master {
         self.reload();
+        self.in_use(org)
+    }
+
+    /// The key in use for an organization, as it was read last.
+    pub(super) fn in_use(&self, org: &OrgId) -> Master {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.first().expect("there is always a key in use").clone()
+        let all = known.all.first().expect("there is always a key in use");
+        known.own.get(org).unwrap_or(all).clone()
     }
 
     /// A key by its id; one that is not known may have come since, so the keys are read anew.
@@ -96,26 +115,33 @@ impl Masters {
 
     /// All keys, the one in use first.
     pub(super) fn all(&self) -> Vec<Master> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).all.clone()
     }
 
     fn known(&self, id: &str) -> Option<Master> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|master| master.id == id).cloned()
+        known.all.iter().find(|master| master.id == id).cloned()
     }
 
-    fn reload(&self) {
+    pub(super) fn reload(&self) {
         match (self.reader)() {
             Ok(keys) => {
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = list(&keys);
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::of(&keys);
             }
             Err(error) => tracing::error!(error, "the master keys cannot be read anew"),
         }
     }
 }
 
-fn list(keys: &MasterKeys) -> Vec<Master> {
-    std::iter::once(&keys.current).chain(&keys.retired).map(|key| Master::of(key)).collect()
+impl Known {
+    fn of(keys: &MasterKeys) -> Self {
+        let MasterKeys { current, own, retired } = keys;
+        let all = std::iter::once(current).chain(own.values()).chain(retired);
+        Self {
+            all: all.map(|key| Master::of(key)).collect(),
+            own: own.iter().map(|(org, key)| (org.clone(), Master::of(key))).collect(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,11 +158,17 @@ mod tests {
         let masters = Masters::new(Arc::clone(&reader), &reader().unwrap());
         let (first, second) = (master_key_id(&[1; 32]), master_key_id(&[2; 32]));
         assert!(masters.find(&second).is_none());
-        *keys.lock().unwrap() =
-            MasterKeys { current: Zeroizing::new([2; 32]), retired: vec![Zeroizing::new([1; 32])] };
+        *keys.lock().unwrap() = MasterKeys {
+            retired: vec![Zeroizing::new([1; 32])],
+            ..MasterKeys::only(Zeroizing::new([2; 32]))
+        };
         assert_eq!(masters.find(&second).unwrap().id, second);
         assert_eq!(masters.find(&first).unwrap().id, first);
-        assert_eq!(masters.current().id, second);
+        let (o1, o2) = (OrgId::new("o1").unwrap(), OrgId::new("o2").unwrap());
+        assert_eq!(masters.current(&o1).id, second);
+        keys.lock().unwrap().own.insert(o1.clone(), Zeroizing::new([3; 32]));
+        assert_eq!(masters.current(&o1).id, master_key_id(&[3; 32]), "its own");
+        assert_eq!(masters.current(&o2).id, second);
     }
 
     #[test]

@@ -64,28 +64,33 @@ impl Vault {
         Ok(settled)
     }
 
-    /// Wraps data keys of former master keys with the one in use.
+    /// Wraps data keys with the master key in use, each organization's with its own where it has brought one.
     async fn rewrap(&self, settled: &mut Settled) -> Answer<()> {
         const OLD: &str = "SELECT data_key_id, org_id, master_id, wrapped FROM data_keys
-            WHERE master_id <> $1 AND data_key_id > $2 ORDER BY data_key_id LIMIT $3";
+            WHERE data_key_id > $1 ORDER BY data_key_id LIMIT $2";
         const REWRAP: &str = "UPDATE data_keys SET master_id = $2, wrapped = $3
             WHERE data_key_id = $1 AND master_id = $4";
-        let master = self.masters.current();
+        self.masters.reload();
         let mut after = String::new();
         loop {
-            let params = params![master.id.as_str(), after.as_str(), BATCH];
+            let params = params![after.as_str(), BATCH];
             let found = self.db.query(Statement::new(OLD, params)).await?;
             let Some(last) = found.last() else { return Ok(()) };
             after = last.get("data_key_id")?;
             for row in &found {
-                let (id, org): (String, String) = (row.get("data_key_id")?, row.get("org_id")?);
+                let (id, org): (String, OrgId) =
+                    (row.get("data_key_id")?, rows::id(row, "org_id")?);
                 let former: String = row.get("master_id")?;
+                let master = self.masters.in_use(&org);
+                if former == master.id {
+                    continue;
+                }
                 let wrapped: String = row.get("wrapped")?;
-                let Ok(key) = self.unwrap(&org, &id, &former, &wrapped) else {
+                let Ok(key) = self.unwrap(org.as_str(), &id, &former, &wrapped) else {
                     settled.unreadable += 1;
                     continue;
                 };
-                let wrapped = master.wrapping.wrap(&vault::key_place(&org, &id), &key)?;
+                let wrapped = master.wrapping.wrap(&vault::key_place(org.as_str(), &id), &key)?;
                 let params = params![id, master.id.as_str(), wrapped, former];
                 settled.rewrapped += self.db.execute(Statement::new(REWRAP, params)).await?;
             }

@@ -115,7 +115,7 @@ impl Vault {
     ) -> Result<(String, Statement), Problem> {
         const SQL: &str = "INSERT INTO data_keys
             (data_key_id, org_id, master_id, wrapped, created_at) VALUES ($1, $2, $3, $4, $5)";
-        let (id, master) = (fresh_id(now), self.masters.current());
+        let (id, master) = (fresh_id(now), self.masters.current(org));
         let wrapped = master.wrapping.wrap(&key_place(org.as_str(), &id), &Key::random()?)?;
         let params = params![&id, org.as_str(), master.id, wrapped, now.millis()];
         Ok((id, Statement::new(SQL, params)))

@@ -231,8 +231,10 @@ async fn a_running_app_follows_another_master_key_and_the_former_one_is_not_need
     let org = ada.org("Works").await;
     let one = workspace_secret(&mut ada, &org).await;
 
-    let changed =
-        MasterKeys { current: Zeroizing::new([8; 32]), retired: vec![Zeroizing::new([7; 32])] };
+    let changed = MasterKeys {
+        retired: vec![Zeroizing::new([7; 32])],
+        ..MasterKeys::only(Zeroizing::new([8; 32]))
+    };
     *keys.lock().unwrap() = changed.clone();
     let settled = convene_app::secrets::settle(&world.db, &changed, world.now()).await.unwrap();
     assert_eq!((settled.rewrapped, settled.unreadable), (1, 0));
@@ -246,6 +248,64 @@ async fn a_running_app_follows_another_master_key_and_the_former_one_is_not_need
     let lost = MasterKeys::only(Zeroizing::new([6; 32]));
     let settled = convene_app::secrets::settle(&world.db, &lost, world.now()).await.unwrap();
     assert_eq!((settled.rewrapped, settled.unreadable), (0, 1), "and another one opens nothing");
+}
+
+#[tokio::test]
+async fn an_organization_brings_a_key_of_its_own_changes_it_and_takes_it_away() {
+    let keys = Arc::new(Mutex::new(MasterKeys::only(Zeroizing::new([7; 32]))));
+    let source = Arc::clone(&keys);
+    let reader = move || Ok(source.lock().unwrap().clone());
+    let setup = Setup { master_keys: Some(Arc::new(reader)), ..Setup::default() };
+    let world = World::with(setup).await;
+    let mut ada = world.person("Ada").await;
+    let (works, other) = (ada.org("Works").await, ada.org("Other").await);
+    let (one, others) =
+        (workspace_secret(&mut ada, &works).await, workspace_secret(&mut ada, &other).await);
+    let wrapped_by = async |org: &str| {
+        let select = "SELECT master_id FROM data_keys WHERE org_id = $1";
+        let params = vec![org.to_owned().into()];
+        let rows = world.db.query(Statement::new(select, params)).await.unwrap();
+        rows[0].get::<String>("master_id").unwrap()
+    };
+    let settle = async || {
+        let keys = keys.lock().unwrap().clone();
+        convene_app::secrets::settle(&world.db, &keys, world.now()).await.unwrap()
+    };
+    let change = |own: Option<u8>, retired: &[u8]| {
+        let own = own.map(|byte| (works.parse().unwrap(), Zeroizing::new([byte; 32])));
+        let retired = retired.iter().map(|byte| Zeroizing::new([*byte; 32])).collect();
+        let all = MasterKeys::only(Zeroizing::new([7; 32]));
+        *keys.lock().unwrap() = MasterKeys { own: own.into_iter().collect(), retired, ..all };
+    };
+
+    // What it has goes under its own key; others stay where they are.
+    change(Some(1), &[]);
+    assert_eq!(settle().await.rewrapped, 1);
+    assert_eq!(wrapped_by(&works).await, master_key_id(&[1; 32]));
+    assert_eq!(wrapped_by(&other).await, master_key_id(&[7; 32]));
+    assert_eq!(reveal(&mut ada, &one).await.json["value"], VALUE, "without a restart");
+
+    // Another one takes its place, and the former one is not needed any more.
+    change(Some(2), &[1]);
+    assert_eq!(settle().await.rewrapped, 1);
+    change(Some(2), &[]);
+    assert_eq!(wrapped_by(&works).await, master_key_id(&[2; 32]));
+    assert_eq!(reveal(&mut ada, &one).await.json["value"], VALUE);
+    assert_eq!(
+        ada.post(&format!("{}/rotate", secrets(&works)), &json!({})).await.json["resealed"],
+        1
+    );
+    assert_eq!(wrapped_by(&works).await, master_key_id(&[2; 32]), "a new data key as well");
+
+    // Without it nothing of that organization opens, and everything of the others does.
+    change(None, &[]);
+    assert_eq!(settle().await.unreadable, 1);
+    assert_eq!(reveal(&mut ada, &others).await.json["value"], VALUE);
+    // It goes back to the common key while its own is among the retired ones.
+    change(None, &[2]);
+    assert_eq!(settle().await.rewrapped, 1);
+    assert_eq!(wrapped_by(&works).await, master_key_id(&[7; 32]));
+    assert_eq!(reveal(&mut ada, &one).await.json["value"], VALUE);
 }
 
 #[tokio::test]

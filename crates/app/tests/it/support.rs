@@ -64,7 +64,7 @@ pub(crate) struct Setup {
 pub(crate) fn fixed_keys(bytes: &[u8]) -> MasterKeyReader {
     let mut keys = bytes.iter().map(|byte| Zeroizing::new([*byte; 32]));
     let current = keys.next().unwrap();
-    let keys = MasterKeys { current, retired: keys.collect() };
+    let keys = MasterKeys { retired: keys.collect(), ..MasterKeys::only(current) };
     Arc::new(move || Ok(keys.clone()))
 }
 

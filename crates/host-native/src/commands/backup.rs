@@ -124,19 +124,29 @@ fn copy(
     }
     let mut bytes = bar.position();
     bar.finish_and_clear();
-    let keys = from.join("keys");
-    if keys.is_dir() {
-        make_dir(&to.join("keys"))?;
-        for entry in fs::read_dir(&keys)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                bytes += copy_file(&entry.path(), &to.join("keys").join(entry.file_name()))?;
-            }
-        }
-        sync_dir(Some(&to.join("keys")))?;
+    // Former master keys stay here: nothing in the copy needs them.
+    for folder in ["keys", "keys/organizations"] {
+        bytes += copy_files(&from.join(folder), &to.join(folder))?;
     }
     if let Some(file) = config_file {
         bytes += copy_file(file, &to.join("convene.toml"))?;
+    }
+    sync_dir(Some(to))?;
+    Ok(bytes)
+}
+
+/// Copies the files of a folder, if there is one; their bytes.
+fn copy_files(from: &Path, to: &Path) -> io::Result<u64> {
+    if !from.is_dir() {
+        return Ok(0);
+    }
+    make_dir(to)?;
+    let mut bytes = 0;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            bytes += copy_file(&entry.path(), &to.join(entry.file_name()))?;
+        }
     }
     sync_dir(Some(to))?;
     Ok(bytes)

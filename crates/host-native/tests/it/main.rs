@@ -30,6 +30,7 @@ mod full_disk;
 mod guides;
 mod healing;
 mod leaks;
+mod master_keys;
 mod metrics;
 mod openapi;
 mod operators;
