@@ -461,7 +461,10 @@ async fn fill(desk: &Desk) -> [String; 4] {
     desk.models.always("scout", Script::Say("Hello.".to_owned()));
     ana.post(
         &api("providers"),
-        json!({"name": "Models", "base_url": desk.models.base_url(), "api_key": "k"}),
+        json!({
+            "name": "Models", "base_url": desk.models.base_url(), "api_key": "k",
+            "prices": {"scout": {"input": 3_000_000, "cached_input": 300_000, "output": 15_000_000}},
+        }),
     )
     .await;
     let secret = json!({"scope": "workspace", "name": "TIDES_TOKEN", "value": TOKEN, "note": "from the harbour office"});
