@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
     time::{Duration, Instant},
@@ -23,7 +23,10 @@ use crate::{
         quarantine::Quarantine,
         wipe, write,
     },
-    search::indexer::{self, SLICE_MESSAGES, Slice},
+    search::{
+        index,
+        indexer::{self, SLICE_MESSAGES, Slice},
+    },
     store::options::MAX_UNINDEXED_EVENTS,
     threads,
 };
@@ -59,6 +62,8 @@ pub(crate) struct Projector {
     pub(crate) index: IndexState,
     /// Whether groups are being wiped.
     pub(crate) wipes: bool,
+    /// Whether words of wiped groups may be left in the search index's file.
+    pub(crate) purges: bool,
     pub(crate) disk: Arc<Disk>,
     pub(crate) counters: Arc<ProjectorCounters>,
 }
@@ -72,6 +77,8 @@ pub(crate) struct ProjectorCounters {
     pub(crate) files_removed: AtomicU64,
     /// Projected events that the search index has not seen yet, about; 0 when there are none.
     pub(crate) unindexed: AtomicU64,
+    /// Whether words of wiped groups may be left in the search index's file.
+    pub(crate) purging: AtomicBool,
 }
 
 /// How far the search index is.
@@ -114,6 +121,7 @@ impl Projector {
         loop {
             match self.inbox.next(self.backlog()) {
                 Next::Index if self.wipes => self.wipe(),
+                Next::Index if self.purges => self.purge(),
                 Next::Index => self.fill_index(),
                 Next::Project(batch) => {
                     if !self.carry_over(&batch) {
@@ -122,6 +130,8 @@ impl Projector {
                     self.finish(batch);
                     if self.wipes {
                         self.wipe();
+                    } else if self.purges {
+                        self.purge();
                     }
                     if self.unindexed() >= MAX_UNINDEXED_EVENTS && self.index.rebuilding.is_none() {
                         self.fill_index();
@@ -168,7 +178,11 @@ impl Projector {
         if let Some(last) = batch.last() {
             self.position = last.pos;
         }
-        self.wipes |= batch.iter().any(|committed| committed.pending.ends_the_group());
+        if batch.iter().any(|committed| committed.pending.ends_the_group()) {
+            self.wipes = true;
+            self.purges = true;
+            self.counters.purging.store(true, Ordering::Relaxed);
+        }
         self.counters.unindexed.fetch_add(events, Ordering::Relaxed);
         // The keeper ends after this thread.
         let _ = self.keeper.send(Keep::Projected(batch));
@@ -182,7 +196,7 @@ impl Projector {
         if self.index.not_before.is_some_and(|at| at > Instant::now()) {
             return Backlog::None;
         }
-        if self.wipes {
+        if self.wipes || self.purges {
             return Backlog::Much;
         }
         match self.unindexed() {
@@ -216,6 +230,29 @@ impl Projector {
             self.since_checkpoint.wiped = true;
             // The keeper ends after this thread.
             let _ = self.keeper.send(Keep::Wiped(key));
+        }
+        self.clean_up(false);
+    }
+
+    /// Merges a slice of the search index, so that words of wiped groups leave its file.
+    fn purge(&mut self) {
+        let is_done = match index::purge_slice(&mut self.connection) {
+            Ok(is_done) => is_done,
+            Err(error) => {
+                tracing::warn!(%error, "words of wiped groups are not taken out of the index yet");
+                self.index.not_before = Some(Instant::now() + RETRY.1);
+                return;
+            }
+        };
+        self.index.not_before = None;
+        self.since_checkpoint.bytes += index::PURGE_BYTES;
+        self.since_checkpoint.transactions += 1;
+        if is_done {
+            self.purges = false;
+            self.counters.purging.store(false, Ordering::Relaxed);
+            self.since_checkpoint.wiped = true;
+            // The keeper ends after this thread.
+            let _ = self.keeper.send(Keep::Indexed);
         }
         self.clean_up(false);
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The version of the tables, kept as the file's `user_version`.
-pub(crate) const FORMAT: i64 = 5;
+pub(crate) const FORMAT: i64 = 6;
 
 /// `chunks` holds a group's events in runs, `shown` of which history lists. `message_changes`
 /// points from a message to the events that changed it, so that its text is stored in one place.
@@ -122,7 +122,7 @@ pub(crate) fn open(
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match format {
         FORMAT => {}
-        0..=4 => {
+        0..=5 => {
             let transaction = connection.transaction()?;
             if format == 0 {
                 transaction.execute_batch(SCHEMA)?;
@@ -147,7 +147,10 @@ pub(crate) fn open(
                 transaction.execute_batch(agent_events::SCHEMA)?;
                 agent_events::fill(&transaction)?;
             }
-            transaction.execute_batch(trim::SCHEMA)?;
+            if format <= 4 {
+                transaction.execute_batch(trim::SCHEMA)?;
+            }
+            transaction.execute_batch(index::PURGE_SCHEMA)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.commit()?;
         }

@@ -1,8 +1,10 @@
 //! How everything of a group leaves `rooms.db`: a slice at a time, so that nothing else waits.
 //!
 //! A wipe that is under way stands in the table `wipes`, so it goes on after a crash. Chunks go
-//! first, oldest first, each with what the search index has of its messages; the other tables
-//! follow. Deleted bytes are overwritten (`secure_delete`), and the WAL is cut off afterwards.
+//! first, oldest first; what the search index has of their messages is marked as deleted, and the other
+//! tables follow. Then the group is gone and may begin anew. Its words leave the index's file when that
+//! is merged, which the projector does next (`search::index::purge_slice`). Deleted bytes are
+//! overwritten (`secure_delete`), and the WAL is cut off afterwards.
 
 use convene_model::{GroupId, GroupKey};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -19,8 +21,10 @@ use crate::{
     },
 };
 
-/// Chunks that go in one transaction.
-const SLICE_CHUNKS: usize = 32;
+/// Chunks that go in one transaction at most.
+const SLICE_CHUNKS: usize = 1024;
+/// Bytes of chunks from which on the others wait for the next.
+const SLICE_BYTES: u64 = 4 * 1024 * 1024;
 /// Rows of another table that go in one transaction.
 const SLICE_ROWS: usize = 4096;
 
@@ -132,7 +136,7 @@ pub(crate) fn slice(connection: &mut Connection) -> Result<Option<Slice>, rusqli
     let Some(key) = found.map(GroupKey) else { return Ok(None) };
     let mut changes = Changes::default();
     let step = step(&transaction, &key, &mut changes)?;
-    changes.write(&transaction)?;
+    changes.mark_deleted(&transaction)?;
     if step.is_last {
         end(&transaction, &key)?;
     }
@@ -156,7 +160,7 @@ pub(crate) fn finish(
     std::mem::take(changes).write(connection)?;
     loop {
         let step = step(connection, key, changes)?;
-        std::mem::take(changes).write(connection)?;
+        std::mem::take(changes).mark_deleted(connection)?;
         if step.is_last {
             return end(connection, key);
         }
@@ -204,12 +208,15 @@ fn take_chunks(
         "SELECT {} FROM chunks WHERE group_key = ?1 ORDER BY first_seq LIMIT ?2",
         chunks::COLUMNS
     );
-    let (mut ids, mut found) = (Vec::new(), Vec::new());
+    let (mut ids, mut found, mut bytes) = (Vec::new(), Vec::new(), 0);
     {
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![&key.0[..], SLICE_CHUNKS as i64])?;
-        while let Some(row) = rows.next()? {
+        while bytes < SLICE_BYTES
+            && let Some(row) = rows.next()?
+        {
             ids.push(row.get::<_, i64>(0)?);
+            bytes += row.get_ref("body")?.as_blob().map_or(1, |body| body.len() as u64 + 1);
             match Chunk::read(key, row) {
                 Ok(chunk) => found.push(chunk),
                 Err(ChunkError::Sqlite(error)) => return Err(error),
@@ -220,9 +227,7 @@ fn take_chunks(
             }
         }
     }
-    let mut bytes = ids.len() as u64;
     for chunk in &found {
-        bytes += chunk.records.iter().map(|record| record.body.len() as u64).sum::<u64>();
         if let Some(group) = group.as_ref().filter(|_| chunk.id <= indexed) {
             indexer::each_text(connection, key, chunk, |seq, author, text| {
                 changes.replace(group, seq, author, Some(text), None);

@@ -207,6 +207,9 @@ impl GroupStore {
         let (index, unindexed) = IndexState::read(&rooms)?;
         let projections = Arc::new(ProjectorCounters::default());
         projections.unindexed.store(unindexed, Ordering::Relaxed);
+        let wipes = wipe::any(&rooms)?;
+        let purges = wipes || search::index::is_purge_due(&rooms)?;
+        projections.purging.store(purges, Ordering::Relaxed);
         let lookup = Arc::new(Lookup::open(&rooms_path)?);
         let settled = Arc::new(Settled::default());
         let reader = {
@@ -226,7 +229,8 @@ impl GroupStore {
             counters: Arc::clone(&commits),
         };
         let projector = Projector {
-            wipes: wipe::any(&rooms)?,
+            wipes,
+            purges,
             connection: rooms,
             inbox: Arc::clone(&inbox),
             quarantine: Arc::clone(&quarantine),
@@ -530,13 +534,16 @@ impl GroupStore {
 }
 
 impl GroupStore {
-    /// Waits until everything that was submitted is in the search index. Blocks; for tests and
-    /// tools, since a search finds what is not there, too.
+    /// Waits until everything that was submitted is in the search index, and what was wiped is out
+    /// of its file. Blocks; for tests and tools, since a search finds what is not there, too.
     pub fn settle_index(&self) {
         let inner = &self.inner;
         inner.inbox.hurry();
         inner.settled.wait_until(|| {
-            inner.overlay.events() == 0 && inner.projections.unindexed.load(Ordering::Relaxed) == 0
+            let counters = &inner.projections;
+            inner.overlay.events() == 0
+                && counters.unindexed.load(Ordering::Relaxed) == 0
+                && !counters.purging.load(Ordering::Relaxed)
         });
     }
 }

@@ -281,6 +281,33 @@ fn no_word_of_a_wiped_group_is_left_in_the_search_index() {
 }
 
 #[test]
+fn a_group_that_a_file_of_format_5_has_indexed_is_wiped_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut other = Group::new("other");
+    commit(&store, other.post("kept")).unwrap();
+    let group = full_group(&store, "g");
+    store.settle_index();
+    store.close();
+    drop(store);
+    let rooms = rusqlite::Connection::open(dir.path().join("rooms.db")).unwrap();
+    rooms.execute_batch("DROP TABLE search_purge; PRAGMA user_version = 5").unwrap();
+    drop(rooms);
+    let store = open(&dir);
+    let found = |group: &Group, text: &str| {
+        store.search(group.key, &searching(text), group.head()).unwrap().hits.len()
+    };
+    assert_eq!((found(&group, SECRET), found(&other, "kept")), (2, 1));
+    wipe(&store, &group).unwrap();
+    assert!(store.wait_until_wiped(group.key, PATIENCE));
+    commit(&store, other.post("kept too")).unwrap();
+    store.settle_index();
+    assert_eq!(found(&other, "kept"), 2);
+    store.close();
+    assert_eq!(files_with(dir.path(), SECRET), Vec::<String>::new());
+}
+
+#[test]
 fn the_journal_and_the_wal_give_up_a_wiped_text_while_the_store_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
@@ -313,7 +340,7 @@ fn a_wiped_group_stays_gone_wherever_a_crash_comes() {
             store.submit(batch, |result| result.unwrap()).unwrap();
         }
         commit(&store, other.post("kept")).unwrap();
-        store.settle();
+        store.settle_index();
         wipe(&store, &group).unwrap();
         assert_eq!(store.load(group.key).unwrap(), None);
         // The last handle goes: the projector stops wherever it is.
@@ -329,6 +356,7 @@ fn a_wiped_group_stays_gone_wherever_a_crash_comes() {
     assert!(store.wait_until_wiped(group.key, PATIENCE));
     let mut anew = Group::new("g");
     commit(&store, anew.post("a new beginning")).unwrap();
+    store.settle_index();
     store.close();
     assert_eq!(store.load(anew.key).unwrap().unwrap().records, anew.records);
     drop(store);
@@ -485,6 +513,7 @@ fn a_half_import_is_wiped_like_a_group() {
     wipe(&store, &group).unwrap();
     assert_eq!(store.load_import(group.key).unwrap(), None);
     assert!(store.wait_until_wiped(group.key, PATIENCE));
+    store.settle_index();
     store.close();
     drop(store);
     assert_eq!(files_with(dir.path(), SECRET), Vec::<String>::new());

@@ -229,7 +229,8 @@ fn a_file_of_format_1_is_brought_forward_and_its_messages_are_found() {
     let connection = rusqlite::Connection::open(dir.path().join("rooms.db")).unwrap();
     connection
         .execute_batch(
-            "DROP TABLE search; DROP TABLE search_groups; DROP TABLE reactions;
+            "DROP TABLE search; DROP TABLE search_groups; DROP TABLE search_purge;
+             DROP TABLE reactions;
              DROP TABLE wipes; DROP TABLE imports; DROP TABLE agent_events;
              DROP TABLE trimmed_groups;
              ALTER TABLE groups DROP COLUMN discard;

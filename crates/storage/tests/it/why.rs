@@ -257,7 +257,8 @@ fn a_file_from_before_there_was_the_table_is_read_through_once() {
     let rooms = rusqlite::Connection::open(dir.path().join("rooms.db")).unwrap();
     rooms
         .execute_batch(
-            "DROP TABLE agent_events; DROP TABLE trimmed_groups; PRAGMA user_version = 3",
+            "DROP TABLE agent_events; DROP TABLE trimmed_groups; DROP TABLE search_purge;
+             PRAGMA user_version = 3",
         )
         .unwrap();
     drop(rooms);
