@@ -45,3 +45,30 @@ async fn snapshots_are_written_and_checked_beside_their_limits() {
         assert!(figures[name]["value"].as_f64().unwrap() > 0.0, "{figures}");
     }
 }
+
+/// How much more memory archiving a group may take than archiving one of a tenth of its messages: what
+/// differs is how often the allocator was asked.
+const FLAT: f64 = 1.5;
+/// Bytes below which a growth says nothing about a group's size.
+const NOISE: f64 = 16.0 * 1024.0 * 1024.0;
+
+#[tokio::test]
+async fn soak_archiving_a_million_messages_takes_no_more_memory_than_archiving_a_tenth_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("figures.json");
+    let done = Command::new(env!("CARGO_BIN_EXE_convene"))
+        .args(["bench", "--only", "archive_memory", "--slice", "2", "--dir"])
+        .arg(dir.path().join("bench"))
+        .arg("--json")
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let figures: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let figure = &figures["archive_memory"];
+    let read = |name: &str| figure[name].as_f64().unwrap();
+    assert_eq!(read("messages"), 1_000_000.0, "{figures}");
+    let (large, small) = (read("value"), read("limit"));
+    assert!(large <= small.max(NOISE) * FLAT, "{figures}");
+}

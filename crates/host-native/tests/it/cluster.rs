@@ -90,6 +90,32 @@ async fn processes_start_in_any_order_and_say_what_they_lack_until_it_is_there()
 }
 
 #[tokio::test]
+async fn four_processes_that_were_just_started_answer_the_very_first_calls() {
+    let last_to_first =
+        [Member::Agents(0), Member::Controllers, Member::Orchestrator(0), Member::App(0)];
+    for order in [last_to_first, std::array::from_fn(|at| last_to_first[3 - at])] {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan::sized(env!("CARGO_BIN_EXE_convene"), dir.path(), 1, 1, 1);
+        let mut cluster = plan.prepare().await;
+        // Whoever starts first has looked for the keys of the others in vain.
+        for member in order {
+            cluster.start(member).await;
+        }
+        let ana = Person::sign_up(&cluster.app_url(0), "Ana").await;
+        let org = ana.create_org("Lighthouse").await;
+        let group = ana.create_group(&org, "Plans").await;
+        let mut socket = ana.connect(&group).await.unwrap();
+        socket.send(&json!({"type": "attach", "ref": "a"})).await;
+        let attached = socket.until(|frame| frame["ref"] == "a").await;
+        assert_eq!(attached["type"], "attached", "{order:?}: {attached}");
+        let agent = attached["state"]["agents"][0]["name"].as_str().unwrap().to_owned();
+        socket.post("m1", &format!("@{agent} are you there?")).await;
+        let finished = socket.event("run.finished").await;
+        assert_eq!(finished["status"], "completed", "{order:?}: {finished}");
+    }
+}
+
+#[tokio::test]
 async fn the_door_for_the_agents_worker_is_not_the_one_for_people_unless_that_is_configured() {
     let dir = tempfile::tempdir().unwrap();
     let plan = Plan::sized(env!("CARGO_BIN_EXE_convene"), dir.path(), 1, 1, 1);

@@ -187,6 +187,65 @@ async fn an_organization_keeps_its_history_itself_whatever_befalls_its_service()
     assert!(!raw_has(dir.path(), "text 1"), "the text has left");
 }
 
+/// Runs `convene …` to a good end.
+async fn run(dir: &Path, args: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convene"));
+    let output = command.args(args).current_dir(dir).output().await.unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn an_adopted_backup_goes_on_at_the_service_where_it_was_and_what_was_lost_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = convene(dir.path()).start().await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Lighthouse").await;
+    assert_eq!(node.stop().await, Some(0));
+    let port = free_port();
+    let config = dir.path().join("convene.toml");
+    let section = format!(
+        "[[controllers.external_history]]\norg_id = \"{org}\"\nurl = \"http://127.0.0.1:{port}\"\nsecret = \"{SECRET}\"\n"
+    );
+    std::fs::write(&config, section).unwrap();
+    let _service = Service::start(dir.path(), port, &[]);
+    let node = convene(dir.path()).arg("--config").arg(config.to_str().unwrap()).start().await;
+    let ana = ana.at(&node.url);
+    let group = ana.create_group(&org, "Plans").await;
+    let say = async |ana: &Person, id: &str| {
+        let body = json!({"message_id": id, "text": id});
+        ana.post(&format!("/api/groups/{group}/messages"), body).await;
+    };
+    say(&ana, "one").await;
+    say(&ana, "two").await;
+    until("the first", || kept(dir.path()) == ["one", "two"]).await;
+    run(dir.path(), &["backup", "--to", "copy", "--data-dir", "data"]).await;
+    say(&ana, "lost").await;
+    until("the rest", || kept(dir.path()) == ["one", "two", "lost"]).await;
+    node.kill().await;
+
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::rename(dir.path().join("copy"), restored.path().join("data")).unwrap();
+    run(restored.path(), &["journal", "adopt", "--data-dir", "data"]).await;
+    let launch = convene(restored.path()).arg("--config").arg(config.to_str().unwrap());
+    let node = launch.start().await;
+    let ana = ana.at(&node.url);
+    say(&ana, "anew").await;
+    let of_group = || -> Vec<String> {
+        let db = rusqlite::Connection::open(dir.path().join("history.db")).unwrap();
+        let sql = "SELECT body FROM messages WHERE group_id = ?1 ORDER BY seq";
+        let mut rows = db.prepare(sql).unwrap();
+        let bodies = rows.query_map([&group], |row| row.get::<_, String>(0)).unwrap();
+        let text = |body: String| serde_json::from_str::<Value>(&body).unwrap()["text"].clone();
+        bodies.map(|body| text(body.unwrap()).as_str().unwrap().to_owned()).collect()
+    };
+    until("what is new", || of_group() == ["one", "two", "anew"]).await;
+    assert!(kept(dir.path()).contains(&"lost".to_owned()), "it is aside, not gone");
+    let read = ana.all_messages(&group).await;
+    let texts: Vec<_> = read.iter().map(|message| message["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["one", "two", "anew"]);
+    assert_eq!(node.stop().await, Some(0));
+}
+
 /// Whether the tables that are read still have a text.
 fn raw_has(dir: &Path, text: &str) -> bool {
     let bytes = std::fs::read(dir.join("data/groups/rooms.db")).unwrap();

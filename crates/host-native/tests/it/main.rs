@@ -5,6 +5,7 @@
 mod access;
 mod agent_runs;
 mod agent_tools;
+mod alarms;
 mod archive_faults;
 mod archive_lifecycle;
 mod archive_races;
@@ -55,6 +56,7 @@ mod story_settings;
 mod story_stage;
 mod streams;
 mod tool_faults;
+mod tool_house;
 mod traces;
 mod two_workers;
 mod usage;

@@ -6,15 +6,11 @@ use std::time::Duration;
 use convene_testing::{
     client::{Person, Socket},
     cluster::{Cluster, Member, Plan},
-    mcp_server::{Behaviour, Generation, McpTestServer, tool},
-    model_server::{ModelServer, Script},
-    process::{Convene, Launch},
-    web_service::WebService,
+    model_server::Script,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::convene;
+use crate::tool_house::{House, Outside};
 
 /// Where a tool of the agent lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,23 +31,7 @@ impl Kind {
     }
 }
 
-/// What an agent's tools reach.
-struct Outside {
-    models: ModelServer,
-    service: WebService,
-    mcp: McpTestServer,
-}
-
 impl Outside {
-    async fn start() -> Self {
-        let tools = vec![tool("read", true), tool("write", false)];
-        Self {
-            models: ModelServer::start().await.unwrap(),
-            service: WebService::start().await.unwrap(),
-            mcp: McpTestServer::start(Behaviour::new(Generation::Sessions, tools)).await.unwrap(),
-        }
-    }
-
     /// How often the tool was called.
     fn calls(&self, kind: Kind) -> usize {
         match kind {
@@ -73,13 +53,6 @@ impl Outside {
     fn script(&self, kind: Kind, says: &str) {
         self.models.next("m", Script::call(kind.tool(), &json!({"text": "husum"})));
         self.models.next("m", Script::Say(says.to_owned()));
-    }
-
-    /// What the model was told of its call.
-    fn told(&self) -> String {
-        let told = self.models.requests().last().unwrap().messages().pop().unwrap();
-        assert_eq!(told.0, "tool");
-        told.1
     }
 
     /// A group with an agent that has the tool; `path` of the service is where it is.
@@ -110,24 +83,6 @@ impl Outside {
         let agent = make("agents", "agent_id", agent).await;
         let group = json!({"org_id": org, "title": "Plans", "agent_ids": [agent]});
         ana.post("/api/groups", group).await["group_id"].as_str().unwrap().to_owned()
-    }
-}
-
-struct House {
-    _dir: TempDir,
-    launch: Launch,
-    node: Convene,
-    outside: Outside,
-    ana: Person,
-}
-
-impl House {
-    async fn open() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let launch = convene(dir.path()).env("CONVENE_AGENTS__ALLOW_HOSTS", "127.0.0.1");
-        let node = launch.start().await;
-        let ana = Person::sign_up(&node.url, "Ana").await;
-        Self { _dir: dir, launch, node, outside: Outside::start().await, ana }
     }
 }
 
