@@ -3,8 +3,9 @@
 //! A wipe that is under way stands in the table `wipes`, so it goes on after a crash. Chunks go
 //! first, oldest first; what the search index has of their messages is marked as deleted, and the other
 //! tables follow. Then the group is gone and may begin anew. Its words leave the index's file when that
-//! is merged, which the projector does next (`search::index::purge_slice`). Deleted bytes are
-//! overwritten (`secure_delete`), and the WAL is cut off afterwards.
+//! is merged, which the projector does next (`search::index::purge_slice`); those of a small group are
+//! taken out one by one instead. Deleted bytes are overwritten (`secure_delete`), and the WAL is cut off
+//! afterwards.
 
 use convene_model::{GroupId, GroupKey};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -16,7 +17,7 @@ use crate::{
         marks::{Mark, Marks},
     },
     search::{
-        index::{Changes, IndexedGroup, indexed_chunk},
+        index::{Changes, IndexedGroup, indexed_chunk, is_purge_due},
         indexer,
     },
 };
@@ -25,6 +26,9 @@ use crate::{
 const SLICE_CHUNKS: usize = 1024;
 /// Bytes of chunks from which on the others wait for the next.
 const SLICE_BYTES: u64 = 4 * 1024 * 1024;
+/// Events of a group whose words are taken out of the index one by one, half a second's work, rather than
+/// by merging all of it.
+const MAX_EVENTS_IN_PLACE: i64 = 500;
 /// Rows of another table that go in one transaction.
 const SLICE_ROWS: usize = 4096;
 
@@ -135,8 +139,12 @@ pub(crate) fn slice(connection: &mut Connection) -> Result<Option<Slice>, rusqli
         .optional()?;
     let Some(key) = found.map(GroupKey) else { return Ok(None) };
     let mut changes = Changes::default();
+    let in_place = goes_in_place(&transaction, &key)?;
     let step = step(&transaction, &key, &mut changes)?;
-    changes.mark_deleted(&transaction)?;
+    match in_place {
+        true => changes.write(&transaction)?,
+        false => changes.mark_deleted(&transaction)?,
+    }
     if step.is_last {
         end(&transaction, &key)?;
     }
@@ -165,6 +173,18 @@ pub(crate) fn finish(
             return end(connection, key);
         }
     }
+}
+
+/// Whether the words of what is left of a group are better taken out one by one than by merging the
+/// whole index, which is not to be merged anyway.
+fn goes_in_place(connection: &Connection, key: &GroupKey) -> Result<bool, rusqlite::Error> {
+    if is_purge_due(connection)? {
+        return Ok(false);
+    }
+    let events: i64 = connection
+        .prepare_cached("SELECT coalesce(sum(n), 0) FROM chunks WHERE group_key = ?1")?
+        .query_row([&key.0[..]], |row| row.get(0))?;
+    Ok(events <= MAX_EVENTS_IN_PLACE)
 }
 
 struct Step {
