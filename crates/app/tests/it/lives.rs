@@ -198,6 +198,7 @@ async fn what_a_group_has_used_is_shown_to_whoever_sees_it() {
     let world = World::new().await;
     let (org, group, [mut ann, mut bob]) = two(&world).await;
     let month = json!({"month": "2026-11", "runs": 2, "input_tokens": 1000, "output_tokens": 204,
+        "cost_micro_usd": 1500, "cost_unknown": 1,
         "egress_bytes": 0, "active_secs": 60});
     let used = json!({"group_id": group, "months": [month]});
     world.script(&format!("GET /infra/groups/{group}/usage"), 200, used.clone());
