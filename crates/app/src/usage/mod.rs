@@ -8,7 +8,7 @@ use axum::{Json, Router, extract::State, response::Response, routing::get};
 use convene_hop::api::{Api, Operation};
 use convene_model::{
     Code, OrgId,
-    usage::{OrgUsage, OrgUsageQuery},
+    usage::{Month, OrgUsage, OrgUsageQuery},
 };
 
 use crate::{
@@ -61,5 +61,5 @@ async fn settings(
     let org = orgs::manage(&state, &org, &caller).await?;
     let usage = state.orchestrator.org_usage(&org.org_id, &query).await?;
     let shell = shell(&state, &caller, org).await?;
-    Ok(web::page(page::render(&shell, &usage)))
+    Ok(web::page(page::render(&shell, &usage, Month::of(state.now()))))
 }

@@ -3,13 +3,13 @@
 use askama::Template;
 use convene_model::{
     GroupId,
-    usage::{OrgUsage, UsageFigures},
+    usage::{Month, OrgUsage, UsageFigures},
 };
 
 use crate::ui::{money, runs::grouped, view::Shell};
 
-/// The page as HTML.
-pub(super) fn render(shell: &Shell, usage: &OrgUsage) -> String {
+/// The page as HTML, read in the month `now`.
+pub(super) fn render(shell: &Shell, usage: &OrgUsage, now: Month) -> String {
     let page = Page {
         csrf: &shell.csrf,
         shell,
@@ -17,8 +17,9 @@ pub(super) fn render(shell: &Shell, usage: &OrgUsage) -> String {
         settings: true,
         tab: "usage",
         usage,
-        before: usage.month.before().map(|month| month.to_string()),
-        after: usage.month.next().to_string(),
+        before: usage.month.before(),
+        after: Some(usage.month.next()).filter(|month| *month < now),
+        is_now: usage.month == now,
     };
     page.render().expect("templates write to memory and call nothing that fails")
 }
@@ -32,8 +33,10 @@ struct Page<'a> {
     settings: bool,
     tab: &'static str,
     usage: &'a OrgUsage,
-    before: Option<String>,
-    after: String,
+    before: Option<Month>,
+    /// The month after it, if that is over as well.
+    after: Option<Month>,
+    is_now: bool,
 }
 
 impl Page<'_> {
@@ -42,6 +45,26 @@ impl Page<'_> {
         let found = self.shell.groups.iter().find(|item| item.group_id == *group);
         found.map(|item| item.title.as_str())
     }
+}
+
+/// A month by its name.
+fn named(month: &Month) -> String {
+    const NAMES: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let (year, nth) = (month.number() / 100, month.number() % 100);
+    NAMES.get(nth as usize - 1).map_or_else(|| month.to_string(), |name| format!("{name} {year}"))
 }
 
 /// A number with its thousands apart.
@@ -82,6 +105,13 @@ fn tokens(figures: &UsageFigures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_go_by_their_names() {
+        let name = |number| named(&Month::from_number(number).unwrap());
+        assert_eq!(name(2026_01), "January 2026");
+        assert_eq!(name(2026_12), "December 2026");
+    }
 
     #[test]
     fn figures_are_told_in_the_unit_that_suits_them() {
