@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn months_go_by_their_names() {
         let name = |number| named(&Month::from_number(number).unwrap());
-        assert_eq!(name(2026_01), "January 2026");
-        assert_eq!(name(2026_12), "December 2026");
+        assert_eq!(name(202_601), "January 2026");
+        assert_eq!(name(202_612), "December 2026");
     }
 
     #[test]
