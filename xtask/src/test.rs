@@ -118,7 +118,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
 /// The integration suites of the services that have a database, whose worlds stand on SQLite by
 /// default. What concerns PostgreSQL alone is among the other tests.
 fn on_postgres(workspace: &Workspace, surroundings: &Surroundings) -> Result<()> {
-    let chosen = ["-p", "convene-orchestrator", "-p", "convene-app", "-E", "kind(test)"];
+    // Of the whole workspace: fewer packages have other features, and would be compiled once more.
+    let of_both = "kind(test) & (package(convene-orchestrator) | package(convene-app))";
+    let chosen = ["--workspace", "-E", of_both];
     let mut tests = command(workspace, surroundings);
     process::run(tests.env("CONVENE_TEST_DATABASE", "postgres").args(chosen))
 }
