@@ -220,6 +220,25 @@ pub fn shade(id: &str) -> u32 {
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
+/// The name of the nth month of a year, from 1.
+pub(crate) fn month_name(nth: usize) -> &'static str {
+    const NAMES: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    NAMES.get(nth.saturating_sub(1)).copied().unwrap_or_default()
+}
+
 /// A moment in the proleptic Gregorian calendar, UTC.
 pub(super) struct Civil {
     year: u64,
@@ -271,21 +290,7 @@ impl Civil {
     pub(super) fn day(&self) -> String {
         const WEEKDAYS: [&str; 7] =
             ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-        const MONTHS: [&str; 12] = [
-            "January",
-            "February",
-            "March",
-            "April",
-            "May",
-            "June",
-            "July",
-            "August",
-            "September",
-            "October",
-            "November",
-            "December",
-        ];
-        let month = MONTHS.get(self.month.saturating_sub(1)).copied().unwrap_or_default();
+        let month = month_name(self.month);
         let weekday = WEEKDAYS.get(self.weekday).copied().unwrap_or_default();
         format!("{weekday}, {} {month} {}", self.day, self.year)
     }

@@ -6,7 +6,7 @@ use convene_model::{
     usage::{Month, OrgUsage, UsageFigures},
 };
 
-use crate::ui::{money, runs::grouped, view::Shell};
+use crate::ui::{money, runs::grouped, timeline::month_name, view::Shell};
 
 /// The page as HTML, read in the month `now`.
 pub(super) fn render(shell: &Shell, usage: &OrgUsage, now: Month) -> String {
@@ -49,22 +49,8 @@ impl Page<'_> {
 
 /// A month by its name.
 fn named(month: &Month) -> String {
-    const NAMES: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
     let (year, nth) = (month.number() / 100, month.number() % 100);
-    NAMES.get(nth as usize - 1).map_or_else(|| month.to_string(), |name| format!("{name} {year}"))
+    format!("{} {year}", month_name(nth as usize))
 }
 
 /// A number with its thousands apart.

@@ -220,13 +220,19 @@ fn first_form(master: &[u8; 32], id: &str, plain: &str) -> String {
     format!("v1.{}", URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
 }
 
-#[tokio::test]
-async fn a_running_app_follows_another_master_key_and_the_former_one_is_not_needed_for_long() {
+/// A world whose master keys can be exchanged while it runs; they are `[7; 32]` at first.
+async fn with_changing_keys() -> (World, Arc<Mutex<MasterKeys>>) {
     let keys = Arc::new(Mutex::new(MasterKeys::only(Zeroizing::new([7; 32]))));
     let source = Arc::clone(&keys);
     let reader = move || Ok(source.lock().unwrap().clone());
     let setup = Setup { master_keys: Some(Arc::new(reader)), ..Setup::default() };
     let world = World::with(setup).await;
+    (world, keys)
+}
+
+#[tokio::test]
+async fn a_running_app_follows_another_master_key_and_the_former_one_is_not_needed_for_long() {
+    let (world, keys) = with_changing_keys().await;
     let mut ada = world.person("Ada").await;
     let org = ada.org("Works").await;
     let one = workspace_secret(&mut ada, &org).await;
@@ -252,11 +258,7 @@ async fn a_running_app_follows_another_master_key_and_the_former_one_is_not_need
 
 #[tokio::test]
 async fn an_organization_brings_a_key_of_its_own_changes_it_and_takes_it_away() {
-    let keys = Arc::new(Mutex::new(MasterKeys::only(Zeroizing::new([7; 32]))));
-    let source = Arc::clone(&keys);
-    let reader = move || Ok(source.lock().unwrap().clone());
-    let setup = Setup { master_keys: Some(Arc::new(reader)), ..Setup::default() };
-    let world = World::with(setup).await;
+    let (world, keys) = with_changing_keys().await;
     let mut ada = world.person("Ada").await;
     let (works, other) = (ada.org("Works").await, ada.org("Other").await);
     let (one, others) =
