@@ -2,7 +2,7 @@
 
 use crate::error::ArchiveError;
 
-/// Runs `work` on a thread that may take its time.
+/// Runs `work` for somebody who waits for its outcome: on a thread of normal priority.
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ArchiveError> {
@@ -14,4 +14,12 @@ pub(crate) async fn run<T: Send + 'static>(
             Err(_) => Err(ArchiveError::GivenUp),
         },
     }
+}
+
+/// Runs `work` that goes through a whole snapshot and may take its time: in the background, so that posts
+/// in other groups do not wait behind it.
+pub(crate) async fn run_in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ArchiveError> {
+    convene_threads::run(work).await.map_err(|_| ArchiveError::GivenUp)
 }

@@ -43,10 +43,10 @@ impl Check {
 
     /// Checks the next member: its checksum, its lines, the order, the chain.
     pub(crate) fn member(&mut self, stored: &Stored) -> Result<(), String> {
-        self.file_checksum.update(&stored.compressed);
+        member::hash(&mut self.file_checksum, &stored.compressed);
         let entry = &stored.entry;
         let plain = member::decompress(entry, &stored.compressed)?;
-        self.checksum.update(&plain);
+        member::hash(&mut self.checksum, &plain);
         let before = self.messages;
         for (kind, line) in kinds(entry, &plain)? {
             self.line(kind, &line)?;
@@ -59,6 +59,7 @@ impl Check {
     }
 
     fn line(&mut self, kind: LineKind, line: &Bytes) -> Result<(), String> {
+        convene_threads::worked(line.len());
         let at = || format!("{} {}", kind.section().as_str(), kind.seq());
         let next = (kind.section(), kind.seq());
         // Header and trailer have no number, so that each of them can come only once.

@@ -146,6 +146,7 @@ impl Encoder {
     }
 
     fn line(&mut self, line: &Bytes, with_end: &Bytes) -> Result<(), ArchiveError> {
+        convene_threads::worked(line.len());
         let kind = LineKind::of(line).map_err(|error| wrong(error.to_string()))?;
         let seq = kind.seq();
         if kind.section() != self.section {
@@ -202,12 +203,12 @@ impl Encoder {
         if open.lines == 0 {
             return;
         }
-        self.checksum.update(&open.plain);
+        member::hash(&mut self.checksum, &open.plain);
         if !self.with_file {
             return;
         }
         let compressed = member::compress(&open.plain);
-        self.file_checksum.update(&compressed);
+        member::hash(&mut self.file_checksum, &compressed);
         self.index.push(IndexEntry {
             section: self.section,
             first_seq: open.first_seq,
@@ -217,7 +218,7 @@ impl Encoder {
             offset: self.bytes,
             bytes: compressed.len() as u64,
             plain_bytes: open.plain.len() as u64,
-            checksum: Digest(Sha256::digest(&open.plain).into()),
+            checksum: member::digest(&open.plain),
         });
         self.bytes += compressed.len() as u64;
         self.out.push(compressed);

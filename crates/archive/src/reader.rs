@@ -96,7 +96,7 @@ fn opened(
         .and_then(move |stored| {
             let path = Arc::clone(&path);
             async move {
-                blocking::run(move || {
+                blocking::run_in_background(move || {
                     let plain = stored.open(&path)?;
                     Ok((stored.entry, plain))
                 })
@@ -209,6 +209,7 @@ pub(crate) fn kinds(entry: &IndexEntry, plain: &Bytes) -> Result<Vec<(LineKind, 
     let name = || member::name(entry);
     let mut out = Vec::with_capacity(entry.lines as usize);
     for line in split(plain).map_err(|error| format!("{}: {error}", name()))? {
+        convene_threads::worked(line.len());
         let kind = LineKind::of(&line).map_err(|error| format!("{}: {error}", name()))?;
         let in_range = (entry.first_seq..=entry.last_seq).contains(&kind.seq());
         if kind.section() != entry.section || !in_range {

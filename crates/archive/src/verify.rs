@@ -29,7 +29,7 @@ pub async fn verify(
     let mut check = Check::begin();
     while let Some(member) = members.try_next().await? {
         let end = member.entry.offset + member.entry.bytes;
-        let (after, checked) = blocking::run(move || {
+        let (after, checked) = blocking::run_in_background(move || {
             let checked = check.member(&member);
             (check, checked)
         })

@@ -82,7 +82,7 @@ impl SnapshotWriter {
     /// [`ArchiveError::TooLarge`], [`ArchiveError::Store`]. The writer is of no use afterwards.
     pub async fn lines(&mut self, section: ExportSection, body: Bytes) -> Result<(), ArchiveError> {
         let mut encoder = self.encoder.take().ok_or(ArchiveError::GivenUp)?;
-        let (encoder, made) = blocking::run(move || {
+        let (encoder, made) = blocking::run_in_background(move || {
             let made = encoder.lines(section, &body);
             (encoder, made)
         })
@@ -103,7 +103,7 @@ impl SnapshotWriter {
     /// missing, [`ArchiveError::Store`].
     pub async fn finish(mut self, key: &SigningKey) -> Result<Manifest, ArchiveError> {
         let encoder = self.encoder.take().ok_or(ArchiveError::GivenUp)?;
-        let (manifest, made) = blocking::run(move || encoder.end()).await??;
+        let (manifest, made) = blocking::run_in_background(move || encoder.end()).await??;
         self.write(made).await?;
         match self.target {
             Target::There(there) => {

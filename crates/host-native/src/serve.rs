@@ -10,7 +10,8 @@ use convene_hop::{
     trace::{of_hops, of_people},
 };
 use convene_model::claims::service;
-use convene_storage::{GroupStore, Turns, prefer_turns};
+use convene_storage::GroupStore;
+use convene_threads::{Turns, prefer_turns};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},

@@ -14,12 +14,12 @@ mod directory;
 mod disk;
 mod journal;
 pub mod objects;
+mod paced;
 mod pending;
 mod rooms;
 mod search;
 mod sqlite;
 mod store;
-mod threads;
 
 pub use control::Import;
 pub use directory::{
@@ -36,4 +36,3 @@ pub use store::{
         StoreStats, StoredMessage, StoredReaction,
     },
 };
-pub use threads::{Turns, prefer_turns};

@@ -4,6 +4,8 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
+use crate::paced;
+
 /// How long a connection waits for a lock that another one holds.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ pub(crate) fn open_writer(
     durability: Durability,
     before: &str,
 ) -> Result<Connection, rusqlite::Error> {
+    paced::install();
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch(before)?;

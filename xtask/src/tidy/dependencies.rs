@@ -11,7 +11,8 @@ const LAYERS: &[(&str, Allowed)] = &[
     ("convene-model", Allowed::Only(&[])),
     ("convene-db", Allowed::Only(&["convene-model"])),
     ("convene-hop", Allowed::Only(&["convene-model"])),
-    ("convene-archive", Allowed::Only(&["convene-model"])),
+    ("convene-threads", Allowed::Only(&[])),
+    ("convene-archive", Allowed::Only(&["convene-model", "convene-threads"])),
     ("convene-app", Allowed::Only(&["convene-model", "convene-db", "convene-hop"])),
     (
         "convene-orchestrator",
@@ -19,7 +20,7 @@ const LAYERS: &[(&str, Allowed)] = &[
     ),
     ("convene-group-controller", Allowed::Only(&["convene-model"])),
     ("convene-agents-worker", Allowed::Only(&["convene-model"])),
-    ("convene-storage", Allowed::Only(&["convene-model", "convene-db"])),
+    ("convene-storage", Allowed::Only(&["convene-model", "convene-db", "convene-threads"])),
     // A client like any other: it knows the wire types and nothing of the server.
     ("convene-chat", Allowed::Only(&["convene-model"])),
     ("convene-host-native", Allowed::Anything),

@@ -70,35 +70,33 @@ impl Controllers {
         let Exportable { last_seq, state } =
             self.archive(group_id, |reply| Mail::Export { archive_id, epoch, reply }).await?;
         let (store, key) = (self.shared.store.clone(), group_id.key());
-        let read = move || {
-            // What was erased is in no snapshot, and each export of a group is the same.
-            if !store.wait_until_projected(key, PROJECTION_PATIENCE) {
-                return Ok(None);
-            }
-            let part = match section {
-                ExportSection::State => {
-                    let line = Line::State(StateLine { seq: last_seq, bytes: state }).encode();
-                    let lines = if after < last_seq { line } else { Bytes::new() };
-                    ExportPart { lines, next: None }
-                }
-                ExportSection::Messages => {
-                    store.export_messages(key, after, last_seq, MAX_EXPORT_BYTES)?
-                }
-                ExportSection::Events => {
-                    store.export_events(key, after, last_seq, MAX_EXPORT_BYTES)?
-                }
-            };
-            Ok(Some(part))
+        // What was erased is in no snapshot, and each export of a group is the same.
+        let waited = {
+            let store = store.clone();
+            tokio::task::spawn_blocking(move || {
+                store.wait_until_projected(key, PROJECTION_PATIENCE)
+            })
         };
-        tokio::task::spawn_blocking(read)
+        if !waited.await.map_err(|error| internal("exporting a group", &error))? {
+            return Err(Problem::new(Code::Overloaded)
+                .detail("what the group did last is still being carried over")
+                .with("retry_after_ms", 1000));
+        }
+        let read = move || match section {
+            ExportSection::State => {
+                let line = Line::State(StateLine { seq: last_seq, bytes: state }).encode();
+                let lines = if after < last_seq { line } else { Bytes::new() };
+                Ok(ExportPart { lines, next: None })
+            }
+            ExportSection::Messages => {
+                store.export_messages(key, after, last_seq, MAX_EXPORT_BYTES)
+            }
+            ExportSection::Events => store.export_events(key, after, last_seq, MAX_EXPORT_BYTES),
+        };
+        convene_threads::run(read)
             .await
             .map_err(|error| internal("exporting a group", &error))?
-            .map_err(|error| store_problem(group_id, &error))?
-            .ok_or_else(|| {
-                Problem::new(Code::Overloaded)
-                    .detail("what the group did last is still being carried over")
-                    .with("retry_after_ms", 1000)
-            })
+            .map_err(|error| store_problem(group_id, &error))
     }
 
     /// Lets a group go on that was to be archived.
@@ -195,7 +193,7 @@ impl Controllers {
         from: u64,
         lines: Bytes,
     ) -> Result<ImportProgress, Problem> {
-        let events = tokio::task::spawn_blocking(move || parse(&lines))
+        let events = convene_threads::run(move || parse(&lines))
             .await
             .map_err(|error| internal("reading events", &error))?
             .map_err(|detail| Problem::new(Code::SnapshotCorrupt).detail(detail))?;

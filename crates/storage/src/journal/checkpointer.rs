@@ -17,10 +17,7 @@ use std::{
 
 use rusqlite::{Connection, config::DbConfig};
 
-use crate::{
-    sqlite::{Durability, open_writer},
-    threads,
-};
+use crate::sqlite::{Durability, open_writer};
 
 /// Pages of the WAL from which on they are copied.
 const CHECKPOINT_PAGES: i32 = 8000;
@@ -100,7 +97,7 @@ impl Drop for Checkpointer {
 }
 
 fn run(requests: &Receiver<Request>) {
-    threads::lower_priority();
+    convene_threads::become_background();
     let mut open: Option<(PathBuf, Connection)> = None;
     while let Ok(Request { path, state }) = requests.recv() {
         let Some(path) = path else {

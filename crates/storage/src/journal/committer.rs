@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use convene_threads::Turns;
+
 use crate::{
     control::Control,
     journal::{
@@ -22,7 +24,6 @@ use crate::{
         error::CommitFailed,
         options::{BUSY_TURN_GROUPS, MAX_LINGER, StoreOptions},
     },
-    threads::{self, Turns},
 };
 
 /// What the host is told when the journal failed; it exits without answering.
@@ -65,7 +66,7 @@ impl Committer {
     }
 
     fn work(mut self) {
-        threads::prefer_turns(Turns::Shortest);
+        convene_threads::prefer_turns(Turns::Shortest);
         let mut linger = Duration::ZERO;
         let mut rotate_at = self.options.journal_file_bytes;
         while let Some(turn) = self.queue.next_turn(linger) {

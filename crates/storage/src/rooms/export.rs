@@ -140,6 +140,7 @@ impl Part {
         if !self.lines.is_empty() && self.lines.len() + line.len() > self.max_bytes {
             return false;
         }
+        convene_threads::worked(line.len());
         self.lines.extend_from_slice(line);
         self.last = seq;
         true

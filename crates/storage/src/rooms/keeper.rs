@@ -16,12 +16,12 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use convene_model::GroupKey;
+use convene_threads::Turns;
 
 use crate::{
     pending::Committed,
     rooms::{ids::MAX_LEARNED_IDS, lookup::Lookup, marks::Marks, overlay::Overlay},
     store::options::MAX_ROWS_PER_READ,
-    threads::{self, Turns},
 };
 
 /// Batches that are taken out of the overlay without a pause: some tens of microseconds.
@@ -91,7 +91,7 @@ pub(crate) fn run(
     settled: &Settled,
     learning: &AtomicUsize,
 ) {
-    threads::prefer_turns(Turns::Short);
+    convene_threads::prefer_turns(Turns::Short);
     for request in requests {
         if let Keep::Learn { key, reading } = request {
             learning.fetch_sub(1, Ordering::Relaxed);

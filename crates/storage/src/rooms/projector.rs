@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use crate::{
     disk::Disk,
     journal::files::RetiredFile,
+    paced,
     pending::Committed,
     rooms::{
         inbox::{Backlog, Inbox, Next},
@@ -28,7 +29,6 @@ use crate::{
         indexer::{self, SLICE_MESSAGES, Slice},
     },
     store::options::MAX_UNINDEXED_EVENTS,
-    threads,
 };
 
 /// Events after which `rooms.db` is checkpointed.
@@ -117,7 +117,10 @@ impl Projector {
     /// Works until the inbox says to stop.
     pub(crate) fn run(mut self) {
         // A checkpoint's CPU time must not be taken from posts.
-        threads::lower_priority();
+        convene_threads::become_background();
+        if let Err(error) = paced::give_way(&mut self.connection) {
+            tracing::warn!(%error, "the projector takes long turns");
+        }
         loop {
             match self.inbox.next(self.backlog()) {
                 Next::Index if self.wipes => self.wipe(),

@@ -1,5 +1,7 @@
 //! What the threads of a node ask of the kernel's scheduler.
 
+use std::cell::Cell;
+
 /// The niceness of a thread whose CPU time must not be taken from posts.
 #[cfg(target_os = "linux")]
 const NICENESS: libc::c_int = 19;
@@ -7,7 +9,8 @@ const NICENESS: libc::c_int = 19;
 /// How long a thread's turns on the CPU are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turns {
-    /// For the committer, which everybody waits for: the least that Linux gives.
+    /// The least that Linux gives: for the committer, which everybody waits for, and for those who give
+    /// way anyway.
     Shortest,
     /// For threads that work for some microseconds at a time and wait in between.
     Short,
@@ -23,8 +26,53 @@ impl Turns {
     }
 }
 
+/// Bytes of data that a background thread works through before it gives way: at most two tenths of a
+/// millisecond of compressing, which is the slowest of what they do.
+const BYTES_IN_A_ROW: usize = 16 * 1024;
+
+thread_local! {
+    static BACKGROUND: Cell<bool> = const { Cell::new(false) };
+    /// Bytes since this thread last gave way.
+    static WORKED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Makes this thread one that nobody waits for: it has the lowest priority (where that is refused, the
+/// normal one) and the shortest turns, and gives way as it works.
+pub fn become_background() {
+    BACKGROUND.set(true);
+    lower_priority();
+    prefer_turns(Turns::Shortest);
+}
+
+/// Whether this thread is one of the background.
+#[must_use]
+pub fn is_background() -> bool {
+    BACKGROUND.get()
+}
+
+/// Lets those go first that wait for this thread's CPU, if this is a background thread. Left alone, a
+/// thread has a core until the next tick of the clock, up to four milliseconds, however low its priority
+/// is: that is about shares, not about when.
+pub fn give_way() {
+    if is_background() {
+        WORKED.set(0);
+        std::thread::yield_now();
+    }
+}
+
+/// Says that this thread has worked through so many bytes: now and then it gives way.
+pub fn worked(bytes: usize) {
+    let worked = WORKED.get().saturating_add(bytes);
+    if worked < BYTES_IN_A_ROW {
+        WORKED.set(worked);
+    } else {
+        WORKED.set(0);
+        give_way();
+    }
+}
+
 /// Gives this thread the lowest priority; where that is refused it keeps the normal one.
-pub(crate) fn lower_priority() {
+fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: both calls take numbers only and touch no memory of ours. On Linux a thread's id
@@ -113,9 +161,32 @@ mod tests {
             assert!(slice.is_none_or(|slice| slice == turns.nanoseconds()), "{slice:?}");
         }
         let low = std::thread::spawn(|| {
-            lower_priority();
+            become_background();
+            assert!(is_background());
             told()
         });
-        assert_eq!(low.join().unwrap().1, i64::from(NICENESS));
+        let (slice, nice) = low.join().unwrap();
+        assert_eq!(nice, i64::from(NICENESS));
+        assert!(slice.is_none_or(|slice| slice == Turns::Shortest.nanoseconds()), "{slice:?}");
+        assert!(!is_background());
+    }
+
+    #[test]
+    fn only_a_background_thread_gives_way_and_only_after_its_bytes() {
+        let counted = |background: bool, bytes: usize| {
+            std::thread::spawn(move || {
+                if background {
+                    become_background();
+                }
+                worked(bytes);
+                WORKED.get()
+            })
+            .join()
+            .unwrap()
+        };
+        for background in [false, true] {
+            assert_eq!(counted(background, BYTES_IN_A_ROW - 1), BYTES_IN_A_ROW - 1);
+            assert_eq!(counted(background, BYTES_IN_A_ROW), 0);
+        }
     }
 }
