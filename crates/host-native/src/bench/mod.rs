@@ -13,12 +13,13 @@ mod memory;
 mod posts;
 mod raw_rows;
 mod reconnect_storm;
+mod relay;
 mod resolutions;
 mod server;
 mod snapshots;
 mod streams;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -46,6 +47,9 @@ pub struct BenchArgs {
     /// The folder for the data of the measurement, on the disk to be measured
     #[arg(long, value_name = "DIR", default_value = "convene-bench")]
     dir: PathBuf,
+    /// Be the bare relay before this model, for the figures about streams
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    relay_to: Option<SocketAddr>,
 }
 
 /// One figure beside its limit.
@@ -98,6 +102,9 @@ const SLICES: usize = 3;
 /// # Errors
 /// What kept a measurement from being made.
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
+    if let Some(model) = args.relay_to {
+        return relay::run(model);
+    }
     let slice = Duration::from_secs_f64(args.slice.clamp(0.1, 60.0));
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.starts_with(only));
     let mut figures = BTreeMap::new();

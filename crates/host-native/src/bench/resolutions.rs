@@ -12,8 +12,9 @@ use hdrhistogram::Histogram;
 use super::{
     Figure,
     client::Client,
+    relay::Relay,
     server::Server,
-    streams::{Chain, Model, ends_a_run, relay_of_two},
+    streams::{Chain, Model, ends_a_run},
 };
 use crate::cli::CliError;
 
@@ -33,7 +34,7 @@ pub(super) fn measure(
     let asked = (slice.as_secs_f64() * ASKED_PER_SECOND).ceil() as usize;
     runtime.block_on(async {
         let (model, at_model, _serving) = Model::start().await?;
-        let (at_relay, _relays) = relay_of_two(at_model).await?;
+        let relay = Relay::start(at_model)?;
         // What is known of an agent is known for whoever asks: a person's own secrets may matter.
         let chain = Chain::open(&mut server, at_model, 1 + slices * asked).await?;
         let (owner, mut strangers) = match chain.tokens.split_first() {
@@ -46,7 +47,7 @@ pub(super) fn measure(
         for _ in 0..slices {
             let mut bare = Histogram::<u64>::new(3)?;
             for _ in 0..asked {
-                bare.record(through_relay(&client, &model, at_relay).await?)?;
+                bare.record(through_relay(&client, &model, relay.address).await?)?;
             }
             // The first of them is not counted.
             to_model(&chain, &server, &model, &mut watcher, owner).await?;

@@ -1,6 +1,6 @@
 //! An agent's answer on its way from the model to those who watch it: through the whole chain, against
-//! a bare relay of two hops for the same stream. Model, relay and watchers are in this process, so that
-//! one clock measures all of it; Convene is a process of its own.
+//! a bare relay of two hops for the same stream. Model and watchers are in this process, so that one clock
+//! measures all of it; Convene is a process of its own, and so is the relay.
 
 use std::{
     convert::Infallible,
@@ -19,13 +19,13 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use http::{StatusCode, header};
+use http::header;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{sync::Barrier, task::JoinSet, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Figure, client::Client, server::Server};
+use super::{Figure, client::Client, relay::Relay, server::Server};
 use crate::cli::CliError;
 
 /// The pause between two tokens while one person watches: 200 a second, as quick models write.
@@ -79,7 +79,7 @@ pub(super) fn measure(
     let mut server = Server::start(dir, "streams", env)?;
     runtime.block_on(async {
         let (model, at_model, _serving) = Model::start().await?;
-        let (at_relay, _relays) = relay_of_two(at_model).await?;
+        let relay = Relay::start(at_model)?;
         let chain = Chain::open(&mut server, at_model, 1).await?;
         model.writes(10, TOKEN_EVERY);
         // What is looked up once is looked up.
@@ -89,7 +89,7 @@ pub(super) fn measure(
         let (mut first, mut each, mut commits) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..slices {
             model.writes(tokens, TOKEN_EVERY);
-            let bare = through_relay(&model, at_relay).await?;
+            let bare = through_relay(&model, relay.address).await?;
             let before = commits_of(metrics).await?;
             let watched = chain.stream(&model, &server, 1).await?;
             let committed = commits_of(metrics).await? - before;
@@ -325,34 +325,7 @@ fn text_bytes(frame: &[u8]) -> usize {
     frame[at..].iter().position(|byte| *byte == b'"').unwrap_or(0)
 }
 
-/// The limit: two servers, each of which passes on what it is asked and what it is answered.
-pub(super) async fn relay_of_two(
-    model: SocketAddr,
-) -> Result<(SocketAddr, [AbortOnDropHandle<()>; 2]), CliError> {
-    let (inner, one) = relay(model).await?;
-    let (outer, two) = relay(inner).await?;
-    Ok((outer, [one, two]))
-}
-
-async fn relay(to: SocketAddr) -> Result<(SocketAddr, AbortOnDropHandle<()>), CliError> {
-    let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
-    let pass = move |body: Bytes| {
-        let asked = client.post(format!("http://{to}/v1/chat/completions")).body(body).send();
-        async move {
-            match asked.await {
-                Ok(answer) => Response::new(Body::from_stream(answer.bytes_stream())),
-                Err(_) => {
-                    let mut failed = Response::new(Body::empty());
-                    *failed.status_mut() = StatusCode::BAD_GATEWAY;
-                    failed
-                }
-            }
-        }
-    };
-    serve(Router::new().route("/v1/chat/completions", post(pass))).await
-}
-
-async fn serve(router: Router) -> Result<(SocketAddr, AbortOnDropHandle<()>), CliError> {
+pub(super) async fn serve(router: Router) -> Result<(SocketAddr, AbortOnDropHandle<()>), CliError> {
     use axum::serve::ListenerExt;
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
