@@ -11,6 +11,9 @@
 //! | `CONVENE_TEST_LITELLM` | LiteLLM's proxy, for `soak` alone |
 //! | `CONVENE_TEST_AXE` | the script of axe-core, which checks pages for accessibility |
 //!
+//! A full disk is tried on a small file system that the test mounts for itself; where neither root nor user
+//! namespaces allow that, the test fails unless `CONVENE_TEST_SMALL_DISK` names one.
+//!
 //! PostgreSQL's server is installed; the first test that needs it starts one for the whole run
 //! (`convene_testing::postgres`), unless `CONVENE_TEST_POSTGRES_URL` names another. The suites of the App
 //! and the Orchestrator run a second time with `CONVENE_TEST_DATABASE=postgres`.

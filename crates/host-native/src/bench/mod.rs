@@ -131,11 +131,17 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         let figure = activations::measure(&args.dir, None, slice, SLICES)?;
         report("activations_sqlite", figure);
     }
-    if let Some(url) = &args.postgres
-        && wanted("activations_postgres")
-    {
-        let figure = activations::measure(&args.dir, Some(url), slice, SLICES)?;
-        report("activations_postgres", figure);
+    if wanted("activations_postgres") {
+        match &args.postgres {
+            Some(url) => {
+                let figure = activations::measure(&args.dir, Some(url), slice, SLICES)?;
+                report("activations_postgres", figure);
+            }
+            None if args.only.as_deref() == Some("activations_postgres") => {
+                return Err("activations_postgres needs an empty database: --postgres URL".into());
+            }
+            None => eprintln!("activations_postgres is not measured: it needs --postgres URL"),
+        }
     }
     if wanted("history_page_p99") {
         report("history_page_p99", history::measure(&args.dir, slice, SLICES)?);

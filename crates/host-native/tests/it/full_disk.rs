@@ -1,11 +1,11 @@
 //! A disk that is really full: posts are refused, nothing is lost, and all goes on when there is room.
 //!
 //! The data directory is a small file system of its own, in a mount namespace that only these
-//! processes see.
+//! processes see, or one that the surroundings name.
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -23,56 +23,117 @@ const MIB: usize = 1024 * 1024;
 const DISK: usize = 96 * MIB;
 const RESERVE: usize = 24 * MIB;
 
-/// A small disk; gone when dropped.
+/// Names an empty folder on a small file system of its own, for machines on which nobody may mount one.
+const GIVEN: &str = "CONVENE_TEST_SMALL_DISK";
+
+/// A small disk; what was mounted is gone when dropped.
 struct SmallDisk {
-    /// A process that keeps its namespace.
-    holder: Child,
     dir: PathBuf,
+    /// `None` for one that is mounted for everybody.
+    namespace: Option<Namespace>,
+}
+
+/// Where only some processes see the disk.
+struct Namespace {
+    /// A process that keeps it.
+    holder: Child,
     user: &'static str,
 }
 
 impl SmallDisk {
-    /// Mounts one at `dir`; `None` where neither root nor user namespaces are there to do it.
-    fn mount(dir: &Path) -> Option<Self> {
+    /// The disk that the surroundings name, or one that is mounted at `dir`.
+    ///
+    /// # Panics
+    /// Where there is neither: a test that is left out would look like one that passed.
+    fn open(dir: &Path) -> Self {
+        if let Some(given) = std::env::var_os(GIVEN).filter(|given| !given.is_empty()) {
+            return Self::given(Path::new(&given));
+        }
         fs::create_dir_all(dir).unwrap();
         let script = format!(
             "mount -t tmpfs -o size={DISK},mode=700 tmpfs '{}' && echo mounted && exec sleep 600",
             dir.display()
         );
+        let mut problems = String::new();
         for (unshare, user) in [("-m", ""), ("-Urm", "-U --preserve-credentials")] {
             let holder = Command::new("unshare")
                 .args([unshare, "sh", "-c", &script])
                 .stdout(Stdio::piped())
-                .stderr(Stdio::null())
+                .stderr(Stdio::piped())
                 .spawn();
-            let Ok(mut holder) = holder else { continue };
+            let mut holder = match holder {
+                Ok(holder) => holder,
+                Err(error) => {
+                    problems += &format!("\n  unshare {unshare}: {error}");
+                    continue;
+                }
+            };
             let mut said = String::new();
-            let stdout = holder.stdout.take().unwrap();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
+            BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
             if said.trim() == "mounted" {
-                return Some(Self { holder, dir: dir.to_owned(), user });
+                let namespace = Some(Namespace { holder, user });
+                return Self { dir: dir.to_owned(), namespace };
             }
-            let _ = holder.wait();
+            let output = holder.wait_with_output().unwrap();
+            let why = String::from_utf8_lossy(&output.stderr);
+            problems += &format!("\n  unshare {unshare}: {}", why.trim());
         }
-        None
+        panic!(
+            "A full disk needs a small file system, and none can be mounted here:{problems}\n\
+             Run the test as root, or allow user namespaces \
+             (sysctl kernel.unprivileged_userns_clone=1, or \
+             kernel.apparmor_restrict_unprivileged_userns=0),\n\
+             or mount one of {} MiB and name it in {GIVEN} \
+             (a container: --tmpfs /small-disk:size={DISK} -e {GIVEN}=/small-disk).",
+            DISK / MIB
+        );
+    }
+
+    /// A folder of its own in the one that was named, so that nothing but what this test made is ever removed.
+    fn given(given: &Path) -> Self {
+        let there = fs::read_dir(given)
+            .unwrap_or_else(|error| panic!("{GIVEN} names {}: {error}", given.display()));
+        // What an ext4 file system brings along is no one's.
+        let there = there.map(|entry| entry.unwrap().file_name());
+        let there: Vec<_> = there.filter(|name| name != "lost+found").collect();
+        assert!(there.is_empty(), "{GIVEN} names a folder that is not empty: {there:?}");
+        let dir = given.join("full-disk");
+        fs::create_dir(&dir).unwrap();
+        let disk = Self { dir, namespace: None };
+        let free = disk.free();
+        let fits = (2 * RESERVE..=2 * DISK).contains(&free);
+        assert!(fits, "{GIVEN} names a disk with {free} bytes free; about {DISK} are wanted");
+        disk
     }
 
     /// A program that runs `convene` where the disk is.
     fn convene(&self, beside: &Path) -> Launch {
-        let script = beside.join("convene-on-a-small-disk");
-        let (holder, user) = (self.holder.id(), self.user);
         let binary = env!("CARGO_BIN_EXE_convene");
-        let text = format!("#!/bin/sh\nexec nsenter -t {holder} {user} -m -- '{binary}' \"$@\"\n");
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Launch::new(script, &self.dir)
+        let program = match &self.namespace {
+            None => PathBuf::from(binary),
+            Some(Namespace { holder, user }) => {
+                let script = beside.join("convene-on-a-small-disk");
+                let holder = holder.id();
+                let text =
+                    format!("#!/bin/sh\nexec nsenter -t {holder} {user} -m -- '{binary}' \"$@\"\n");
+                fs::write(&script, text).unwrap();
+                fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+                script
+            }
+        };
+        Launch::new(program, &self.dir)
             .env("CONVENE_CONTROLLERS__DISK_RESERVE_BYTES", RESERVE.to_string())
     }
 
     /// A path on the disk, as it is seen from outside.
     fn path(&self, name: &str) -> PathBuf {
-        let dir = self.dir.strip_prefix("/").unwrap();
-        Path::new(&format!("/proc/{}/root", self.holder.id())).join(dir).join(name)
+        match &self.namespace {
+            None => self.dir.join(name),
+            Some(Namespace { holder, .. }) => {
+                let dir = self.dir.strip_prefix("/").unwrap();
+                Path::new(&format!("/proc/{}/root", holder.id())).join(dir).join(name)
+            }
+        }
     }
 
     /// Fills it until at most so many bytes are free.
@@ -105,8 +166,14 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        match &mut self.namespace {
+            Some(Namespace { holder, .. }) => {
+                let _ = holder.kill();
+                let _ = holder.wait();
+            }
+            // The folder that was named is to be empty for the next time.
+            None => drop(fs::remove_dir_all(&self.dir)),
+        }
     }
 }
 
@@ -170,12 +237,7 @@ impl Writer {
 #[tokio::test]
 async fn a_full_disk_refuses_posts_loses_nothing_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(&dir.path().join("data")) else {
-        eprintln!(
-            "neither root nor user namespaces: a full disk is tested in the storage crate only"
-        );
-        return;
-    };
+    let disk = SmallDisk::open(&dir.path().join("data"));
     let launch = disk.convene(dir.path());
     let node = launch.start().await;
     let person = Person::sign_up(&node.url, "Ana").await;
