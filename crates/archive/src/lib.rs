@@ -10,6 +10,7 @@
 
 mod blocking;
 mod catalog;
+mod checked;
 mod copy;
 mod decode;
 mod encode;
@@ -24,12 +25,13 @@ mod why;
 mod writer;
 
 pub use catalog::{Listed, list, purge};
+pub use checked::{Checked, checked_events};
 pub use copy::copy;
 pub use error::ArchiveError;
 pub use manifest::{read_manifest, replace_manifest};
 pub use member::COMPRESSION_LEVEL;
 pub use page::page;
-pub use reader::{events, lines, state};
+pub use reader::{events, events_from, lines, state};
 pub use verify::verify;
 pub use why::why;
 pub use writer::{SnapshotWriter, WriteOptions};

@@ -44,15 +44,20 @@ pub fn events(
     let end = end.map_or(begin, |last| last + 1).max(begin);
     opened(store, manifest, begin..end).map(move |lines| {
         let (entry, plain) = lines?;
-        if entry.first_seq >= from {
-            return Ok(plain);
-        }
-        // Numbers have no gaps, so that the lines before are as many as the numbers.
-        let before = (from - entry.first_seq) as usize;
-        let skipped = plain.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        let at = skipped.map(|(at, _)| at + 1).nth(before - 1).unwrap_or(plain.len());
-        Ok(plain.slice(at..))
+        Ok(events_from(from, entry.first_seq, plain))
     })
+}
+
+/// Of event lines that begin with the number `first_seq` those from the number `from` on.
+#[must_use]
+pub fn events_from(from: u64, first_seq: u64, lines: Bytes) -> Bytes {
+    // Numbers have no gaps, so that the lines before are as many as the numbers.
+    let Some(before) = from.checked_sub(first_seq).filter(|before| *before > 0) else {
+        return lines;
+    };
+    let skipped = lines.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let at = skipped.map(|(at, _)| at + 1).nth(before as usize - 1).unwrap_or(lines.len());
+    lines.slice(at..)
 }
 
 /// All lines of a snapshot, in bodies of whole lines.

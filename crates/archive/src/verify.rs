@@ -7,7 +7,11 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 
 use crate::{
-    blocking, decode::Check, error::ArchiveError, manifest::read_manifest, reader::stored,
+    blocking,
+    decode::{Check, Depth},
+    error::ArchiveError,
+    manifest::read_manifest,
+    reader::stored,
 };
 
 /// Reads back the snapshot whose manifest is at `path`: signature, index, every line, the chain of
@@ -26,7 +30,7 @@ pub async fn verify(
     let content = manifest.content_path();
     let corrupt = |problem: String| ArchiveError::corrupt(&content, problem);
     let mut members = stored(store, content.clone(), manifest.bytes, manifest.index.clone());
-    let mut check = Check::begin();
+    let mut check = Check::begin(Depth::Lines);
     while let Some(member) = members.try_next().await? {
         let end = member.entry.offset + member.entry.bytes;
         let (after, checked) = blocking::run_in_background(move || {

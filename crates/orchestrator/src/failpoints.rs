@@ -14,9 +14,9 @@ pub const FAILPOINTS: &[&str] = &[
     ARCHIVE_MARKED,
     ARCHIVE_WIPED,
     RESTORE_BEGUN,
-    RESTORE_VERIFIED,
     RESTORE_IMPORTING,
     RESTORE_IMPORTED,
+    RESTORE_VERIFIED,
     RESTORE_FINISHED,
     RESTORE_MARKED,
     DELETE_BEGUN,
@@ -43,12 +43,12 @@ pub(crate) const ARCHIVE_MARKED: &str = "archive.marked";
 pub(crate) const ARCHIVE_WIPED: &str = "archive.wiped";
 /// The directory says that the group is being restored.
 pub(crate) const RESTORE_BEGUN: &str = "restore.begun";
-/// The snapshot is sound.
-pub(crate) const RESTORE_VERIFIED: &str = "restore.verified";
 /// The controller has the first events.
 pub(crate) const RESTORE_IMPORTING: &str = "restore.importing";
 /// The controller has all events; the group does not live yet.
 pub(crate) const RESTORE_IMPORTED: &str = "restore.imported";
+/// All of the snapshot was read and is sound; the group does not live yet.
+pub(crate) const RESTORE_VERIFIED: &str = "restore.verified";
 /// The group lives; the directory does not know that yet.
 pub(crate) const RESTORE_FINISHED: &str = "restore.finished";
 /// The directory says that the group is active.

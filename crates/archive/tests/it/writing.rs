@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convene_archive::{
-    ArchiveError, SnapshotWriter, WriteOptions, copy, events, lines, list, purge, state, verify,
+    ArchiveError, Checked, SnapshotWriter, WriteOptions, checked_events, copy, events, lines, list,
+    purge, state, verify,
 };
 use convene_model::{
     Code,
@@ -53,6 +54,34 @@ proptest! {
                 .flat_map(|line| [&line[..], b"\n"].concat())
                 .collect();
             assert_eq!(inner, expected);
+
+            let read: Vec<Checked> = checked_events(Arc::clone(&store), manifest.clone())
+                .try_collect()
+                .await
+                .unwrap();
+            assert_eq!(read.last(), Some(&Checked::Whole));
+            let (mut file_bytes, mut lines) = (0, Vec::<Vec<u8>>::new());
+            for part in read {
+                match part {
+                    Checked::Passed { bytes } => file_bytes += bytes,
+                    Checked::Events { first_seq, lines: part } => {
+                        let before = split(&Bytes::from(lines.concat())).unwrap().count() as u64;
+                        assert_eq!(first_seq, before + 1);
+                        lines.push(part.to_vec());
+                    }
+                    Checked::Whole => {}
+                }
+            }
+            let events_bytes: u64 = manifest
+                .index
+                .iter()
+                .filter(|entry| entry.section == Section::Events)
+                .map(|entry| entry.bytes)
+                .sum();
+            assert_eq!(file_bytes + events_bytes, manifest.bytes);
+            let all_events: Vec<Bytes> =
+                events(Arc::clone(&store), &manifest, 1).try_collect().await.unwrap();
+            assert_eq!(lines.concat(), all_events.concat());
 
             for from in 1..=manifest.last_seq + 1 {
                 let bodies: Vec<Bytes> =

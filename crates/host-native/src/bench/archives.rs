@@ -258,7 +258,7 @@ pub(super) fn neighbours(dir: &Path, slice: Duration, slices: usize) -> Result<F
 }
 
 /// `archive_memory`: how much the process's memory grows at most while a group is archived, against
-/// the same for a group of a tenth of the messages.
+/// the same for a group of a quarter of the messages.
 pub(super) fn memory(dir: &Path, slice: Duration) -> Result<Figure, CliError> {
     let world = World::open(dir)?;
     let messages = (slice.as_secs_f64() * MANY_PER_SECOND) as u64;

@@ -25,7 +25,7 @@ use super::{
         archive::{Exportable, Mail, being_wiped},
         import::{self, Target},
     },
-    internal, store_problem,
+    gone, internal, store_problem,
 };
 
 /// How long a call waits until the former rows of its group are taken out.
@@ -34,6 +34,9 @@ const WIPE_PATIENCE: Duration = Duration::from_secs(20);
 const PROJECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an import waits for room in the journal before it is refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of events that are handed to an importing group at a time; each part is one commit.
+const IMPORT_PART_BYTES: usize = 256 * 1024;
 
 impl Controllers {
     /// Makes a group stand still and says where.
@@ -193,16 +196,28 @@ impl Controllers {
         from: u64,
         lines: Bytes,
     ) -> Result<ImportProgress, Problem> {
-        let events = convene_threads::run(move || parse(&lines))
-            .await
-            .map_err(|error| internal("reading events", &error))?
-            .map_err(|detail| Problem::new(Code::SnapshotCorrupt).detail(detail))?;
         self.wait_for_room().await?;
-        let to = Target { import_id, epoch };
-        self.archive(group_id, |reply| {
-            Mail::Import(import::Mail::Events { to, from, events, reply })
-        })
-        .await
+        let mailbox = self.mailbox(group_id).await?;
+        let corrupt = |detail| Problem::new(Code::SnapshotCorrupt).detail(detail);
+        let (mut next, mut answers) = (from, Vec::new());
+        // What is parsed goes to the group while the next part is parsed.
+        for part in parts(&lines) {
+            let events = convene_threads::run(move || parse(&part))
+                .await
+                .map_err(|error| internal("reading events", &error))?
+                .map_err(corrupt)?;
+            let (to, from) = (Target { import_id: import_id.clone(), epoch }, next);
+            next += events.len() as u64;
+            let (reply, answer) = oneshot::channel();
+            let mail = Mail::Import(import::Mail::Events { to, from, events, reply });
+            self.send(&mailbox, actor::Mail::Archive(mail))?;
+            answers.push(answer);
+        }
+        let mut progress = ImportProgress { next_seq: from };
+        for answer in answers {
+            progress = answer.await.map_err(|_| gone())??;
+        }
+        Ok(progress)
     }
 
     /// Ends the restoration of a group: from here on it exists.
@@ -275,11 +290,28 @@ impl Controllers {
     }
 }
 
+/// Whole lines in parts; at least one.
+fn parts(lines: &Bytes) -> impl Iterator<Item = Bytes> {
+    let mut rest = Some(lines.clone());
+    std::iter::from_fn(move || {
+        let mut part = rest.take()?;
+        let end = part.get(IMPORT_PART_BYTES..).and_then(|after| {
+            let at = after.iter().position(|byte| *byte == b'\n')?;
+            Some(IMPORT_PART_BYTES + at + 1)
+        });
+        if let Some(end) = end.filter(|end| *end < part.len()) {
+            rest = Some(part.split_off(end));
+        }
+        Some(part)
+    })
+}
+
 /// The events in lines of a snapshot.
 fn parse(lines: &Bytes) -> Result<Vec<(Record, Event)>, String> {
     let lines = split(lines).map_err(|error| error.to_string())?;
     lines
         .map(|line| {
+            convene_threads::worked(line.len());
             // Shared bytes would keep the whole body for as long as one of its events.
             let line = Bytes::copy_from_slice(&line);
             let record = parse_event(&line).map_err(|error| error.to_string())?;
@@ -287,4 +319,27 @@ fn parse(lines: &Bytes) -> Result<Vec<(Record, Event)>, String> {
             Ok((record, event))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_into_parts_of_whole_lines() {
+        let line = |len: usize| [vec![b'x'; len - 1], vec![b'\n']].concat();
+        let lens = |lines: &[usize]| {
+            let body: Bytes = lines.iter().flat_map(|len| line(*len)).collect();
+            let cut: Vec<Bytes> = parts(&body).collect();
+            assert_eq!(cut.concat(), body);
+            assert!(cut.iter().all(|part| part.is_empty() || part.ends_with(b"\n")));
+            cut.iter().map(Bytes::len).collect::<Vec<_>>()
+        };
+        let most = IMPORT_PART_BYTES;
+        assert_eq!(lens(&[]), [0]);
+        assert_eq!(lens(&[most]), [most]);
+        assert_eq!(lens(&[most, 7]), [most + 7]);
+        assert_eq!(lens(&[most - 1, 9, 7]), [most + 8, 7]);
+        assert_eq!(lens(&[3 * most, 5, most, 1]), [3 * most, most + 5, 1]);
+    }
 }

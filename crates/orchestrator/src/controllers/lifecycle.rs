@@ -211,3 +211,12 @@ pub(crate) fn is_away(problem: &Problem) -> bool {
         || problem.status >= 500
         || problem.status == 429
 }
+
+/// The pause before a controller that is only busy is asked again, at least and at most.
+const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// When a controller that does not answer is only busy and says when it wants to be asked again.
+pub(crate) fn told_to_come_back(problem: &Problem) -> Option<Duration> {
+    let after = problem.extra.get("retry_after_ms").filter(|_| is_away(problem))?.as_u64()?;
+    Some(Duration::from_millis(after).clamp(BUSY_PAUSE.0, BUSY_PAUSE.1))
+}

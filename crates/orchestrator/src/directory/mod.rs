@@ -17,6 +17,8 @@ pub(crate) mod steps;
 pub(crate) mod tasks;
 pub(crate) mod usage;
 
+use std::time::Duration;
+
 use convene_db::{Db, DbError, Row, Statement, params};
 use convene_model::{
     ArchiveId, GroupId, OrgId, TaskId, Timestamp, UserId,
@@ -35,6 +37,10 @@ const FIRST_EPOCH: u64 = 1;
 /// How often an activation looks again when another one was faster. One look is enough while
 /// records are never removed; the bound only keeps a broken directory from holding a request.
 const MAX_LOOKS: usize = 4;
+
+/// That an active group is in use is noted at most this often: an activation and what its controller tells of
+/// it right after are one commit, and groups are archived after days.
+const USED_EVERY: Duration = Duration::from_secs(1);
 
 /// What a record is read from.
 const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
@@ -274,8 +280,12 @@ impl Directory {
         Err((found, StepError::Changed))
     }
 
-    /// Notes that an active group was used: no step, since it stays where it is.
+    /// Notes that an active group was used: no step, since it stays where it is. What was noted a moment ago
+    /// is not noted again.
     async fn touch(&self, found: &OwnedRecord, now: Timestamp) -> Result<OwnedRecord, StepError> {
+        if now < found.record.last_active + USED_EVERY {
+            return Ok(found.clone());
+        }
         let touched = self
             .db
             .execute(Statement::new(

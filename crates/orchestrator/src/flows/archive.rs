@@ -4,7 +4,7 @@
 //! other finds another record than it read. The mark is also guarded by the task, so that a worker
 //! whose task was taken over can neither mark nor, since only the mark makes the task of wiping, wipe.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use convene_archive::{ArchiveError, SnapshotWriter, WriteOptions, verify};
 use convene_model::{
@@ -13,10 +13,12 @@ use convene_model::{
     infra::{GroupStatus, HistoryMode},
     tasks::{Archived, TaskKind},
 };
+use tokio::time::{Instant, sleep};
 
 use super::{Ended, Job, new_task_id};
 use crate::{
     Shared,
+    controllers::lifecycle::{Exported, told_to_come_back},
     directory::{
         OwnedRecord, archives,
         steps::{Change, StepError},
@@ -26,6 +28,11 @@ use crate::{
     lifecycle::Step,
     problem,
 };
+
+/// How long a controller may go on to say that it is too busy for the next piece of an export and when to
+/// come back: a node that is behind catches up, and to thaw the group would make it freeze once more for
+/// nothing.
+const BUSY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Takes a group that is in use out of service and begins to write its snapshot in the background;
 /// returns the task.
@@ -175,7 +182,7 @@ async fn export(
                 section,
                 after,
             };
-            let exported = match shared.controllers.export(&job.group_id, &query).await {
+            let exported = match piece(shared, job, &query).await {
                 Ok(exported) => exported,
                 Err(problem) => {
                     writer.abort().await;
@@ -208,6 +215,20 @@ async fn export(
         return Err(Code::GroupControllerUnavailable.into());
     }
     Ok(manifest)
+}
+
+/// A piece of the frozen group, from a controller that may be busy for a while.
+async fn piece(shared: &Shared, job: &Job, query: &ExportQuery) -> Result<Exported, Problem> {
+    let until = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match shared.controllers.export(&job.group_id, query).await {
+            Err(problem) if Instant::now() < until => match told_to_come_back(&problem) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(problem),
+            },
+            exported => return exported,
+        }
+    }
 }
 
 /// The snapshot stands: the group is archived from here on, and its controller may forget it.

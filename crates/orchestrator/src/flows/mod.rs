@@ -110,6 +110,11 @@ impl Runner {
     pub(crate) fn running(&self) -> usize {
         self.running.lock().len()
     }
+
+    /// Whether this process works on a task.
+    pub(crate) fn works_on(&self, task_id: &TaskId) -> bool {
+        self.running.lock().contains_key(task_id)
+    }
 }
 
 impl Job {

@@ -1,11 +1,14 @@
-//! Restore: a place under the limit, verify, import, activate, or back to the archive.
+//! Restore: a place under the limit, import while the snapshot is verified, activate, or back to the archive.
 //!
+//! The snapshot is read once: its events go to the controller as they are checked. The group is brought to
+//! life only when all of the snapshot was found to be what was marked, so one that is damaged leaves nothing.
 //! The import goes on where it was when the controller, the store or this process went away. What a
 //! restore that failed has left with the controller is removed under a higher epoch.
 
 use std::{sync::Arc, time::Duration};
 
-use convene_archive::{events, verify};
+use bytes::Bytes;
+use convene_archive::{ArchiveError, Checked, checked_events, events_from, read_manifest};
 use convene_model::{
     Code, ImportId, Problem,
     archive::{BeginImport, Manifest, manifest_path},
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     Shared,
-    controllers::lifecycle::is_away,
+    controllers::lifecycle::{is_away, told_to_come_back},
     directory::{
         OwnedRecord,
         archives::ArchiveRow,
@@ -119,22 +122,16 @@ async fn bring_back(shared: &Arc<Shared>, job: &Job) -> Result<(), Problem> {
         job.at("wipe", 0);
         confirm_wiped(shared, job, &row).await?;
     }
-    let manifest = read_back(shared, job, &row).await?;
-    failpoints::reached(failpoints::RESTORE_VERIFIED);
+    let manifest = marked(shared, job, &row).await?;
     import(shared, job, &manifest).await
 }
 
-/// Reads the whole snapshot and checks that it is the one that was marked.
-async fn read_back(shared: &Shared, job: &Job, row: &ArchiveRow) -> Result<Manifest, Problem> {
+/// The manifest of the snapshot that was marked: signed by us, and of exactly those bytes.
+async fn marked(shared: &Shared, job: &Job, row: &ArchiveRow) -> Result<Manifest, Problem> {
     job.at("verify", 0);
     let path = manifest_path(&job.group_id, &row.snapshot_id);
-    let mut checked = 0;
-    let progress = |bytes: u64| {
-        job.advance(bytes.saturating_sub(checked));
-        checked = bytes;
-    };
     let keys = Some(shared.auth.own_keys());
-    let manifest = verify(Arc::clone(&shared.archives), &path, keys, progress)
+    let manifest = read_manifest(shared.archives.as_ref(), &path, keys)
         .await
         .map_err(|error| failed(&error))?;
     let same = manifest.archive_id == row.archive_id
@@ -174,19 +171,12 @@ async fn import(shared: &Shared, job: &Job, manifest: &Manifest) -> Result<(), P
     }
 }
 
-/// When a controller that is only busy wants to be asked again.
-fn told_to_come_back(problem: &Problem) -> Option<Duration> {
-    let after = problem.extra.get("retry_after_ms")?.as_u64()?;
-    Some(Duration::from_millis(after).clamp(PAUSE, LONGEST_PAUSE))
-}
-
 async fn try_import(
     shared: &Shared,
     job: &Job,
     manifest: &Manifest,
     import_id: &ImportId,
 ) -> Result<(), Problem> {
-    job.at("import", manifest.events);
     let begin = BeginImport {
         import_id: import_id.clone(),
         archive_id: manifest.archive_id.clone(),
@@ -209,22 +199,65 @@ async fn try_import(
     };
     job.imports();
     let mut next = begun.next_seq;
-    job.advance(next.saturating_sub(1));
-    let mut pieces = Box::pin(events(Arc::clone(&shared.archives), manifest, next));
-    while let Some(lines) = pieces.try_next().await.map_err(|error| failed(&error))? {
-        let answer =
-            shared.controllers.import(&job.group_id, job.epoch, import_id, next, lines).await?;
-        if answer.next_seq <= next {
-            tracing::error!(next, answered = answer.next_seq, "an import does not go on");
-            return Err(Code::GroupControllerUnavailable.into());
+    job.at("verify", manifest.bytes);
+    let mut parts = checked_events(Arc::clone(&shared.archives), manifest.clone());
+    let (mut imports, mut is_whole) = (false, false);
+    while let Some(part) = parts.try_next().await.map_err(|error| failed(&error))? {
+        match part {
+            Checked::Passed { bytes } if !imports => job.advance(bytes),
+            Checked::Passed { .. } => {}
+            Checked::Events { first_seq, lines } => {
+                if !imports {
+                    job.at("import", manifest.events);
+                    job.advance(next.saturating_sub(1));
+                    imports = true;
+                }
+                let lines = events_from(next, first_seq, lines);
+                if lines.is_empty() {
+                    continue;
+                }
+                let after = piece(shared, job, import_id, next, lines).await?;
+                job.advance(after - next);
+                next = after;
+                failpoints::reached(failpoints::RESTORE_IMPORTING);
+            }
+            Checked::Whole => is_whole = true,
         }
-        job.advance(answer.next_seq - next);
-        next = answer.next_seq;
-        failpoints::reached(failpoints::RESTORE_IMPORTING);
     }
     failpoints::reached(failpoints::RESTORE_IMPORTED);
+    if !is_whole {
+        return Err(failed(&ArchiveError::GivenUp));
+    }
+    failpoints::reached(failpoints::RESTORE_VERIFIED);
     job.at("activate", 0);
     finish(shared, job, manifest, import_id).await
+}
+
+/// Gives the controller the event lines from number `from` on, as soon as it has room for them; returns the
+/// number that is next.
+async fn piece(
+    shared: &Shared,
+    job: &Job,
+    import_id: &ImportId,
+    from: u64,
+    lines: Bytes,
+) -> Result<u64, Problem> {
+    let until = Instant::now() + BUSY_PATIENCE;
+    loop {
+        let sent =
+            shared.controllers.import(&job.group_id, job.epoch, import_id, from, lines.clone());
+        match sent.await {
+            Ok(answer) if answer.next_seq > from => return Ok(answer.next_seq),
+            Ok(answer) => {
+                tracing::error!(from, answered = answer.next_seq, "an import does not go on");
+                return Err(Code::GroupControllerUnavailable.into());
+            }
+            Err(problem) => match told_to_come_back(&problem) {
+                Some(pause) if Instant::now() < until => sleep(pause).await,
+                Some(_) | None => return Err(problem),
+            },
+        }
+    }
 }
 
 /// Brings the group to life. A controller that has many events to read may answer too late; it is

@@ -30,6 +30,11 @@ async fn claim(shared: &Arc<Shared>) -> Result<Vec<Job>, DbError> {
     let free = AT_ONCE.saturating_sub(shared.runner.running());
     let mut jobs = Vec::new();
     for row in shared.directory.due_tasks(shared.now(), free).await? {
+        // A process that stood still for longer than its leases is not away: it goes on with what it was at,
+        // unless another has taken that over, and finds that out by itself.
+        if shared.runner.works_on(&row.task.task_id) {
+            continue;
+        }
         let (now, lease) = (shared.now(), shared.times.task_lease);
         let claimed = shared.directory.claim(&row, &shared.runner.worker, now, lease).await?;
         let Some(claim) = claimed else { continue };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use convene_model::Code;
+use convene_model::{Code, Problem};
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 
@@ -193,6 +193,18 @@ async fn a_controller_that_refuses_or_breaks_off_leaves_the_group_live_under_a_h
             ["inactive>active", "active>archiving", "archiving>active"]
         );
     }
+}
+
+#[tokio::test]
+async fn a_controller_that_is_busy_and_says_when_to_come_back_is_asked_again() {
+    let world = World::with_messages(5).await;
+    let busy = Problem::new(Code::Overloaded).with("retry_after_ms", 1);
+    for _ in 0..3 {
+        world.controllers.once("export", Behaviour::Refuse(Box::new(busy.clone())));
+    }
+    world.archive("g1").await.expect_status(200);
+    world.settled().await;
+    assert_eq!(world.status("g1").await, "archived");
 }
 
 #[tokio::test]

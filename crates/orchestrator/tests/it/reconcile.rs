@@ -127,6 +127,24 @@ async fn the_task_of_a_worker_that_is_away_is_taken_up_and_the_worker_can_do_no_
 }
 
 #[tokio::test]
+async fn a_process_that_stood_still_beyond_its_lease_goes_on_with_its_own_task() {
+    let world = World::with_messages(5).await;
+    world.controllers.once("export", Behaviour::Held);
+    let stood_still = async {
+        world.controllers.arrived().await;
+        world.advance_ms(61_000);
+        // Its own scheduled work finds the task due.
+        assert_eq!(world.opened.reconcile_once().await.unwrap().tasks, 0);
+        world.controllers.let_pass();
+    };
+    let (answer, ()) = tokio::join!(world.archive("g1"), stood_still);
+    answer.expect_status(200);
+    world.settled().await;
+    assert_eq!(world.status("g1").await, "archived");
+    assert_eq!(world.record("g1").await["epoch"], 1);
+}
+
+#[tokio::test]
 async fn what_a_deceased_process_began_to_restore_or_delete_is_finished() {
     for (path, method, status) in
         [("/infra/groups/g1/restore", "POST", "active"), ("/infra/groups/g1", "DELETE", "deleted")]

@@ -1,8 +1,11 @@
 //! The directory on SQLite: one file, one writer, a few readers.
 //!
-//! Calls run on the blocking pool. Writes go through the single writing connection, each in an
-//! `IMMEDIATE` transaction, with `synchronous=FULL`. Statements that only read use connections of
-//! their own, so a long read never holds up a write.
+//! Calls run on the blocking pool. Writes go through the single writing connection, in `IMMEDIATE`
+//! transactions with `synchronous=FULL`: calls that wait while one is under way share the next one
+//! ([`group`]). Statements that only read use connections of their own, so a long read never holds up a
+//! write.
+
+mod group;
 
 use std::{
     fs::File,
@@ -14,9 +17,10 @@ use std::{
 use async_trait::async_trait;
 use convene_db::{Database, DbError, Migration, Row, Statement, Value};
 use parking_lot::Mutex;
-use rusqlite::{CachedStatement, Connection, TransactionBehavior, types::ValueRef};
+use rusqlite::{CachedStatement, Connection, types::ValueRef};
 use tokio::sync::Semaphore;
 
+use self::group::Group;
 use super::with_causes;
 use crate::sqlite::{BUSY_TIMEOUT, Durability, is_unavailable, open_reader, open_writer};
 
@@ -38,6 +42,8 @@ pub struct SqliteDatabase {
 struct Shared {
     path: PathBuf,
     writer: Mutex<Connection>,
+    /// Calls that write and wait for their transaction.
+    waiting: Group,
     idle_readers: Mutex<Vec<Connection>>,
     reads: Semaphore,
 }
@@ -57,18 +63,22 @@ impl SqliteDatabase {
             shared: Arc::new(Shared {
                 path,
                 writer: Mutex::new(writer),
+                waiting: Group::default(),
                 idle_readers: Mutex::new(Vec::new()),
                 reads: Semaphore::new(MAX_READERS),
             }),
         })
     }
 
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, DbError> + Send + 'static,
-    ) -> Result<T, DbError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || work(&mut shared.writer.lock())).await
+    /// Runs statements in one transaction, perhaps together with those of others.
+    async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Answer>, DbError> {
+        let (answer, begins) = self.shared.waiting.push(statements);
+        if begins {
+            let shared = Arc::clone(&self.shared);
+            let writing = group::Writing::new(shared);
+            tokio::task::spawn_blocking(move || writing.run());
+        }
+        answer.await.map_err(unavailable)?
     }
 }
 
@@ -86,36 +96,20 @@ impl Database for SqliteDatabase {
         match rows {
             Some(rows) => Ok(rows),
             None => {
-                self.write(move |connection| {
-                    in_transaction(connection, |connection| Ok(run(connection, &statement)?.rows))
-                })
-                .await
+                let answers = self.write(vec![statement.unexpecting()]).await?;
+                Ok(answers.into_iter().flat_map(|answer| answer.rows).collect())
             }
         }
     }
 
     async fn execute(&self, statement: Statement) -> Result<u64, DbError> {
-        self.write(move |connection| {
-            in_transaction(connection, |connection| Ok(run(connection, &statement)?.affected))
-        })
-        .await
+        let answers = self.write(vec![statement.unexpecting()]).await?;
+        Ok(answers.iter().map(|answer| answer.affected).sum())
     }
 
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, DbError> {
-        self.write(move |connection| {
-            in_transaction(connection, |connection| {
-                let mut answers = Vec::with_capacity(statements.len());
-                for (index, statement) in statements.iter().enumerate() {
-                    let answer = run(connection, statement)?;
-                    if statement.expects_rows() && answer.affected == 0 {
-                        return Err(DbError::Unmet { index });
-                    }
-                    answers.push(answer.rows);
-                }
-                Ok(answers)
-            })
-        })
-        .await
+        let answers = self.write(statements).await?;
+        Ok(answers.into_iter().map(|answer| answer.rows).collect())
     }
 
     async fn migrate(&self, migrations: &[Migration]) -> Result<(), DbError> {
@@ -128,12 +122,13 @@ impl Database for SqliteDatabase {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let lock = lock_path(&self.shared.path);
-        self.write(move |connection| {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
             // SQLite's own locks end with each migration's transaction; this one spans them all.
             let lock = File::create(&lock).map_err(unavailable)?;
             lock.lock().map_err(unavailable)?;
             refinery::Runner::new(&migrations)
-                .run(connection)
+                .run(&mut *shared.writer.lock())
                 .map(|_| ())
                 .map_err(|error| DbError::Other(format!("migrations: {}", with_causes(&error))))
         })
@@ -185,16 +180,17 @@ struct Answer {
     affected: u64,
 }
 
-fn in_transaction<T>(
-    connection: &mut Connection,
-    work: impl FnOnce(&Connection) -> Result<T, DbError>,
-) -> Result<T, DbError> {
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(from_sqlite)?;
-    let answer = work(&transaction)?;
-    transaction.commit().map_err(from_sqlite)?;
-    Ok(answer)
+/// Runs the statements of one call; the first that does not meet what it should ends it.
+fn run_all(connection: &Connection, statements: &[Statement]) -> Result<Vec<Answer>, DbError> {
+    let mut answers = Vec::with_capacity(statements.len());
+    for (index, statement) in statements.iter().enumerate() {
+        let answer = run(connection, statement)?;
+        if statement.expects_rows() && answer.affected == 0 {
+            return Err(DbError::Unmet { index });
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 fn prepare<'c>(

@@ -19,7 +19,11 @@ use super::{
     Actor, WakeError,
     archive::{Reply, being_wiped},
 };
-use crate::controllers::{Head, MAX_BATCH, SNAPSHOT_EVERY, output::Output};
+use crate::controllers::{Head, output::Output};
+
+/// Events after which the state goes along as a snapshot: an import that is gone on with folds at most so many
+/// again. Whoever finishes it stores the state once more.
+const SNAPSHOT_EVERY: u64 = 16_384;
 
 /// What comes into a mailbox of an import.
 pub(in crate::controllers) enum Mail {
@@ -220,21 +224,12 @@ impl Actor {
             return Err(importing.problem("another event is next"));
         }
         let mut taken = Ok(());
-        let mut batches = Vec::new();
-        for part in events.chunks(MAX_BATCH) {
-            let first_seq = importing.next_seq;
-            let done = part.iter().position(|(record, event)| {
-                taken = importing.take(record, event);
-                taken.is_err()
-            });
-            let part = &part[..done.unwrap_or(part.len())];
-            if !part.is_empty() {
-                batches.push(importing.batch(&group_id, first_seq, part));
-            }
-            if taken.is_err() {
-                break;
-            }
-        }
+        let done = events.iter().position(|(record, event)| {
+            taken = importing.take(record, event);
+            taken.is_err()
+        });
+        let events = &events[..done.unwrap_or(events.len())];
+        let batch = (!events.is_empty()).then(|| importing.batch(&group_id, from, events));
         let foreign = importing.fold.state().is_some_and(|state| *state.group_id() != group_id);
         let progress = importing.progress();
         if foreign {
@@ -244,7 +239,7 @@ impl Actor {
             let detail = "the events are of another group";
             return Err(Problem::new(Code::SnapshotCorrupt).detail(detail));
         }
-        for batch in batches {
+        if let Some(batch) = batch {
             self.submit(batch, Vec::new());
         }
         taken.map_err(|detail| {
