@@ -23,15 +23,19 @@ pub(crate) fn give_way(connection: &mut Connection) -> Result<(), rusqlite::Erro
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::install;
+pub(crate) use linux::{hand_over_file, install};
 
 /// Elsewhere the disk is not asked.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn install() {}
 
+/// Elsewhere the disk is not asked.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hand_over_file(_file: &std::fs::File) {}
+
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{cell::Cell, ffi::CStr, sync::Once};
+    use std::{cell::Cell, ffi::CStr, fs::File, os::fd::AsRawFd, sync::Once};
 
     use rusqlite::ffi;
 
@@ -117,6 +121,17 @@ mod linux {
         PIECE.set(None);
         hand_over(&piece);
         convene_threads::give_way();
+    }
+
+    /// Hands a file to the disk that somebody else writes, a piece at a time.
+    pub(crate) fn hand_over_file(file: &File) {
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let mut from = 0;
+        while from < length.cast_signed() {
+            let to = (from + PIECE_BYTES).min(length.cast_signed());
+            hand_over(&Piece { file: file.as_raw_fd(), from, to, bytes: to - from });
+            from = to;
+        }
     }
 
     #[cfg(test)]

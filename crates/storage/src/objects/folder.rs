@@ -9,7 +9,7 @@ use std::{
 
 use object_store::local::LocalFileSystem;
 
-use super::Store;
+use super::{Store, unhurried::Unhurried};
 
 /// How long an upload may stand still before its file counts as left over by a crash.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -55,7 +55,7 @@ pub fn open_folder(path: &Path, leftovers: Leftovers) -> Result<Store, FolderErr
         Leftovers::Keep => {}
     }
     let folder = LocalFileSystem::new_with_prefix(path)?;
-    Ok(Arc::new(folder.with_fsync(true).with_automatic_cleanup(true)))
+    Ok(Arc::new(Unhurried(folder.with_fsync(true).with_automatic_cleanup(true))))
 }
 
 /// Snapshots hold all that was said: nobody but the owner may look into the folder.

@@ -5,6 +5,7 @@
 
 mod folder;
 mod s3;
+mod unhurried;
 
 use std::sync::Arc;
 
