@@ -31,6 +31,8 @@ pub(crate) enum Change {
     Reader(GroupId, UserId),
     /// What somebody may do: a membership, a session or a token.
     User(UserId),
+    /// What somebody is called.
+    Person(UserId),
 }
 
 impl Change {
@@ -40,6 +42,7 @@ impl Change {
             Self::Group(group) => ("group", group.as_str(), ""),
             Self::Reader(group, user) => ("reader", group.as_str(), user.as_str()),
             Self::User(user) => ("user", "", user.as_str()),
+            Self::Person(user) => ("person", "", user.as_str()),
         }
     }
 
@@ -60,6 +63,7 @@ impl Change {
             "group" => Self::Group(rows::id(row, "group_id")?),
             "reader" => Self::Reader(rows::id(row, "group_id")?, rows::id(row, "user_id")?),
             "user" => Self::User(rows::id(row, "user_id")?),
+            "person" => Self::Person(rows::id(row, "user_id")?),
             other => {
                 return Err(DbError::decode("changes.kind", format!("{other:?} is no kind")));
             }

@@ -13,7 +13,15 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "agent_policy", sql: AGENT_POLICY },
     Migration { version: 6, name: "lives", sql: LIVES },
     Migration { version: 7, name: "outside_agents", sql: OUTSIDE_AGENTS },
+    Migration { version: 8, name: "devices", sql: DEVICES },
 ];
+
+/// What a session is used from, as its browser called itself (empty for those that were begun before), and
+/// when it was last.
+const DEVICES: &str = "
+ALTER TABLE sessions ADD COLUMN device TEXT NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN last_used_at BIGINT;
+";
 
 /// Agents that are processes of somebody else's, and what those prove themselves by.
 const OUTSIDE_AGENTS: &str = "

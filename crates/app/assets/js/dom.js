@@ -58,7 +58,7 @@ export function icon(name) {
  * Up to two letters that stand for a name; the same rule as `initials` of the templates.
  * @param {string} name
  */
-function initials(name) {
+export function initials(name) {
   const words = name.split(/\s+/).filter(Boolean);
   const first = [...(words[0] ?? "?")][0] ?? "?";
   const last = words.length > 1 ? ([...(words[words.length - 1] ?? "")][0] ?? "") : "";

@@ -2,6 +2,10 @@
 // browser share one stream, since a browser opens only a few connections to one place: the tab that
 // has the lock listens and tells the others.
 
+//
+// It tells the document too: `person` with whom and by which name when somebody is called something else,
+// and `missed` when such words may have been lost.
+
 /** @type {Map<string, Group>} */
 export const heads = new Map();
 const FIRST_WAIT = 1_000;
@@ -16,12 +20,14 @@ export function listen(me, changed) {
   const others = "BroadcastChannel" in globalThis ? new BroadcastChannel(name) : null;
   let wait = FIRST_WAIT;
   let leads = false;
+  let opened = false;
 
   /**
    * @param {string} kind
    * @param {any} data
    */
   const take = (kind, data) => {
+    if (kind === "person" || kind === "missed") return void document.dispatchEvent(new CustomEvent(kind, { detail: data }));
     if (kind === "groups") {
       heads.clear();
       for (const group of data.groups) heads.set(group.group_id, group);
@@ -31,12 +37,17 @@ export function listen(me, changed) {
   };
   const open = () => {
     const source = new EventSource("/api/events");
-    for (const kind of ["groups", "group", "gone"]) {
+    const tell = (/** @type {string} */ kind, /** @type {any} */ data) => {
+      others?.postMessage({ kind, data });
+      take(kind, data);
+    };
+    for (const kind of ["groups", "group", "gone", "person"]) {
       source.addEventListener(kind, (event) => {
         wait = FIRST_WAIT;
-        const data = JSON.parse(event.data);
-        others?.postMessage({ kind, data });
-        take(kind, data);
+        tell(kind, JSON.parse(event.data));
+        if (kind !== "groups") return;
+        if (opened) tell("missed", null);
+        opened = true;
       });
     }
     source.addEventListener("error", () => {

@@ -5,6 +5,7 @@ import "./keys.js";
 import "./new-group.js";
 import "./switcher.js";
 import "./theme-switch.js";
+import { initials } from "./dom.js";
 import { forget } from "./storage.js";
 
 /** @typedef {HTMLElement & {open(): void}} Openable */
@@ -29,6 +30,15 @@ for (const width of ["800px", "1100px"]) matchMedia(`(min-width: ${width})`).add
 // Drafts and unsent messages are private: they leave with their owner.
 document.addEventListener("submit", (event) => {
   if (event.target instanceof HTMLElement && event.target.dataset.forget !== undefined) forget();
+});
+
+// Whoever is called something else is so wherever the page names them.
+document.addEventListener("person", (event) => {
+  /** @type {Person} */
+  const { user_id, name } = /** @type {CustomEvent} */ (event).detail;
+  for (const place of document.querySelectorAll(`[data-person="${CSS.escape(user_id)}"]`)) {
+    place.textContent = place.classList.contains("avatar") ? initials(name) : name;
+  }
 });
 
 // The workspace menu closes when the reader goes elsewhere.

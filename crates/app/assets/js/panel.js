@@ -23,6 +23,12 @@ class Panel extends HTMLElement {
     room.on("people", () => this.show());
     room.on("presence", () => this.show());
     room.on("life", () => this.show());
+    document.addEventListener("person", (event) => {
+      /** @type {Person} */
+      const { user_id, name } = /** @type {CustomEvent} */ (event).detail;
+      room.rename(user_id, name);
+    });
+    document.addEventListener("missed", () => void room.meet());
     room.on("event", ({ kind }) => kind === "run.finished" && this.askUsed(USED_AFTER));
     this.pause.addEventListener("change", () => void this.setPaused());
     this.askUsed(0);

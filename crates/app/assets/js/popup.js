@@ -74,18 +74,26 @@ export function dialog(title, ...content) {
 }
 
 /**
- * Asks before something that cannot be undone.
- * @param {string} title
- * @param {string} words
+ * Asks whether something is really to be done. What does no harm has the focus, Escape means no, and
+ * afterwards the focus is where it was.
+ * @param {string} title the question
+ * @param {string} words what would follow
  * @param {string} verb of the button that does it
+ * @param {boolean} [danger] whether it takes something away
  * @returns {Promise<boolean>}
  */
-export function confirm(title, words, verb) {
+export function agreed(title, words, verb, danger = true) {
   return new Promise((resolve) => {
+    const before = document.activeElement;
     const no = h("button", { class: "button", type: "button", onclick: () => box.close() }, "Cancel");
-    const yes = h("button", { class: "button danger", type: "button", onclick: () => box.close("yes") }, verb);
-    const box = dialog(title, h("p", {}, words), h("div", { class: "actions" }, no, yes));
+    const yes = h("button", { class: `button ${danger ? "danger" : "primary"}`, type: "button", onclick: () => box.close("yes") }, verb);
+    const box = dialog(title, h("p", { id: "dialog-words" }, words), h("div", { class: "actions" }, no, yes));
+    box.setAttribute("role", "alertdialog");
+    box.setAttribute("aria-describedby", "dialog-words");
     no.focus();
-    box.addEventListener("close", () => resolve(box.returnValue === "yes"));
+    box.addEventListener("close", () => {
+      if (before instanceof HTMLElement) before.focus({ preventScroll: true });
+      resolve(box.returnValue === "yes");
+    });
   });
 }

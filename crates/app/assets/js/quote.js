@@ -32,6 +32,13 @@ export function note({ message_id, seq, author, text, deleted }) {
   for (const quote of document.querySelectorAll(`[data-quote="${CSS.escape(message_id)}"]`)) quote.replaceChildren(...words(one, quote.className));
 }
 
+room.on("people", () => {
+  for (const quote of document.querySelectorAll("[data-quote]")) {
+    const one = known.get(quote.getAttribute("data-quote") ?? "");
+    if (one) quote.replaceChildren(...words(one, quote.className));
+  }
+});
+
 /** @param {Excerpt} one */
 function keep(one) {
   known.set(one.message_id, one);

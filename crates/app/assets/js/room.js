@@ -532,20 +532,42 @@ class Room {
     this.#names.set(this.me.id, this.me.name);
   }
 
+  /**
+   * Somebody is called something else.
+   * @param {string} id
+   * @param {string} name
+   */
+  rename(id, name) {
+    if (!this.#names.has(id) || this.#names.get(id) === name) return;
+    if (id === this.me.id) this.me.name = name;
+    for (const person of this.members) if (person.user_id === id) person.name = name;
+    this.#names.set(id, name);
+    this.tell("people", null);
+  }
+
+  /** Asks who the members are, and what they are called. */
+  async meet() {
+    try {
+      this.members = await call("GET", `${this.path}/members`);
+    } catch {
+      // Whoever needs a name next asks again.
+      return false;
+    }
+    const me = this.members.find((person) => person.user_id === this.me.id);
+    if (me) this.me.name = me.name;
+    this.#learn();
+    this.tell("people", null);
+    return true;
+  }
+
   /** @param {string} id of a person without a name */
   async #askWho(id) {
     if (this.#asking.has(id)) return;
     this.#asking.add(id);
-    try {
-      this.members = await call("GET", `${this.path}/members`);
-    } catch {
-      // Whoever needs the name next asks again.
-      return;
-    } finally {
-      this.#asking.delete(id);
-    }
-    this.#learn();
-    if (!this.#names.has(id)) this.#gone.add(id);
+    const known = await this.meet();
+    this.#asking.delete(id);
+    if (!known || this.#names.has(id)) return;
+    this.#gone.add(id);
     this.tell("people", null);
   }
 }

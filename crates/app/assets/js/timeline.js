@@ -64,7 +64,7 @@ class Timeline extends HTMLElement {
     room.on("runs", (runs) => this.runs.inProgress(runs));
     room.on("unsent", (id) => this.unsent(id));
     room.on("reset", ({ page, lost }) => this.reset(page, lost));
-    room.on("people", () => this.items.rechristen((author) => room.name(author)));
+    room.on("people", () => this.names());
     room.on("pins", () => this.pins());
     room.on("reading", () => this.read());
     room.on("state", () => this.connection());
@@ -460,6 +460,14 @@ class Timeline extends HTMLElement {
     const tools = item.el.querySelector("convene-tools");
     if (tools?.contains(document.activeElement)) item.el.focus({ preventScroll: true });
     tools?.remove();
+  }
+
+  /** Says again who is who. */
+  names() {
+    this.steady(() => {
+      this.items.rechristen((author) => room.name(author));
+      for (const { el, message } of this.items.list) if (message?.reactions?.length) foot(el, message);
+    });
   }
 
   /** Says at each message whether it is pinned. */

@@ -6,7 +6,7 @@ import { find, h, icon } from "./dom.js";
 import { edit } from "./editor.js";
 import { complain } from "./message.js";
 import { pick } from "./picker.js";
-import { confirm, dialog, menu } from "./popup.js";
+import { agreed, dialog, menu } from "./popup.js";
 import { seqOf } from "./quote.js";
 import { isMine } from "./reactions.js";
 import { room } from "./room.js";
@@ -110,7 +110,7 @@ const react = (item, emoji, on) => command(item.el, { type: "react", message_id:
 /** @param {Told} item */
 async function remove({ el, message }) {
   const words = "Its text is erased for everybody, with its former versions. This cannot be undone.";
-  const sure = await confirm("Delete this message?", words, "Delete");
+  const sure = await agreed("Delete this message?", words, "Delete the message");
   el.focus({ preventScroll: true });
   if (sure) await command(el, { type: "delete", message_id: message.message_id });
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use convene_db::DbError;
+use convene_db::{DbError, Statement, params};
 use convene_model::{Code, GroupId, Problem, UserId};
 use parking_lot::Mutex;
 use tokio::{sync::RwLock, time::Instant};
@@ -22,12 +22,15 @@ use crate::{
     changes::{Change, Log},
     identity::{
         self,
-        caller::Caller,
-        touches::{Holder, PRECISION},
+        caller::{Caller, Credential},
+        touches::{Holder, PRECISION, SESSION_PRECISION},
     },
     reading,
     state::AppState,
-    web::failure::{Answer, Failure},
+    web::{
+        failure::{Answer, Failure},
+        rows,
+    },
 };
 
 /// How often streams and sockets are looked through for what has ended by itself.
@@ -35,6 +38,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the tokens of open streams and sockets are noted as used.
 const NOTED_EVERY: Duration = PRECISION;
+
+/// How often the sessions of open streams are; a page that shows groups has one all the time.
+const SESSIONS_NOTED_EVERY: Duration = SESSION_PRECISION;
 
 /// All streams of this process.
 pub(crate) struct Hub {
@@ -177,7 +183,8 @@ impl Hub {
     /// Follows the log until the process stops.
     pub(crate) async fn follow(self: Arc<Self>, state: AppState, mut log: Log) {
         let mut heard: HashSet<Change> = HashSet::new();
-        let (mut swept, mut noted) = (Instant::now(), state.now());
+        let mut swept = Instant::now();
+        let (mut noted, mut sessions_noted) = (state.now(), state.now());
         while !self.stopping.load(Ordering::Relaxed) {
             state.bell.rung().await;
             match log.next().await {
@@ -207,6 +214,10 @@ impl Hub {
                 noted = now;
                 self.note_uses(&state);
             }
+            if now.since(sessions_noted) >= SESSIONS_NOTED_EVERY {
+                sessions_noted = now;
+                self.note_sessions(&state);
+            }
         }
     }
 
@@ -215,6 +226,7 @@ impl Hub {
         for change in changes {
             match change {
                 Change::User(user) => self.recheck(state, user).await?,
+                Change::Person(user) => self.tell_name(state, user).await?,
                 Change::Group(group) => {
                     state.rooms.recheck_group(group).await?;
                     groups.insert(group, Whom::Everybody);
@@ -263,6 +275,31 @@ impl Hub {
         Ok(())
     }
 
+    /// Somebody has another name: whoever shares a workspace with them is told, and they are.
+    async fn tell_name(&self, state: &AppState, user: &UserId) -> Answer<()> {
+        const NAME: &str = "SELECT name FROM users WHERE user_id = $1";
+        const KNOWN_TO: &str = "SELECT DISTINCT user_id FROM org_members
+            WHERE org_id IN (SELECT org_id FROM org_members WHERE user_id = $1)";
+        if self.open_streams() == 0 {
+            return Ok(());
+        }
+        let _gate = self.gate.write().await;
+        let about = || params![user.as_str()];
+        let found = state.db.query(Statement::new(NAME, about())).await?;
+        let Some(row) = found.first() else { return Ok(()) };
+        let name: String = row.get("name")?;
+        let known_to = state.db.query(Statement::new(KNOWN_TO, about())).await?;
+        let ids = known_to.iter().map(|row| rows::id(row, "user_id"));
+        let mut known_to = ids.collect::<Result<HashSet<UserId>, _>>()?;
+        known_to.insert(user.clone());
+        for stream in self.all() {
+            if known_to.contains(&stream.user) {
+                stream.tell_name(user, &name);
+            }
+        }
+        Ok(())
+    }
+
     /// What somebody may do has changed: streams and sockets end whose credential does not hold any
     /// more, the others are told of groups that came and went.
     async fn recheck(&self, state: &AppState, user: &UserId) -> Answer<()> {
@@ -294,6 +331,16 @@ impl Hub {
             let Some(token_id) = &proof.token_id else { continue };
             let holder = if proof.is_agent { Holder::Agent } else { Holder::Person };
             state.touches.note(state, holder, token_id, None, now);
+        }
+    }
+
+    /// The same for the browsers that have a page open.
+    fn note_sessions(&self, state: &AppState) {
+        let now = state.now();
+        for stream in self.all() {
+            if let Some(digest) = Credential::session_of(&stream.proof.id) {
+                state.touches.note(state, Holder::Browser, digest, None, now);
+            }
         }
     }
 

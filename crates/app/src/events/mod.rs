@@ -28,7 +28,12 @@ use self::{
     hub::Subscription,
     stream::{Told, Update},
 };
-use crate::{identity::caller::Caller, state::AppState, ui::view::GroupItem, web::failure::Answer};
+use crate::{
+    identity::caller::Caller,
+    state::AppState,
+    ui::view::{GroupItem, Person},
+    web::failure::Answer,
+};
 
 /// Streams of one person in one process; beyond it a further one is refused as overloaded.
 pub const MAX_STREAMS_PER_USER: usize = 20;
@@ -90,7 +95,10 @@ fn events(told: Told) -> Vec<Event> {
             ("gone", serde_json::to_string(&serde_json::json!({"group_id": group})))
         }
     });
-    let all = whole.into_iter().chain(updates);
+    let names = told.names.into_iter();
+    let names =
+        names.map(|(user_id, name)| ("person", serde_json::to_string(&Person { user_id, name })));
+    let all = whole.into_iter().chain(updates).chain(names);
     all.filter_map(|(name, data)| Some(Event::default().event(name).data(data.ok()?))).collect()
 }
 

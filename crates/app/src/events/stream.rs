@@ -26,6 +26,8 @@ struct State {
     whole: Option<Vec<GroupItem>>,
     /// The latest of each group; `None` for one that is gone.
     updates: BTreeMap<GroupId, Option<GroupItem>>,
+    /// The latest name of each person who has another one.
+    names: BTreeMap<UserId, String>,
     /// Since when something waits.
     waits_since: Option<Instant>,
     ended: bool,
@@ -35,6 +37,7 @@ struct State {
 pub(super) struct Told {
     pub(super) whole: Option<Vec<GroupItem>>,
     pub(super) updates: Vec<Update>,
+    pub(super) names: BTreeMap<UserId, String>,
 }
 
 /// A change of one group.
@@ -98,6 +101,14 @@ impl EventStream {
         }
     }
 
+    /// What somebody is called by now.
+    pub(super) fn tell_name(&self, user: &UserId, name: &str) {
+        let mut state = self.state.lock();
+        state.names.insert(user.clone(), name.to_owned());
+        state.waits();
+        self.changed.notify_one();
+    }
+
     pub(super) fn end(&self) {
         self.state.lock().ended = true;
         self.changed.notify_one();
@@ -121,7 +132,8 @@ impl EventStream {
                         Some(item) => Update::Stands(Box::new(item)),
                         None => Update::Gone(group),
                     });
-                    return Some(Told { whole: state.whole.take(), updates: updates.collect() });
+                    let (updates, names) = (updates.collect(), std::mem::take(&mut state.names));
+                    return Some(Told { whole: state.whole.take(), updates, names });
                 }
             }
             self.changed.notified().await;

@@ -16,11 +16,12 @@ use super::{
     accounts::User,
     bearer,
     caller::Caller,
+    own_account, signed_in,
     signing_in::{self, NewAccount},
 };
 use crate::{
     state::AppState,
-    ui::view::{Me, OrgView, TokenView},
+    ui::view::{Me, OrgView, SessionView, TokenView},
     web::{
         extract::{Ids, Site},
         failure::Answer,
@@ -38,7 +39,7 @@ pub(super) struct SignUp {
     /// The token of an invite to accept at once.
     #[serde(default)]
     invite: Option<String>,
-    /// Whether to answer with a bearer token too.
+    /// Whether to answer with a bearer token instead of a session's cookie.
     #[serde(default)]
     bearer: bool,
 }
@@ -49,6 +50,7 @@ pub(super) struct SignIn {
     email: String,
     #[schemars(with = "String")]
     password: Zeroizing<String>,
+    /// Whether to answer with a bearer token instead of a session's cookie.
     #[serde(default)]
     bearer: bool,
 }
@@ -78,7 +80,7 @@ pub(super) async fn sign_up(
         Some(token) => invites::accept(&state, token, &user.user_id).await.ok(),
         None => None,
     };
-    signed_in(&state, &site, StatusCode::CREATED, user, org_id, bearer).await
+    answer(&state, &site, StatusCode::CREATED, user, org_id, bearer).await
 }
 
 pub(super) async fn sign_in(
@@ -87,10 +89,10 @@ pub(super) async fn sign_in(
     ApiJson(body): ApiJson<SignIn>,
 ) -> Answer<Response> {
     let user = signing_in::sign_in(&state, &site, &body.email, body.password).await?;
-    signed_in(&state, &site, StatusCode::OK, user, None, body.bearer).await
+    answer(&state, &site, StatusCode::OK, user, None, body.bearer).await
 }
 
-async fn signed_in(
+async fn answer(
     state: &AppState,
     site: &Site,
     status: StatusCode,
@@ -98,13 +100,14 @@ async fn signed_in(
     org_id: Option<OrgId>,
     bearer: bool,
 ) -> Answer<Response> {
-    let token = match bearer {
-        true => Some(bearer::make_for_sign_in(state, &user.user_id).await?),
-        false => None,
-    };
     let user_id = user.user_id.clone();
-    let me = Me { id: user.user_id, name: user.name, email: user.email };
-    let response = (status, Json(SignedIn { user: me, org_id, token })).into_response();
+    let user = Me { id: user.user_id, name: user.name, email: user.email };
+    if bearer {
+        // A program keeps the token, so nobody would ever use a session beside it.
+        let token = Some(bearer::make_for_sign_in(state, &user_id).await?);
+        return Ok((status, Json(SignedIn { user, org_id, token })).into_response());
+    }
+    let response = (status, Json(SignedIn { user, org_id, token: None })).into_response();
     signing_in::with_session(state, site, &user_id, response).await
 }
 
@@ -128,6 +131,74 @@ pub(super) struct WhoAmI {
 pub(super) async fn me(State(state): State<AppState>, caller: Caller) -> Answer<Json<WhoAmI>> {
     let orgs = orgs::of_user(&state, caller.id()).await?;
     Ok(Json(WhoAmI { user: caller.me(), orgs, csrf: state.csrf.of_session(&caller) }))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MeChange {
+    /// What others see: 1 to 60 characters on one line.
+    name: String,
+}
+
+pub(super) async fn change_me(
+    State(state): State<AppState>,
+    caller: Caller,
+    ApiJson(body): ApiJson<MeChange>,
+) -> Answer<Json<Me>> {
+    Ok(Json(own_account::rename(&state, &caller, &body.name).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PasswordChange {
+    #[schemars(with = "String")]
+    current_password: Zeroizing<String>,
+    /// 10 to 1000 characters, whatever they are.
+    #[schemars(with = "String")]
+    new_password: Zeroizing<String>,
+}
+
+/// What was signed out.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ended {
+    /// How many sessions, and tokens of programs that had signed in.
+    ended: usize,
+}
+
+pub(super) async fn change_password(
+    State(state): State<AppState>,
+    site: Site,
+    caller: Caller,
+    ApiJson(body): ApiJson<PasswordChange>,
+) -> Answer<Json<Ended>> {
+    let PasswordChange { current_password, new_password } = body;
+    let ended =
+        own_account::change_password(&state, &site, &caller, current_password, new_password)
+            .await?;
+    Ok(Json(Ended { ended }))
+}
+
+pub(super) async fn sessions(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Answer<Json<Vec<SessionView>>> {
+    Ok(Json(signed_in::list(&state, &caller).await?))
+}
+
+pub(super) async fn end_other_sessions(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Answer<Json<Ended>> {
+    Ok(Json(Ended { ended: signed_in::end_all_others(&state, &caller).await? }))
+}
+
+pub(super) async fn end_session(
+    State(state): State<AppState>,
+    caller: Caller,
+    Ids(session_id): Ids<String>,
+) -> Answer<StatusCode> {
+    signed_in::end(&state, &caller, &session_id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn tokens(

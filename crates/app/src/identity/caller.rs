@@ -16,6 +16,9 @@ pub(crate) struct Caller {
     pub(crate) expires_at: Option<Timestamp>,
 }
 
+/// What the names of sessions begin with among the credentials of a user.
+const SESSION: &str = "session ";
+
 /// What a request was authenticated by.
 #[derive(Debug, Clone)]
 pub(crate) enum Credential {
@@ -29,9 +32,14 @@ impl Credential {
     /// A name of the credential among those of its user; not the credential itself.
     pub(crate) fn id(&self) -> String {
         match self {
-            Self::Session { digest } => format!("session {digest}"),
+            Self::Session { digest } => format!("{SESSION}{digest}"),
             Self::Bearer { token_id } => format!("token {token_id}"),
         }
+    }
+
+    /// The digest of the session that such a name is of, if it is one.
+    pub(crate) fn session_of(id: &str) -> Option<&str> {
+        id.strip_prefix(SESSION)
     }
 }
 

@@ -8,12 +8,16 @@ mod api;
 pub(crate) mod bearer;
 pub(crate) mod caller;
 pub(crate) mod csrf;
+mod devices;
 pub mod limiter;
+mod own_account;
+mod own_pages;
 mod pages;
 pub mod passwords;
 mod proofs;
 pub mod recovery;
 pub mod sessions;
+pub mod signed_in;
 mod signing_in;
 pub(crate) mod tokens;
 pub(crate) mod touches;
@@ -29,12 +33,16 @@ pub(crate) use self::{
     pages::form_errors,
     proofs::{proof_holds, proofs_of},
 };
-use crate::{state::AppState, ui::view::TokenView};
+use crate::{
+    state::AppState,
+    ui::view::{Me, SessionView, TokenView},
+};
 
 /// The API of this part.
 pub(crate) fn api() -> Api<AppState> {
     const NEW: &[Code] = &[Code::AlreadyExists, Code::RateLimited, Code::Gone, Code::NotFound];
     const SIGN_IN: &[Code] = &[Code::Unauthorized, Code::RateLimited, Code::Overloaded];
+    const PASSWORD: &[Code] = &[Code::RateLimited, Code::Overloaded, Code::Conflict];
     Api::new()
         .on(
             Operation::post("/api/auth/sign-up", "signUp", "Make an account and sign in.")
@@ -48,7 +56,7 @@ pub(crate) fn api() -> Api<AppState> {
             Operation::post(
                 "/api/auth/sign-in",
                 "signIn",
-                "Sign in, with a bearer token if asked.",
+                "Sign in, with a bearer token instead of a session if asked.",
             )
             .access(Access::Open)
             .body::<api::SignIn>()
@@ -69,6 +77,46 @@ pub(crate) fn api() -> Api<AppState> {
             Operation::get("/api/me", "whoAmI", "Who calls, and their workspaces.")
                 .answers::<api::WhoAmI>(200),
             api::me,
+        )
+        .on(
+            Operation::patch("/api/me", "changeMe", "Another display name.")
+                .body::<api::MeChange>()
+                .answers::<Me>(200),
+            api::change_me,
+        )
+        .on(
+            Operation::put(
+                "/api/me/password",
+                "changePassword",
+                "Another password; everything else that is signed in is signed out.",
+            )
+            .body::<api::PasswordChange>()
+            .answers::<api::Ended>(200)
+            .problems(PASSWORD),
+            api::change_password,
+        )
+        .on(
+            Operation::get("/api/me/sessions", "listSessions", "Where the caller is signed in.")
+                .answers::<Vec<SessionView>>(200),
+            api::sessions,
+        )
+        .on(
+            Operation::delete(
+                "/api/me/sessions",
+                "endOtherSessions",
+                "Sign out everywhere but here.",
+            )
+            .answers::<api::Ended>(200),
+            api::end_other_sessions,
+        )
+        .on(
+            Operation::delete(
+                "/api/me/sessions/{session_id}",
+                "endSession",
+                "Sign out in one place.",
+            )
+            .answers_empty(204),
+            api::end_session,
         )
         .on(
             Operation::get("/api/tokens", "listTokens", "The caller's bearer tokens.")
@@ -94,4 +142,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/sign-up", get(pages::sign_up_form).post(pages::sign_up))
         .route("/sign-in", get(pages::sign_in_form).post(pages::sign_in))
         .route("/sign-out", post(pages::sign_out))
+        .route("/account", get(own_pages::account))
+        .route("/o/{org_id}/account", get(own_pages::account_in_workspace))
 }

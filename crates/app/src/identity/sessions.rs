@@ -9,6 +9,7 @@ use super::{
     accounts::User,
     caller::{Caller, Credential},
     tokens,
+    touches::Holder,
 };
 use crate::{
     changes::Change,
@@ -19,11 +20,12 @@ use crate::{
 /// How long a session lasts.
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Begins a session and returns its token; the user's sessions that have ended are swept away.
-pub(crate) async fn begin(state: &AppState, user: &UserId) -> Answer<String> {
+/// Begins a session on a device and returns its token; the user's sessions that have ended are swept away.
+pub(crate) async fn begin(state: &AppState, user: &UserId, device: &str) -> Answer<String> {
     const SWEEP: &str = "DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2";
-    const INSERT: &str = "INSERT INTO sessions (token_hash, user_id, created_at, expires_at)
-        VALUES ($1, $2, $3, $4)";
+    const INSERT: &str =
+        "INSERT INTO sessions (token_hash, user_id, created_at, expires_at, device, last_used_at)
+        VALUES ($1, $2, $3, $4, $5, $3)";
     let now = state.now();
     let token = tokens::fresh()?;
     let digest = tokens::digest(&token);
@@ -32,21 +34,24 @@ pub(crate) async fn begin(state: &AppState, user: &UserId) -> Answer<String> {
         .db
         .batch(vec![
             Statement::new(SWEEP, params![user.as_str(), now.millis()]),
-            Statement::new(INSERT, params![digest, user.as_str(), now.millis(), expires]),
+            Statement::new(INSERT, params![digest, user.as_str(), now.millis(), expires, device]),
         ])
         .await?;
     Ok(token)
 }
 
-/// Whose session a cookie's token is.
+/// Whose session a cookie's token is; its last use is noted.
 pub(crate) async fn find(state: &AppState, token: &str) -> Answer<Option<Caller>> {
-    const SQL: &str = "SELECT u.user_id, u.email, u.name, s.expires_at FROM sessions s
-        JOIN users u ON u.user_id = s.user_id WHERE s.token_hash = $1 AND s.expires_at > $2";
+    const SQL: &str = "SELECT u.user_id, u.email, u.name, s.expires_at, s.last_used_at
+        FROM sessions s JOIN users u ON u.user_id = s.user_id
+        WHERE s.token_hash = $1 AND s.expires_at > $2";
     let digest = tokens::digest(token);
-    let now = state.now().millis();
-    let found = state.db.query(Statement::new(SQL, params![&digest, now])).await?;
+    let now = state.now();
+    let found = state.db.query(Statement::new(SQL, params![&digest, now.millis()])).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let user = User::from_row(row)?;
+    let noted = rows::maybe_time(row, "last_used_at")?;
+    state.touches.note(state, Holder::Browser, &digest, noted, now);
     let expires_at = rows::maybe_time(row, "expires_at")?;
     Ok(Some(Caller { user, credential: Credential::Session { digest }, expires_at }))
 }

@@ -10,6 +10,7 @@ use super::{
     accounts::{self, User},
     bearer,
     caller::{Caller, Credential},
+    devices,
     sessions::{self, SESSION_TTL},
 };
 use crate::{
@@ -79,7 +80,8 @@ pub(crate) async fn with_session(
     user: &UserId,
     mut response: Response,
 ) -> Answer<Response> {
-    let token = sessions::begin(state, user).await?;
+    let device = devices::describe(site.user_agent.as_ref());
+    let token = sessions::begin(state, user, &device).await?;
     let age = SESSION_TTL.as_secs();
     let headers = response.headers_mut();
     headers

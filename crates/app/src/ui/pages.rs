@@ -14,9 +14,9 @@ use serde::Serialize;
 use super::{
     timeline::{self, Civil, Item},
     view::{
-        ErrorView, GroupFilter, GroupItem, GroupLife, GroupView, InviteView, Me, MembersView,
-        Names, OrgView, PageView, Person, Shell, SignInView, SignUpView, StartView, TokensView,
-        WorkspaceView,
+        AccountView, ErrorView, GroupFilter, GroupItem, GroupLife, GroupView, InviteView, Me,
+        MembersView, Names, OrgView, PageView, Person, Shell, SignInView, SignUpView, StartView,
+        TokensView, WorkspaceView,
     },
 };
 
@@ -71,6 +71,16 @@ pub fn settings_members(view: &MembersView) -> String {
         manages: shell.org.role.manages(),
         view,
     })
+}
+
+/// The reader's own account, within a workspace if they came from one.
+#[must_use]
+pub fn own_account(view: &AccountView) -> String {
+    let csrf = &view.csrf;
+    match &view.shell {
+        Some(shell) => html(&OwnAccount { csrf, shell, current: None, settings: false, view }),
+        None => html(&OwnAccountAlone { csrf, view }),
+    }
 }
 
 /// The reader's API tokens.
@@ -206,6 +216,23 @@ struct Members<'a> {
     tab: &'static str,
     manages: bool,
     view: &'a MembersView,
+}
+
+#[derive(Template)]
+#[template(path = "own_account.html")]
+struct OwnAccount<'a> {
+    csrf: &'a str,
+    shell: &'a Shell,
+    current: Option<String>,
+    settings: bool,
+    view: &'a AccountView,
+}
+
+#[derive(Template)]
+#[template(path = "own_account_alone.html")]
+struct OwnAccountAlone<'a> {
+    csrf: &'a str,
+    view: &'a AccountView,
 }
 
 #[derive(Template)]

@@ -150,6 +150,20 @@ fn group(page: Option<PageView>) -> GroupView {
     }
 }
 
+fn own_account(shell: Option<Shell>) -> AccountView {
+    let session = |is_current, is_program, device: &str| SessionView {
+        session_id: "s1".to_owned(),
+        device: device.to_owned(),
+        is_program,
+        is_current,
+        created_at: Timestamp::from_millis(AT),
+        last_used_at: (!is_program).then(|| Timestamp::from_millis(AT)),
+    };
+    let sessions =
+        vec![session(true, false, EVIL), session(false, false, ""), session(false, true, "")];
+    AccountView { csrf: "c".to_owned(), me: me(), shell, sessions }
+}
+
 fn all_pages() -> Vec<String> {
     let errors = || FormErrors::general(EVIL).field("email", EVIL).field("name", EVIL);
     let member = |id: &str, role| MemberView {
@@ -223,6 +237,8 @@ fn all_pages() -> Vec<String> {
             members: vec![member("u1", Role::Owner), member("u2", Role::Member)],
             keeps_history: true,
         }),
+        pages::own_account(&own_account(Some(shell()))),
+        pages::own_account(&own_account(None)),
         pages::settings_tokens(&TokensView { shell: shell(), tokens: vec![token] }),
         pages::group(&group(Some(busy))),
         pages::group(&group(Some(page(Vec::new(), Vec::new())))),

@@ -375,6 +375,48 @@ pub struct TokenView {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// Somewhere the reader is signed in.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SessionView {
+    /// Which session; not its token.
+    pub session_id: String,
+    /// The browser and the system, as they call themselves; empty when they say nothing.
+    pub device: String,
+    /// Whether it is a program that was given a token, rather than a browser.
+    pub is_program: bool,
+    /// Whether it is what this was asked with.
+    pub is_current: bool,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// When it was last used, to a few minutes.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl SessionView {
+    /// What to call it.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        match (self.is_program, self.device.as_str()) {
+            (true, _) => "A program",
+            (false, "") => "A browser",
+            (false, device) => device,
+        }
+    }
+}
+
+/// `GET /account`, and `GET /o/{org_id}/account`.
+#[derive(Debug, Clone)]
+pub struct AccountView {
+    /// The session's CSRF token.
+    pub csrf: String,
+    /// Who is signed in.
+    pub me: Me,
+    /// What stands beside it, where it is seen from a workspace.
+    pub shell: Option<Shell>,
+    /// Where the reader is signed in.
+    pub sessions: Vec<SessionView>,
+}
+
 /// `GET /o/{org_id}/settings/members`.
 #[derive(Debug, Clone)]
 pub struct MembersView {

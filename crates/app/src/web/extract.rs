@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::extract::{FromRequestParts, Path, Query};
 use convene_model::{Code, Problem};
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
@@ -19,6 +19,8 @@ pub(crate) struct Site {
     pub(crate) secure: bool,
     /// The client's address.
     pub(crate) client: Option<IpAddr>,
+    /// What the client calls itself.
+    pub(crate) user_agent: Option<HeaderValue>,
     /// The cookie behind the forms of somebody who is not signed in, when the request has it.
     pub(crate) form_cookie: Option<String>,
 }

@@ -128,6 +128,7 @@ fn site(state: &AppState, request: &Request) -> Site {
         secure: own.as_ref().map_or(https, origin::Origin::is_https),
         origin: own.map(|own| own.to_string()).unwrap_or_default(),
         client: client::address(peer, headers, &state.trusted_proxies),
+        user_agent: headers.get(header::USER_AGENT).cloned(),
         form_cookie: cookies::read(headers, cookies::FORM).map(str::to_owned),
     }
 }

@@ -36,6 +36,10 @@ async fn every_changing_call_of_the_api_wants_the_token() {
     ada.csrf = None;
     for (method, path) in [
         (Method::POST, "/api/auth/sign-out".to_owned()),
+        (Method::PATCH, "/api/me".to_owned()),
+        (Method::PUT, "/api/me/password".to_owned()),
+        (Method::DELETE, "/api/me/sessions".to_owned()),
+        (Method::DELETE, "/api/me/sessions/x".to_owned()),
         (Method::POST, "/api/tokens".to_owned()),
         (Method::DELETE, "/api/tokens/x".to_owned()),
         (Method::POST, "/api/orgs".to_owned()),

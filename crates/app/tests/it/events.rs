@@ -20,17 +20,17 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A stream that is being read.
-struct Events {
+pub(crate) struct Events {
     body: BodyDataStream,
     text: String,
 }
 
 impl Events {
-    async fn open(client: &Client<'_>) -> Self {
+    pub(crate) async fn open(client: &Client<'_>) -> Self {
         Self::open_on(client, client.world.router.clone()).await.unwrap()
     }
 
-    async fn open_on(client: &Client<'_>, router: Router) -> Result<Self, Reply> {
+    pub(crate) async fn open_on(client: &Client<'_>, router: Router) -> Result<Self, Reply> {
         let request = client.request(Method::GET, "/api/events", None, Vec::new());
         let response = router.oneshot(request).await.unwrap();
         if response.status() != StatusCode::OK {
@@ -62,13 +62,13 @@ impl Events {
         tokio::time::timeout(PATIENCE, reading).await.expect("nothing was told")
     }
 
-    async fn expect(&mut self, name: &str) -> Value {
+    pub(crate) async fn expect(&mut self, name: &str) -> Value {
         let (got, data) = self.next().await.expect("the stream ended");
         assert_eq!(got, name, "{data}");
         data
     }
 
-    async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         assert_eq!(self.next().await, None);
     }
 }

@@ -9,6 +9,7 @@ mod groups;
 mod identity;
 mod lives;
 mod orchestrator;
+mod own_account;
 mod pages;
 mod place;
 mod providers;

@@ -26,14 +26,15 @@ const EXAMPLES: &str = "4";
 const MANY_EXAMPLES: &str = "80";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_schema_conformance,unsupported_method,allow_header_conformance";
-/// A stream without an end, and what would end the caller's own credentials.
-const LEFT_OUT: [&str; 2] = ["followGroups", "signOut"];
+/// A stream without an end, what would end the caller's own credentials, and what counts as so many failed
+/// sign-ins that nobody could sign in any more.
+const LEFT_OUT: [&str; 3] = ["followGroups", "signOut", "changePassword"];
 
 /// The outside app's key is made of this.
 const PORTAL: u8 = 71;
 
 /// Operations that cannot succeed here, and the answer that shows that they were reached.
-const BEYOND_REACH: [(&str, u16); 9] = [
+const BEYOND_REACH: [(&str, u16); 10] = [
     // An upgrade is no request that can be generated.
     ("openUpstream", 426),
     ("openSocket", 426),
@@ -45,6 +46,8 @@ const BEYOND_REACH: [(&str, u16); 9] = [
     ("cancelRun", 404),
     ("retryRun", 409),
     ("letContinue", 409),
+    // Nobody is signed in anywhere else by then.
+    ("endSession", 404),
     // One permission is asked for, and it may be decided by then.
     ("decideApproval", 409),
     // The archives have ended by the time that they are answered.
@@ -263,6 +266,7 @@ impl Workspace {
                     "email": format!("new-{nth}@example.org"), "name": "New",
                     "password": "correct horse battery",
                 })).collect::<Vec<_>>(),
+                "changeMe": [{"name": "Ana"}],
                 "signIn": [{"email": "ana@example.org", "password": PASSWORD}],
                 "makeHttpTool": (0..6).map(|nth| {
                     let mut tool = tool.clone();

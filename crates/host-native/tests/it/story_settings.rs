@@ -2,8 +2,6 @@
 //! server, an agent with all of it, what the pages say when something is wrong, and every page for
 //! everybody, at a desk and on a phone.
 
-use std::path::PathBuf;
-
 use convene_testing::{
     browser::{Browsers, Page, Screen},
     client::Person,
@@ -15,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     convene,
-    story_access::{STILL, axe, check},
-    story_stage::{fits, sign_in},
+    story_access::{axe, check},
+    story_stage::{ESCAPE, fits, picture, sign_in},
 };
 
 /// A secret that is shown on one page only, and only when it is asked for.
@@ -50,8 +48,6 @@ impl Desk {
 
     async fn go(&self, path: &str) {
         self.page.go(&format!("{}/o/{}/settings/{path}", self.node.url, self.org)).await;
-        // Whoever is asked says yes.
-        self.page.run("window.confirm = () => true").await;
         self.page.until("customElements.get('convene-choice')").await;
     }
 
@@ -128,6 +124,8 @@ async fn browser_a_secret_is_masked_until_it_is_asked_for_and_a_tool_sends_it() 
     desk.go("secrets").await;
     page.run("document.querySelector('details.fold').open = true").await;
     page.press("Show the value").await;
+    page.read("That you looked at it is put on record").await;
+    page.press("Show the value").await;
     page.until(&format!(
         "document.querySelector('[aria-label=Result]')?.value === {}",
         json!(TOKEN)
@@ -196,7 +194,18 @@ async fn browser_a_secret_is_masked_until_it_is_asked_for_and_a_tool_sends_it() 
 
     // What is in use is not deleted, and the page says why.
     desk.go(&format!("tools/http/{}", tool["tool_id"].as_str().unwrap())).await;
+    let delete = "document.activeElement.textContent === 'Delete the tool'";
     page.press("Delete the tool").await;
+    page.until("document.activeElement.textContent === 'Cancel'").await;
+    picture(page, "question").await;
+    page.keys(ESCAPE).await;
+    page.until(delete).await;
+    assert!(desk.api("http-tools").await[0].is_object(), "Escape means no");
+    page.press("Delete the tool").await;
+    page.press("Cancel").await;
+    page.until(delete).await;
+    page.press("Delete the tool").await;
+    page.press("Delete tool tide_times").await;
     page.read("It is in use by Tidekeeper.").await;
     // The refusal is in the console, and nothing else.
     let errors = page.errors().await;
@@ -389,6 +398,8 @@ async fn browser_an_agent_of_ones_own_is_let_in_by_a_token_shown_once_and_shut_o
     let whole: String = page.say("document.documentElement.outerHTML").await;
     assert!(!whole.contains(&token) && whole.contains("cva_••••••••"), "{whole}");
     page.run("document.querySelector('[aria-label=\"Revoke build server\"]').click()").await;
+    page.read("A program that uses it is shut out at once.").await;
+    page.press("Revoke build server").await;
     page.read("No tokens yet.").await;
     page.read("Not connected.").await;
     while socket.next().await.is_ok() {}
@@ -437,23 +448,6 @@ async fn every_page(screen: Screen) {
     desk.close().await;
 }
 
-/// Keeps pictures in light and dark in the folder that `CONVENE_PICTURES` names, for the eyes of
-/// whoever changes the pages.
-async fn picture(page: &Page, path: &str) {
-    let Some(folder) = std::env::var_os("CONVENE_PICTURES").map(PathBuf::from) else { return };
-    let kind = path.split('/').map(|part| if part.len() == 32 { "one" } else { part });
-    let kind = kind.collect::<Vec<_>>().join("-");
-    let device = if page.is_phone() { "phone" } else { "desk" };
-    let script = "document.querySelector('details.fold')?.setAttribute('open', '')";
-    page.run(script).await;
-    for (dark, shade) in [(false, "light"), (true, "dark")] {
-        page.prefer_dark(dark).await;
-        // Colours that fade into each other would be seen halfway.
-        page.run(STILL).await;
-        page.picture(&folder.join(format!("{kind}-{device}-{shade}.png"))).await;
-    }
-}
-
 /// One of everything: the ids of an agent, a tool, a server and a profile.
 async fn fill(desk: &Desk) -> [String; 4] {
     let api = |what: &str| format!("/api/orgs/{}/{what}", desk.org);
@@ -490,4 +484,42 @@ async fn fill(desk: &Desk) -> [String; 4] {
     let agent = json!({"name": "Tidekeeper", "system_prompt": "You know the tides.", "config": config, "visibility": "owner"});
     let agent = ana.post(&api("agents"), agent).await["agent_id"].clone();
     [agent, tool, server, profile].map(|id| id.as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn browser_a_price_is_given_while_a_provider_is_made_at_a_desk() {
+    price_from_the_start(Screen::Desk).await;
+}
+
+#[tokio::test]
+async fn browser_a_price_is_given_while_a_provider_is_made_on_a_phone() {
+    price_from_the_start(Screen::Phone).await;
+}
+
+async fn price_from_the_start(screen: Screen) {
+    let desk = Desk::open(screen).await;
+    let page = &desk.page;
+    desk.go("providers").await;
+    page.write("Name", "Models").await;
+    page.write("Base URL", &desk.models.base_url()).await;
+    page.press("Add a price").await;
+    page.keys("scout").await;
+    page.write("Tokens read", "3 dollars").await;
+    page.write("Tokens written", "15").await;
+    page.press("Add and try it out").await;
+    page.read("A price is a number of dollars from 0 to 10,000").await;
+    picture(page, "new-provider").await;
+    if page.is_phone() {
+        fits(page).await;
+    }
+    assert_eq!(desk.api("providers").await, json!([]), "nothing is made of what is wrong");
+    rewrite(page, "Tokens read", "3").await;
+    page.press("Add and try it out").await;
+    page.until("document.querySelector('.state.good')").await;
+    let providers = desk.api("providers").await;
+    assert_eq!(
+        providers[0]["prices"],
+        json!({"scout": {"input": 3_000_000, "output": 15_000_000}})
+    );
+    desk.close().await;
 }

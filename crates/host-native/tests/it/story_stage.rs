@@ -10,7 +10,7 @@ use convene_testing::{
 };
 use serde_json::json;
 
-use crate::convene;
+use crate::{convene, story_access::STILL};
 
 /// Keys, as WebDriver writes them.
 pub(crate) const ENTER: &str = "\u{e007}";
@@ -36,7 +36,7 @@ pub(crate) struct Stage {
     pub(crate) as_ana: Person,
     pub(crate) as_ben: Person,
     _browsers: Browsers,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Stage {
@@ -65,8 +65,22 @@ impl Stage {
             sign_in(page, &node.url, name).await;
             open(page, &node.url, &group).await;
         }
-        let (_browsers, _dir) = (browsers, dir);
-        Self { launch, node, org, group, ana, ben, as_ana, as_ben, _browsers, _dir }
+        let _browsers = browsers;
+        Self { launch, node, org, group, ana, ben, as_ana, as_ben, _browsers, dir }
+    }
+
+    /// Sets limits of the workspace, each as `name=value`, as its operator.
+    pub(crate) async fn limit(&self, limits: &[&str]) {
+        let set = limits.iter().flat_map(|limit| ["--set", limit]);
+        let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_convene"))
+            .args(["orgs", "limits", &self.org])
+            .args(set)
+            .arg("--data-dir")
+            .arg(self.dir.path().join("data"))
+            .output()
+            .await
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// Nothing failed unseen; everything ends in order.
@@ -174,5 +188,22 @@ pub(crate) async fn save(page: &Page, name: &str) {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
         std::fs::create_dir_all(&folder).unwrap();
         page.picture(&folder.join(name)).await;
+    }
+}
+
+/// Keeps pictures in light and dark in the folder that `CONVENE_PICTURES` names, for the eyes of
+/// whoever changes the pages.
+pub(crate) async fn picture(page: &Page, path: &str) {
+    let Some(folder) = std::env::var_os("CONVENE_PICTURES").map(PathBuf::from) else { return };
+    let kind = path.split('/').map(|part| if part.len() == 32 { "one" } else { part });
+    let kind = kind.collect::<Vec<_>>().join("-");
+    let device = if page.is_phone() { "phone" } else { "desk" };
+    let script = "document.querySelector('details.fold')?.setAttribute('open', '')";
+    page.run(script).await;
+    for (dark, shade) in [(false, "light"), (true, "dark")] {
+        page.prefer_dark(dark).await;
+        // Colours that fade into each other would be seen halfway.
+        page.run(STILL).await;
+        page.picture(&folder.join(format!("{kind}-{device}-{shade}.png"))).await;
     }
 }

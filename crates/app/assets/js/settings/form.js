@@ -1,7 +1,11 @@
 // <convene-form method action>: sends the form inside as JSON to the API and says what came of it.
 //
 // auto           sends on change instead of on submit
-// confirm="…"    asks first
+// confirm="…"    asks first and says what would follow, with ask="…" as the question and verb="…" on the
+//                button that does it
+// said="…"       what is said after success, in place of "Saved."
+// clears         empties the form after success
+// gone="…"       takes out what that selector finds after success
 // done="reload"  shows the page anew after success
 // go="/…/{}"     goes there after success, with the answer's member key="…" in place of {}
 // check="/…/{}"  after success calls this too, so that what was saved is tried at once
@@ -9,11 +13,12 @@
 //
 // A field with data-omit is left out when empty; one with data-null is then sent as null. A name
 // with dots is a member of a member. data-as says what a text stands for: number, seconds, kib,
-// json, lines. Boxes with data-list are gathered into a list. An element with data-value has a
+// json, lines. One with data-same must be filled in like the field of that name. Boxes with data-list are gathered into a list. An element with data-value has a
 // `value` of its own, and the fields within it are its affair.
 
 import { Problem, call, sentence } from "../api.js";
 import { h } from "../dom.js";
+import { agreed } from "../popup.js";
 
 class Form extends HTMLElement {
   connectedCallback() {
@@ -30,11 +35,19 @@ class Form extends HTMLElement {
 
   /** @param {HTMLFormElement} form */
   async submit(form) {
-    const question = this.getAttribute("confirm");
-    if (question && !window.confirm(question)) return;
     const method = this.getAttribute("method") ?? "POST";
+    const words = this.getAttribute("confirm");
+    const [ask, verb] = [this.getAttribute("ask") ?? "", this.getAttribute("verb") ?? ""];
+    if (words !== null && !(await agreed(ask, words, verb, method === "DELETE"))) return;
     const buttons = [...form.querySelectorAll("button")];
     const pressed = buttons.find((button) => button === document.activeElement);
+    for (const field of form.querySelectorAll("input[data-same]")) {
+      const model = form.querySelector(`[name="${field.getAttribute("data-same")}"]`);
+      if (!(field instanceof HTMLInputElement) || !(model instanceof HTMLInputElement) || field.value === model.value) continue;
+      field.setAttribute("aria-invalid", "true");
+      field.focus();
+      return this.say(`${label(field)}: this is not the same.`, "error");
+    }
     for (const button of buttons) button.disabled = true;
     this.say("");
     for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -48,7 +61,9 @@ class Form extends HTMLElement {
       if (this.getAttribute("done") === "reload") return location.reload();
       const key = this.getAttribute("result");
       if (key) this.show(String(answer?.[key] ?? ""), this.getAttribute("note"));
-      else this.say("Saved.", "done");
+      else this.say(this.getAttribute("said") ?? "Saved.", "done");
+      if (this.hasAttribute("clears")) form.reset();
+      for (const stale of document.querySelectorAll(this.getAttribute("gone") ?? "#none")) stale.remove();
     } catch (error) {
       this.say(sentence(error), "error");
       if (error instanceof Problem) point(form, error.field);
