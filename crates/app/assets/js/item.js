@@ -2,6 +2,7 @@
 
 import { showCalls } from "./calls.js";
 import { fill, shell } from "./message.js";
+import { spent } from "./money.js";
 import { room } from "./room.js";
 import { ending, Run } from "./run.js";
 
@@ -69,7 +70,7 @@ export function showEnd(el, run) {
   if (line !== old) el.append(line);
   el.dataset.trigger = run.trigger;
   const { state, sentence } = ending(run);
-  line.set(state, run.run_id, sentence);
+  line.set(state, run.run_id, sentence, "", run.tools?.length ? "" : spent(run.usage));
   if (run.tools) showCalls(el, run.tools, run.approvals, run.usage, true);
 }
 

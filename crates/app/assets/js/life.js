@@ -74,7 +74,9 @@ class Life extends HTMLElement {
       const { status } = await call("POST", `${room.path}/restore`);
       room.stands(status, Date.now());
     } catch (error) {
-      this.#problem.textContent = explain(error);
+      const full = error instanceof Problem && error.code === "active_group_limit_exceeded";
+      const list = h("a", { href: `/o/${room.group.org_id}?status=active` }, "Show the groups in use");
+      this.#problem.replaceChildren(explain(error), ...(full ? [" ", list] : []));
     }
     this.#busy = false;
     this.show();
@@ -165,7 +167,7 @@ export function archive() {
     room.stands(status, Date.now());
   };
   step(
-    "Archive this group?", "Archive", "Archiving…", act,
+    "Archive this group?", "Archive the group", "Archiving…", act,
     h("p", {}, "Nobody can write in it until it is restored, and agents that are at work are stopped. What was said stays readable."),
   );
 }

@@ -18,6 +18,8 @@ const WORDS = {
   stopped: "stopped",
   interrupted: "interrupted by a restart",
 };
+/** What people learn, and can do, when there is no budget left; `ui/runs.rs` has the same words. */
+export const USED_UP = "The workspace's budget for this month is used up. It begins anew with the next month, and an operator can raise it.";
 const OVER = new Set(["failed", "stopped", "interrupted"]);
 
 export class Run extends HTMLElement {
@@ -26,15 +28,18 @@ export class Run extends HTMLElement {
    * @param {string} runId
    * @param {string} [sentence] says it in other words
    * @param {string} [tool] that is used
+   * @param {string} [spent] what it took, where nothing else says so
    */
-  set(state, runId, sentence = WORDS[state], tool = "") {
-    const key = [state, sentence, tool].join();
+  set(state, runId, sentence = WORDS[state], tool = "", spent = "") {
+    const key = [state, sentence, tool, spent].join();
     if (this.dataset.key === key) return;
     this.dataset.key = key;
     this.setAttribute("state", state);
     // A button that goes away must not take the focus with it.
     if (this.contains(document.activeElement)) this.closest("article")?.focus({ preventScroll: true });
     this.replaceChildren(h("span", { class: "run-text" }, ...(tool ? ["using ", h("code", {}, tool), "…"] : [sentence])));
+    this.classList.toggle("told", spent !== "");
+    if (spent) this.append(h("span", { class: "run-spent", title: "What this answer took" }, spent));
     if (state === "done" || room.readOnly) return;
     if (!OVER.has(state)) this.append(this.button("Stop", "stop", () => room.ask({ type: "cancel", run_id: runId })));
     else this.append(this.button("Try again", "again", () => room.ask({ type: "retry", run_id: runId })));
@@ -79,6 +84,7 @@ export function ending(run) {
     case "completed":
       return { state: "done", sentence: WORDS.done };
     case "failed":
+      if (run.code === "budget_exhausted") return { state: "failed", sentence: `not made: ${lowerFirst(USED_UP)}` };
       return { state: "failed", sentence: run.detail ? `failed because ${lowerFirst(run.detail)}` : WORDS.failed };
     case "cancelled":
       return { state: "stopped", sentence: WORDS.stopped };

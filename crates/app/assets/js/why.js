@@ -7,7 +7,7 @@ import { avatar, h } from "./dom.js";
 import { spent } from "./money.js";
 import { dialog } from "./popup.js";
 import { room } from "./room.js";
-import { ending } from "./run.js";
+import { ending, USED_UP } from "./run.js";
 import { clock, full } from "./time.js";
 
 /** @typedef {{run_id: string, status: "queued" | "running" | RunStatus, attempt: number, code?: string, detail?: string, usage?: Usage,
@@ -18,7 +18,7 @@ import { clock, full } from "./time.js";
 const SUPPRESSED = {
   cooldown: (name) => `${name} answered here a moment ago and waits before other agents or auto-answers wake it again.`,
   max_rounds: () => "Agents have answered each other as often as they may without a person.",
-  budget: () => "The workspace's budget is used up.",
+  budget: () => USED_UP,
   policy: (name) => `${name} is switched off in this group.`,
   paused: () => "All agents of this group are paused.",
   queue_full: () => "Too many runs wait in this group already.",

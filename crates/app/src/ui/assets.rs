@@ -245,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn no_script_asks_or_says_anything_in_a_window_of_the_browsers_own() {
+        for path in Assets::iter().filter(|path| path.ends_with(".js")) {
+            let file = Assets::get(&path).unwrap();
+            let text = without_comments(std::str::from_utf8(&file.data).unwrap());
+            for call in ["confirm(", "alert(", "prompt("] {
+                let found = text.match_indices(call).find(|(at, _)| {
+                    !text[..*at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+                });
+                assert!(found.is_none(), "{path} calls {call}");
+            }
+        }
+    }
+
+    #[test]
     fn every_module_that_a_page_names_is_there() {
         assert!(modules().iter().any(|module| module.ends_with("js/group.js")));
         for module in modules() {

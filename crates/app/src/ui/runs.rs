@@ -3,6 +3,7 @@
 
 use convene_model::{
     UserId,
+    agents::failure,
     event::{Author, RunStatus},
     history::{ApprovalOutcome, FinishedRun, PastApproval},
     tools::{ToolStatus, ToolView},
@@ -36,6 +37,18 @@ pub struct CallLine {
     pub summary: String,
 }
 
+/// What people learn, and can do, when there is no budget left.
+const USED_UP: &str = "The workspace's budget for this month is used up. It begins anew with the next month, and an operator can raise it.";
+
+/// What a run took, where no fold of its tools says so.
+pub(super) fn spent(run: &FinishedRun) -> String {
+    if run.tools.is_empty() {
+        run.finished.usage.map(money::spent).unwrap_or_default()
+    } else {
+        String::new()
+    }
+}
+
 /// How a run ended, as a CSS class and a sentence.
 pub(super) fn state(run: &FinishedRun) -> (&'static str, String) {
     match run.finished.status {
@@ -43,6 +56,9 @@ pub(super) fn state(run: &FinishedRun) -> (&'static str, String) {
         RunStatus::Failed => (
             "failed",
             match &run.finished.detail {
+                _ if run.finished.code.as_deref() == Some(failure::BUDGET_EXHAUSTED) => {
+                    format!("not made: {}", lower_first(USED_UP))
+                }
                 Some(detail) => format!("failed because {}", lower_first(detail)),
                 None => "failed".to_owned(),
             },

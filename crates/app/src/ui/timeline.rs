@@ -61,6 +61,8 @@ pub struct Item {
     pub run_id: Option<String>,
     /// How the run ended: a CSS class and a sentence.
     pub state: Option<(&'static str, String)>,
+    /// What its run took, if nothing else says so; empty where nobody has said anything.
+    pub spent: String,
     /// The tools that the run used.
     pub calls: Option<Calls>,
 }
@@ -195,6 +197,7 @@ impl Setting {
             reactions: entry.message.map(|m| m.message.reactions.clone()).unwrap_or_default(),
             run_id: entry.run.map(|run| run.finished.run_id.to_string()),
             state: entry.run.map(runs::state),
+            spent: entry.run.map(runs::spent).unwrap_or_default(),
             calls: entry.run.and_then(|run| runs::calls(run, names)),
         })
     }

@@ -195,7 +195,7 @@ async fn archived_group(stage: &Stage, group: &str, check: &impl AsyncFn(&str)) 
     ana.press("Change the group").await;
     ana.press("Archive…").await;
     check("the question before a group is archived").await;
-    ana.press("Archive").await;
+    ana.press("Archive the group").await;
     ana.until("document.querySelector('convene-life').innerText.includes('was archived')").await;
     ana.until("!document.querySelector('dialog[open]')").await;
     check("an archived group").await;

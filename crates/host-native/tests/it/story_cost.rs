@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     story_agents::{NEWEST, Play, reads, stands},
-    story_stage::{ESCAPE, LIVE, choose, fits, open, say},
+    story_stage::{ESCAPE, LIVE, choose, fits, open, picture, say},
 };
 
 /// Runs whose model has no price yet, at most: that is known within seconds.
@@ -115,5 +115,64 @@ async fn browser_a_price_is_given_and_runs_groups_and_the_workspace_tell_their_c
     let row = "[...document.querySelectorAll('.rows .row')].find((row) => row.innerText.startsWith('Gauges'))";
     ana.until(&format!("{row}.querySelector('.figures').innerText.includes('at least $0.0042')"))
         .await;
+    play.stage.close().await;
+}
+
+#[tokio::test]
+async fn browser_people_learn_that_a_budget_is_used_up_and_what_can_be_done() {
+    let play = Play::set_with(&[], async |_| json!({})).await;
+    let [ana, ben] = play.people();
+    play.stage.limit(&["monthly_tokens=1"]).await;
+    let used_up = "the workspace's budget for this month is used up. It begins anew with the next month, and an operator can raise it.";
+    say(ana, "@Aria when is high water?").await;
+    for page in [ana, ben] {
+        stands(page, "failed", &format!("not made: {used_up}")).await;
+    }
+    // For a moment nothing is even begun, and each message says so quietly.
+    say(ben, "@Aria and tomorrow?").await;
+    for page in [ana, ben] {
+        page.read("Aria does not answer. Why?").await;
+        page.run("document.querySelector('.why').open = true").await;
+        page.read(used_up.split_once(". ").unwrap().1).await;
+        picture(page, "budget").await;
+    }
+    fits(ben).await;
+    // People go on among themselves, and the history has the same words.
+    say(ana, "Then we look it up").await;
+    for page in [ana, ben] {
+        page.go(&page.say::<String>("location.href").await).await;
+        page.until(LIVE).await;
+        stands(page, "failed", &format!("not made: {used_up}")).await;
+        choose(page, "@Aria and tomorrow?", "Who answers, and why").await;
+        page.read(used_up.split_once(". ").unwrap().1).await;
+        page.keys(ESCAPE).await;
+    }
+    assert_eq!(play.models.requests().len(), 0, "no model was asked");
+    play.stage.close().await;
+}
+
+#[tokio::test]
+async fn browser_a_reply_without_tools_tells_what_it_took() {
+    let play = Play::set_with(&[], async |_| json!({})).await;
+    let [ana, ben] = play.people();
+    let answer = Box::new(Script::Say("At noon.".to_owned()));
+    play.models.next("m", Script::Metered { input_tokens: Some(1_000), answer });
+    say(ana, "@Aria when is high water?").await;
+    let told = format!("{NEWEST}.querySelector('convene-run.told .run-spent')");
+    for page in [ana, ben] {
+        stands(page, "done", "done").await;
+        reads(page, "At noon.").await;
+        for reloaded in [false, true] {
+            if reloaded {
+                page.go(&page.say::<String>("location.href").await).await;
+                page.until(LIVE).await;
+            }
+            page.until(&format!("{told}?.checkVisibility({{ opacityProperty: true }})")).await;
+            let spent: String = page.say(&format!("{told}.innerText")).await;
+            assert!(spent.ends_with(" tokens, cost unknown"), "{spent}");
+        }
+        picture(page, "spent").await;
+    }
+    fits(ben).await;
     play.stage.close().await;
 }

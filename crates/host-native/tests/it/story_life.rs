@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     external_history::{Service, configure},
-    story_stage::{LIVE, Stage, fits, open, save, say, sees, show_panel},
+    story_stage::{LIVE, Stage, fits, open, picture, save, say, sees, show_panel},
 };
 
 /// What stands below the conversation of a group that nothing can be written in.
@@ -36,7 +36,7 @@ async fn browser_a_group_is_archived_read_restored_and_deleted_in_front_of_both(
     ana.press("Change the group").await;
     ana.press("Archive…").await;
     ana.read("What was said stays readable.").await;
-    ana.press("Archive").await;
+    ana.press("Archive the group").await;
     for page in [ana, ben] {
         bar(page, "This group was archived today.").await;
         sees(page, "Husum is settled").await;
@@ -61,6 +61,7 @@ async fn browser_a_group_is_archived_read_restored_and_deleted_in_front_of_both(
     stage.as_ana.post(&post, json!({"text": "High water at noon"})).await;
     ana.press("Restore").await;
     bar(ana, "The workspace has 1 of 1 groups in use.").await;
+    ana.read("Archive or delete another one first, or ask your operator for a higher limit.").await;
     let archive = format!("/api/groups/{other}/archive");
     let (status, _) = stage.as_ana.send("POST", &archive, Some(&json!({}))).await;
     assert_eq!(status, 200);
@@ -95,6 +96,56 @@ async fn browser_a_group_is_archived_read_restored_and_deleted_in_front_of_both(
         assert!(errors.iter().all(|e| met.iter().any(|status| e.contains(status))), "{errors:?}");
     }
     stage.close().await;
+}
+
+#[tokio::test]
+async fn browser_whoever_finds_no_room_for_a_restore_learns_what_to_do_at_a_desk() {
+    no_room(Screen::Desk, Screen::Phone).await;
+}
+
+#[tokio::test]
+async fn browser_whoever_finds_no_room_for_a_restore_learns_what_to_do_on_a_phone() {
+    no_room(Screen::Phone, Screen::Desk).await;
+}
+
+async fn no_room(ana: Screen, ben: Screen) {
+    let limit = [("CONVENE_ORCHESTRATOR__MAX_ACTIVE_GROUPS", "1")];
+    let stage = Stage::set_with(&limit, ana, ben).await;
+    let (ana, ben, url) = (&stage.ana, &stage.ben, &stage.node.url);
+    say(ana, "Husum is settled").await;
+    let archive = format!("/api/groups/{}/archive", stage.group);
+    stage.as_ana.send("POST", &archive, Some(&json!({}))).await;
+    let other = stage.as_ana.create_group(&stage.org, "Tides").await;
+    let post = format!("/api/groups/{other}/messages");
+    stage.as_ana.post(&post, json!({"text": "High water at noon"})).await;
+    open_archived(ana, url, &stage.group).await;
+    ana.press("Restore").await;
+    bar(ana, "The workspace has 1 of 1 groups in use.").await;
+    picture(ana, "no-room").await;
+    for page in [ana, ben].into_iter().filter(|page| page.is_phone()) {
+        open_archived_or_there(page, url, &stage.group).await;
+        fits(page).await;
+    }
+    // The way to what takes the room, and back to a group that has found some.
+    ana.press("Restore").await;
+    ana.press("Show the groups in use").await;
+    ana.until("location.search === '?status=active'").await;
+    ana.until("[...document.querySelectorAll('main .rows .group-title')].map((title) => title.textContent).join() === 'Tides'").await;
+    stage.as_ana.send("POST", &format!("/api/groups/{other}/archive"), Some(&json!({}))).await;
+    open_archived(ana, url, &stage.group).await;
+    ana.press("Restore").await;
+    ana.until(LIVE).await;
+    say(ana, "And we go on").await;
+    let errors = ana.errors().await;
+    assert!(errors.iter().all(|error| error.contains("429")), "{errors:?}");
+    stage.close().await;
+}
+
+/// The page of an archived group, which is left as it is where it is in sight already.
+async fn open_archived_or_there(page: &Page, url: &str, group: &str) {
+    if !page.say::<bool>(&format!("{BAR}?.checkVisibility() ?? false")).await {
+        open_archived(page, url, group).await;
+    }
 }
 
 #[tokio::test]

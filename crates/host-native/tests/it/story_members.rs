@@ -28,14 +28,13 @@ async fn roles_change(ana: Screen, ben: Screen) {
     ben.run("window.sameDocument = true").await;
     assert!(!offers_deletion(ben, "Tides at nine").await, "a member deletes only their own");
     ana.go(&format!("{url}/o/{}/settings/members", stage.org)).await;
-    ana.run("window.confirm = () => true").await;
     ana.until("customElements.get('convene-form')").await;
 
     // An admin may delete what others wrote, and change the group.
     becomes(ana, "admin").await;
     may_manage(ben, true).await;
     choose(ben, "Tides at nine", "Delete…").await;
-    ben.press("Delete").await;
+    ben.press("Delete the message").await;
     ben.until(&format!("!({})", message("Tides at nine"))).await;
     sees(ben, "This message was deleted.").await;
 
@@ -47,6 +46,8 @@ async fn roles_change(ana: Screen, ben: Screen) {
 
     // Who is removed reads what was said until then, and nothing that is said later.
     ben.write("Message", "half a thought").await;
+    ana.press("Remove Ben").await;
+    ana.read("They are shut out of its groups at once.").await;
     ana.press("Remove Ben").await;
     ben.read("You no longer have access to this group.").await;
     ana.read("1 member").await;

@@ -183,7 +183,7 @@ async fn deletions(ana: &Page, ben: &Page) {
     ben.until("!document.querySelector('dialog[open]')").await;
     sees(ben, "A slip").await;
     choose(ben, "A slip", "Delete…").await;
-    ben.press("Delete").await;
+    ben.press("Delete the message").await;
     for page in [ana, ben] {
         sees(page, "This message was deleted.").await;
         page.until(&format!("!{TEXTS}.includes('A slip')")).await;
@@ -191,7 +191,7 @@ async fn deletions(ana: &Page, ben: &Page) {
     ben.until("!document.querySelector('.msg.deleted convene-tools')").await;
     // Whoever owns the workspace may delete anybody's; its quotation and its reactions go with it.
     choose(ana, "Tides at ten", "Delete…").await;
-    ana.press("Delete").await;
+    ana.press("Delete the message").await;
     for page in [ana, ben] {
         page.until(&format!(
             "{TEXTS}.filter((text) => text === 'This message was deleted.').length === 2"
@@ -232,7 +232,7 @@ async fn browser_what_happened_while_one_was_away_is_there_afterwards() {
     shows_pill(ana, "two", "👀", 1, true, "you").await;
     choose(ana, "two", "Pin to the group").await;
     choose(ana, "three", "Delete…").await;
-    ana.press("Delete").await;
+    ana.press("Delete the message").await;
     sees(ana, "This message was deleted.").await;
     assert_eq!(
         ben.say::<Vec<String>>(&format!("{TEXTS}.slice(0, 3)")).await,
