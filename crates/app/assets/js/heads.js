@@ -1,7 +1,6 @@
 // The reader's groups as the App tells of them: how much is unread, what is muted. All tabs of a
 // browser share one stream, since a browser opens only a few connections to one place: the tab that
 // has the lock listens and tells the others.
-
 //
 // It tells the document too: `person` with whom and by which name when somebody is called something else,
 // and `missed` when such words may have been lost.
