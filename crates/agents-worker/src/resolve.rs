@@ -1,33 +1,39 @@
-//! What an agent is, asked of the App with a `worker+jwt` and kept for a short time.
+//! What an agent is, asked of the App with a `worker+jwt`, and kept so that the next answer may be
+//! that it still holds.
 //!
-//! The cache is never authoritative: an entry is dropped when its time is over, when the call knows
-//! of something that the entry does not, when the App answers with a newer version of the same agent,
-//! and when the provider refused the entry's key. Several workers side by side thus differ for no
-//! longer than an entry lives.
+//! The cache is never authoritative: each run asks when it begins, with the version of what is known,
+//! and the App says whether that is the newest. Nothing is used that was not confirmed for this very
+//! run, so a change that was acknowledged holds for each run that begins later, whichever worker has
+//! it, and an App that cannot be asked ends the run.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use convene_model::{
     AgentId, GroupId, OrgId, Problem, Timestamp, UserId,
-    agents::{InvokeRequest, ResolvedAgent, failure},
+    agents::{ResolveRequest, ResolvedAgent, failure},
     claims::{AgentAccessClaims, WorkerClaims, service},
-    event::Author,
     token,
 };
 use futures_util::future::{Either, select};
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 
 use crate::{Config, RESOLVE_PATH, Worker, failure::Failure, invoke::Call};
 
-/// How long a resolved agent is used without asking again.
-pub const RESOLVE_TTL: Duration = Duration::from_secs(5);
+/// How long a resolved agent is kept, keys and secrets included. How old it may be when it is used
+/// does not depend on this.
+pub const RESOLVE_TTL: Duration = Duration::from_secs(60);
 /// Resolved agents kept at a time; beyond it the oldest goes.
 pub const MAX_CACHED_AGENTS: usize = 1024;
+/// The pause before an App that could not be asked is asked again; it doubles up to
+/// [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two questions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An answer is for one agent in one group of one organization and for who began the run, as the
 /// token names them: another person's secrets make another answer.
@@ -52,7 +58,7 @@ impl Key {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    agent: ResolvedAgent,
+    agent: Arc<ResolvedAgent>,
     at: Timestamp,
 }
 
@@ -63,20 +69,18 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    fn get(&self, key: &Key, request: &InvokeRequest, now: Timestamp) -> Option<ResolvedAgent> {
+    fn get(&self, key: &Key, now: Timestamp) -> Option<Arc<ResolvedAgent>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.get(key)?;
-        let fresh = now.since(entry.at) < RESOLVE_TTL && knows(&entry.agent, request);
-        fresh.then(|| entry.agent.clone())
+        (now.since(entry.at) < RESOLVE_TTL).then(|| Arc::clone(&entry.agent))
     }
 
-    /// Keeps an answer, unless a later version was kept while it was under way. What is known of an
-    /// older version of the agent, for others or in other groups, goes.
-    fn put(&self, key: Key, agent: ResolvedAgent, now: Timestamp) {
+    /// Keeps an answer, unless a later version was kept while it was under way. What is known of older
+    /// versions of the workspace goes: nothing of it will be confirmed.
+    fn put(&self, key: Key, agent: Arc<ResolvedAgent>, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|other, entry| {
-            let same = other.org == key.org && other.agent == key.agent;
-            let older = same && entry.agent.version < agent.version;
+            let older = other.org == key.org && entry.agent.version < agent.version;
             now.since(entry.at) < RESOLVE_TTL && !older
         });
         if entries.get(&key).is_some_and(|entry| entry.agent.version > agent.version) {
@@ -91,65 +95,97 @@ impl Cache {
         }
         entries.insert(key, Entry { agent, at: now });
     }
-
-    /// Drops an answer that turned out to be wrong.
-    pub(crate) fn forget(&self, key: &Key) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
 }
 
-/// Whether the answer is at least as new as the call: same name, and everyone who speaks is known.
-fn knows(agent: &ResolvedAgent, request: &InvokeRequest) -> bool {
-    let named = request.agents.get(&request.agent_id).is_none_or(|name| *name == agent.name);
-    named
-        && request.messages.iter().all(|message| match &message.author {
-            Author::User(user_id) => agent.people.contains_key(user_id),
-            Author::Agent(_) => true,
-        })
-}
-
-/// Resolves the agent of a call, from the cache or from the App.
-pub(crate) async fn resolve(worker: &Worker, call: &Call) -> Result<ResolvedAgent, Failure> {
+/// Resolves the agent of a call: what the App says now, or what is known and the App confirms.
+pub(crate) async fn resolve(worker: &Worker, call: &Call) -> Result<Arc<ResolvedAgent>, Failure> {
     let key = Key::of(&call.claims);
     let now = (worker.config.clock)();
-    if let Some(agent) = worker.agents.get(&key, &call.request, now) {
-        return Ok(agent);
+    let known = worker.agents.get(&key, now);
+    let body = ResolveRequest { known: known.as_ref().map(|agent| agent.version) };
+    let body = serde_json::to_vec(&body).map(Bytes::from);
+    let body = body.map_err(|_| failed("it cannot be asked for."))?;
+    let answer = ask(&worker.config, call, &body).await?;
+    if answer.status() == StatusCode::NO_CONTENT {
+        return known.ok_or_else(|| failed("the App's answer is not of the documented form."));
     }
-    let agent = ask(&worker.config, call, now).await?;
-    worker.agents.put(key, agent.clone(), now);
+    let agent = Arc::new(read(&answer, call)?);
+    worker.agents.put(key, Arc::clone(&agent), now);
     Ok(agent)
 }
 
-async fn ask(config: &Config, call: &Call, now: Timestamp) -> Result<ResolvedAgent, Failure> {
-    let failed = |why: &str| {
-        Failure::new(
-            failure::RESOLVE_FAILED,
-            format!("The agent's configuration could not be read: {why}"),
-        )
-    };
-    let body = Bytes::from_static(b"{}");
+fn failed(why: &str) -> Failure {
+    let detail = format!("The agent's configuration could not be read: {why}");
+    Failure::new(failure::RESOLVE_FAILED, detail)
+}
+
+/// Asks until the App answers or the time for it is over: an App that starts anew, say, ends no run.
+async fn ask(config: &Config, call: &Call, body: &Bytes) -> Result<Response<Bytes>, Failure> {
+    let mut time_out = (config.sleep)(config.limits.resolve_timeout);
+    let (mut pause, mut why) = (FIRST_PAUSE, "the App did not answer in time.");
+    loop {
+        // Half of the time, so that another App has a chance when one stands still.
+        let patience = (config.sleep)(config.limits.resolve_timeout / 2);
+        let answer = select(config.app.call(question(config, call, body)), patience);
+        let answer = match select(answer, time_out).await {
+            Either::Left((answer, rest)) => {
+                time_out = rest;
+                answer
+            }
+            Either::Right(((), _)) => return Err(failed(why)),
+        };
+        let Either::Left((answer, _)) = answer else {
+            why = "the App did not answer in time.";
+            continue;
+        };
+        match answer {
+            Ok(answer) if !is_passing(answer.status()) => return Ok(answer),
+            Ok(answer) => {
+                tracing::warn!(status = %answer.status(), "an agent cannot be resolved now");
+                why = "the App is not able to answer.";
+            }
+            Err(error) => {
+                tracing::warn!(%error, agent_id = %call.claims.agent_id, "an agent cannot be resolved");
+                why = "the App cannot be reached.";
+            }
+        }
+        match select((config.sleep)(pause), time_out).await {
+            Either::Left(((), rest)) => time_out = rest,
+            Either::Right(((), _)) => return Err(failed(why)),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether the same question may be answered soon.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// The question, with a token of its own.
+fn question(config: &Config, call: &Call, body: &Bytes) -> Request<Bytes> {
+    let now = (config.clock)();
     let claims = WorkerClaims {
         htm: "POST".to_owned(),
         htu: RESOLVE_PATH.to_owned(),
-        bh: token::body_hash(&body),
+        bh: token::body_hash(body),
         act: call.token.clone(),
     };
     let token = token::mint(&config.signing.signing(), service::APP, claims, now, (config.jti)());
-    let request = Request::post(RESOLVE_PATH)
+    Request::post(RESOLVE_PATH)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
-        .body(body)
-        .expect("a token is a valid header value");
+        .body(body.clone())
+        .expect("a token is a valid header value")
+}
 
-    let answer = config.app.call(request);
-    let answer = match select(answer, (config.sleep)(config.limits.resolve_timeout)).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(((), _)) => return Err(failed("the App did not answer in time.")),
-    };
-    let answer = answer.map_err(|error| {
-        tracing::warn!(%error, agent_id = %call.claims.agent_id, "an agent cannot be resolved");
-        failed("the App cannot be reached.")
-    })?;
+fn read(answer: &Response<Bytes>, call: &Call) -> Result<ResolvedAgent, Failure> {
     if answer.status() != StatusCode::OK {
         let problem = serde_json::from_slice::<Problem>(answer.body());
         let why = problem.map(|problem| problem.title).unwrap_or_default();
@@ -168,44 +204,22 @@ async fn ask(config: &Config, call: &Call, now: Timestamp) -> Result<ResolvedAge
 mod tests {
     use std::collections::BTreeMap;
 
-    use convene_model::{
-        MessageId, RunId, UserId,
-        agents::{ContextMessage, ResolvedModel},
-    };
+    use convene_model::agents::ResolvedModel;
 
     use super::*;
 
-    fn agent(version: u64, name: &str, people: &[&str]) -> ResolvedAgent {
-        ResolvedAgent {
+    fn agent(version: u64) -> Arc<ResolvedAgent> {
+        Arc::new(ResolvedAgent {
             agent_id: AgentId::new("a1").unwrap(),
-            name: name.to_owned(),
+            name: "Aria".to_owned(),
             version,
             system_prompt: String::new(),
             model: ResolvedModel::Demo,
             price: None,
-            people: people.iter().map(|id| (UserId::new(id).unwrap(), (*id).to_owned())).collect(),
+            people: BTreeMap::new(),
             tools: Vec::new(),
             tool_hosts: None,
-        }
-    }
-
-    fn request(name: &str, speaker: &str) -> InvokeRequest {
-        let message_id = MessageId::new("m1").unwrap();
-        InvokeRequest {
-            group_id: GroupId::new("g1").unwrap(),
-            agent_id: AgentId::new("a1").unwrap(),
-            run_id: RunId::new("r1").unwrap(),
-            attempt: 1,
-            trigger: message_id.clone(),
-            agents: BTreeMap::from([(AgentId::new("a1").unwrap(), name.to_owned())]),
-            messages: vec![ContextMessage {
-                message_id,
-                author: Author::User(UserId::new(speaker).unwrap()),
-                text: "hi".to_owned(),
-            }],
-            summary: None,
-            resume: None,
-        }
+        })
     }
 
     fn key(group: usize) -> Key {
@@ -220,53 +234,44 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
     #[test]
-    fn an_answer_is_used_until_its_time_is_over() {
+    fn an_answer_is_kept_until_its_time_is_over() {
         let cache = Cache::default();
-        cache.put(key(1), agent(1, "Aria", &["u1"]), NOW);
+        cache.put(key(1), agent(1), NOW);
         let last = NOW + RESOLVE_TTL - Duration::from_millis(1);
-        assert!(cache.get(&key(1), &request("Aria", "u1"), last).is_some());
-        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW + RESOLVE_TTL).is_none());
-        assert!(cache.get(&key(2), &request("Aria", "u1"), NOW).is_none());
-    }
-
-    #[test]
-    fn an_answer_that_knows_less_than_the_call_is_not_used() {
-        let cache = Cache::default();
-        cache.put(key(1), agent(1, "Aria", &["u1"]), NOW);
-        assert!(cache.get(&key(1), &request("Renamed", "u1"), NOW).is_none());
-        assert!(cache.get(&key(1), &request("Aria", "u2"), NOW).is_none());
+        assert!(cache.get(&key(1), last).is_some());
+        assert!(cache.get(&key(1), NOW + RESOLVE_TTL).is_none());
+        assert!(cache.get(&key(2), NOW).is_none());
     }
 
     #[test]
     fn an_older_version_does_not_replace_a_newer_one() {
         let cache = Cache::default();
-        cache.put(key(1), agent(2, "Aria", &["u1"]), NOW);
-        cache.put(key(1), agent(1, "Old", &["u1"]), NOW);
-        assert_eq!(cache.get(&key(1), &request("Aria", "u1"), NOW).unwrap().version, 2);
+        cache.put(key(1), agent(2), NOW);
+        cache.put(key(1), agent(1), NOW);
+        assert_eq!(cache.get(&key(1), NOW).unwrap().version, 2);
     }
 
     #[test]
     fn an_answer_is_for_who_began_the_run() {
         let cache = Cache::default();
         let anas = Key { initiator: Some(UserId::new("u1").unwrap()), ..key(1) };
-        cache.put(anas.clone(), agent(1, "Aria", &["u1"]), NOW);
-        assert!(cache.get(&anas, &request("Aria", "u1"), NOW).is_some());
+        cache.put(anas.clone(), agent(1), NOW);
+        assert!(cache.get(&anas, NOW).is_some());
         let bens = Key { initiator: Some(UserId::new("u2").unwrap()), ..key(1) };
-        assert!(cache.get(&bens, &request("Aria", "u1"), NOW).is_none());
-        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW).is_none());
+        assert!(cache.get(&bens, NOW).is_none());
+        assert!(cache.get(&key(1), NOW).is_none());
     }
 
     #[test]
     fn a_newer_version_drops_what_is_known_of_older_ones() {
         let cache = Cache::default();
-        cache.put(key(1), agent(1, "Aria", &["u1"]), NOW);
-        let other = Key { agent: AgentId::new("a2").unwrap(), ..key(1) };
-        cache.put(other.clone(), agent(1, "Critic", &["u1"]), NOW);
-        cache.put(key(2), agent(2, "Aria", &["u1"]), NOW);
-        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW).is_none());
-        assert!(cache.get(&key(2), &request("Aria", "u1"), NOW).is_some());
-        let entries = cache.entries.lock().unwrap();
-        assert!(entries.contains_key(&other));
+        cache.put(key(1), agent(1), NOW);
+        let other = Key { org: OrgId::new("o2").unwrap(), ..key(1) };
+        cache.put(other.clone(), agent(1), NOW);
+        cache.put(key(2), agent(2), NOW);
+        assert!(cache.get(&key(1), NOW).is_none());
+        assert!(cache.get(&key(2), NOW).is_some());
+        assert!(cache.get(&other, NOW).is_some());
     }
 
     #[test]
@@ -274,10 +279,10 @@ mod tests {
         let cache = Cache::default();
         for group in 0..=MAX_CACHED_AGENTS {
             let at = NOW + Duration::from_millis(group as u64);
-            cache.put(key(group), agent(1, "Aria", &["u1"]), at);
+            cache.put(key(group), agent(1), at);
         }
-        assert!(cache.get(&key(0), &request("Aria", "u1"), NOW).is_none());
-        assert!(cache.get(&key(1), &request("Aria", "u1"), NOW).is_some());
+        assert!(cache.get(&key(0), NOW).is_none());
+        assert!(cache.get(&key(1), NOW).is_some());
         let entries = cache.entries.lock().unwrap().len();
         assert_eq!(entries, MAX_CACHED_AGENTS);
     }

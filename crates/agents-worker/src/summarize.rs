@@ -28,7 +28,7 @@ use crate::{
     problem::ApiError,
     prompt,
     providers::{self, Chunk},
-    resolve::{self, Key},
+    resolve,
 };
 
 pub(crate) async fn summarize(
@@ -73,7 +73,6 @@ pub(crate) async fn summarize(
                 return Ok(Json(Summarized { text, usage }));
             }
             Err(failure) => {
-                worker.agents.forget(&Key::of(&call.claims));
                 let used = text.is_empty().then(Usage::default);
                 return Err(unavailable(failure.detail, used));
             }

@@ -30,7 +30,7 @@ use crate::{
     prompt,
     providers::{self, Chunk, ChunkStream, End, Wanted},
     reply::{MAX_DELTA_BYTES, Reply},
-    resolve::{self, Key},
+    resolve,
     tools::{Made, Plan, ToolFailure, Toolbox, cut},
 };
 
@@ -119,11 +119,7 @@ pub(crate) fn run(
                     }
                     Ok(Next::Call(call)) => wanted.push(call),
                     Ok(Next::End(end)) => break Ok(end),
-                    Err(failure) => {
-                        // Whoever mends the agent or its provider should not wait for the cache.
-                        worker.agents.forget(&Key::of(&call.claims));
-                        break Err(failure);
-                    }
+                    Err(failure) => break Err(failure),
                 }
             };
             drop(chunks);

@@ -344,15 +344,27 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// `POST /internal/resolve` on the App: what an agent is. The request has an empty object as body,
-/// since what may be read follows from the token alone.
+/// `POST /internal/resolve` on the App: what an agent is. What may be read follows from the token
+/// alone; the body says what of it is known already.
+///
+/// Answered with a [`ResolvedAgent`], or with 204 and no body where what is known still holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// The version of an earlier answer to the same organization, group, agent and initiator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<u64>,
+}
+
+/// What an agent is: the answer to a [`ResolveRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResolvedAgent {
     /// Which agent.
     pub agent_id: AgentId,
     /// Its name.
     pub name: String,
-    /// The version of its configuration.
+    /// The version of its workspace's configuration, which grows with each change that a run could
+    /// see.
     pub version: u64,
     /// Its system prompt.
     pub system_prompt: String,

@@ -1,7 +1,7 @@
 //! What every test stands in: keys, a fixed clock, an App that resolves, a caller with tokens.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -19,8 +19,8 @@ use convene_agents_worker::{
 use convene_model::{
     AgentId, GroupId, MessageId, OrgId, Problem, RunId, Timestamp, UserId,
     agents::{
-        ApiKey, ContextMessage, InvokeEvent, InvokeRequest, Outcome, ResolvedAgent, ResolvedModel,
-        ResolvedTool, ToolRequest, ToolStatus, Usage,
+        ApiKey, ContextMessage, InvokeEvent, InvokeRequest, Outcome, ResolveRequest, ResolvedAgent,
+        ResolvedModel, ResolvedTool, ToolRequest, ToolStatus, Usage,
     },
     claims::{AgentAccessClaims, Registered, SCOPE_INVOKE, WorkerClaims, service},
     event::Author,
@@ -53,6 +53,10 @@ pub(crate) struct FakeApp {
     replay: ReplayGuard,
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) answer: Mutex<Answer>,
+    /// What is answered before that, one for each question.
+    pub(crate) failing: Mutex<VecDeque<Answer>>,
+    /// How often it said that what is known still holds.
+    pub(crate) confirmed: AtomicU64,
     pub(crate) asked: Mutex<Vec<Token<AgentAccessClaims>>>,
 }
 
@@ -62,6 +66,8 @@ pub(crate) enum Answer {
     Agent(ResolvedAgent),
     Refuse(Problem),
     Garbage,
+    /// That what is known still holds, whatever is known.
+    Unchanged,
     Unavailable,
     Never,
 }
@@ -77,7 +83,7 @@ impl Backend for FakeApp {
             body: request.body(),
         };
         assert_eq!((line.method, line.path), ("POST", "/internal/resolve"));
-        assert_eq!(&request.body()[..], b"{}");
+        let ResolveRequest { known } = serde_json::from_slice(request.body()).unwrap();
         let token = token::authorize::<WorkerClaims>(
             &self.agents_keys,
             service::APP,
@@ -94,8 +100,13 @@ impl Backend for FakeApp {
         )
         .unwrap();
         self.asked.lock().unwrap().push(act);
-        let answer = self.answer.lock().unwrap().clone();
+        let next = self.failing.lock().unwrap().pop_front();
+        let answer = next.unwrap_or_else(|| self.answer.lock().unwrap().clone());
         match answer {
+            Answer::Agent(agent) if known == Some(agent.version) => {
+                self.confirmed.fetch_add(1, Ordering::SeqCst);
+                Ok(Response::builder().status(204).body(Bytes::new()).unwrap())
+            }
             Answer::Agent(agent) => {
                 Ok(Response::new(Bytes::from(serde_json::to_vec(&agent).unwrap())))
             }
@@ -104,6 +115,7 @@ impl Backend for FakeApp {
                 .body(Bytes::from(serde_json::to_vec(&problem).unwrap()))
                 .unwrap()),
             Answer::Garbage => Ok(Response::new(Bytes::from_static(b"[]"))),
+            Answer::Unchanged => Ok(Response::builder().status(204).body(Bytes::new()).unwrap()),
             Answer::Unavailable => Err(BackendError("connection refused".into())),
             Answer::Never => std::future::pending().await,
         }
@@ -313,6 +325,8 @@ impl World {
             replay: ReplayGuard::new(1000),
             now: Arc::clone(&now),
             answer: Mutex::new(Answer::Agent(agent(model))),
+            failing: Mutex::default(),
+            confirmed: AtomicU64::new(0),
             asked: Mutex::default(),
         });
         // Another issuer's key is trusted too, so that a token of it fails for its issuer alone.
@@ -354,6 +368,11 @@ impl World {
 
     pub(crate) fn asked(&self) -> usize {
         self.app.asked.lock().unwrap().len()
+    }
+
+    /// How often the App was asked, and how often it confirmed what was known.
+    pub(crate) fn questions(&self) -> (usize, u64) {
+        (self.asked(), self.app.confirmed.load(Ordering::SeqCst))
     }
 
     /// A token for `body`, with claims of its own for what the test is about.
@@ -413,8 +432,6 @@ impl World {
         let Answer::Agent(agent) = &mut *answer else { panic!("there is no agent") };
         agent.version += 1;
         change(agent);
-        drop(answer);
-        self.advance(5);
     }
 
     /// Sends `request` with a token of its own.

@@ -331,7 +331,7 @@ pub(crate) async fn change(
     }
     let answers = objects::commit(state, org, guards, batch, objects::stale, name_taken).await?;
     if renamed {
-        reconfigure(state, &answers[2])?;
+        reconfigure(state, &answers[2]).await?;
     }
     Ok(as_view(agent.clone(), draft, current.made_by, version + 1))
 }
@@ -403,7 +403,7 @@ pub(crate) async fn delete(
     batch.extend(secrets::erase_owned(org, &Owner::Agent { agent_id: agent.clone() }));
     let gone = || Problem::new(Code::NotFound);
     let answers = objects::commit(state, org, Vec::new(), batch, gone, name_taken).await?;
-    Ok(reconfigure(state, &answers[1])?)
+    Ok(reconfigure(state, &answers[1]).await?)
 }
 
 /// Raises the version of every group that the agent is in, and returns those groups.
@@ -414,12 +414,18 @@ fn touch_groups(agent: &AgentId) -> Statement {
     Statement::new(SQL, params![agent.as_str()])
 }
 
-fn reconfigure(state: &AppState, groups: &[Row]) -> Result<(), DbError> {
+/// Tells groups of an agent that has another name or is gone, all at the same time. One that does not
+/// answer learns it later: what a run may read is asked when it begins.
+async fn reconfigure(state: &AppState, groups: &[Row]) -> Result<(), DbError> {
+    let mut told = Vec::new();
     for row in groups {
         let group: GroupId = rows::id(row, "group_id")?;
         if rows::maybe_time(row, "activated_at")?.is_some() {
-            state.rooms.reconfigure(&group);
+            told.push(state.rooms.reconfigure(&group));
         }
+    }
+    for told in told {
+        let _ = told.await;
     }
     Ok(())
 }

@@ -96,11 +96,12 @@ pub(super) async fn set(
         Err(error) => return Err(error.into()),
     }
     if is_activated(&*state.db, group.id()).await? {
-        state.rooms.reconfigure(group.id());
+        let told = state.rooms.reconfigure(group.id());
         // What an outside agent has open in the group ends with its place there.
         for agent in leave {
             state.rooms.revoke(group.id(), &tokens::as_user(&agent)?);
         }
+        told.await?;
     }
     Ok(())
 }

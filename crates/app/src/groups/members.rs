@@ -12,6 +12,7 @@ use crate::{
     ui::view::Person,
     validate,
     web::{failure::Answer, rows},
+    workspaces::orgs,
 };
 
 /// People named in one answer.
@@ -44,6 +45,7 @@ pub(super) async fn add(state: &AppState, group: &Group, user: &UserId) -> Answe
     let batch = vec![
         insert_member(group.id(), group.org(), user, now),
         reading::caught_up(group.org(), Some(group.id()), user, now),
+        orgs::reconfigured(group.org()),
     ];
     match state.commit(batch, &[Change::User(user.clone())]).await {
         Ok(_) | Err(DbError::Unique { .. }) => Ok(()),
@@ -75,6 +77,7 @@ pub(super) async fn remove(
         Statement::new(LOCK, params![group.id().as_str()]).expect_rows(),
         Statement::new(IS_MEMBER, both()).expect_rows(),
         Statement::new(REMOVE, both()).expect_rows(),
+        orgs::reconfigured(group.org()),
     ];
     match state.commit(batch, &[Change::User(user.clone())]).await {
         Ok(_) => {}

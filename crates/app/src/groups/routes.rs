@@ -141,7 +141,8 @@ fn groups() -> Api<AppState> {
             Operation::patch(ONE, "changeGroup", "Change what is given; the rest stays.")
                 .body::<api::GroupChange>()
                 .answers::<api::GroupDetail>(200)
-                .problems(GROUP),
+                .problems(GROUP)
+                .problems(&[Code::GroupControllerUnavailable]),
             api::change,
         )
         .on(
@@ -252,7 +253,8 @@ fn people() -> Api<AppState> {
             Operation::put(AGENTS, "setGroupAgents", "Set its agents, or pause them all.")
                 .body::<api::AgentsBody>()
                 .answers::<api::GroupAgents>(200)
-                .problems(GROUP),
+                .problems(GROUP)
+                .problems(&[Code::GroupControllerUnavailable]),
             api::set_agents,
         )
 }

@@ -15,7 +15,10 @@ use crate::{
     state::AppState,
     ui::view::GroupItem,
     web::{failure::Answer, rows},
-    workspaces::audit::{self, Action},
+    workspaces::{
+        audit::{self, Action},
+        orgs,
+    },
 };
 
 /// A group as somebody with access sees it.
@@ -185,11 +188,13 @@ pub(crate) async fn change(
             let now = state.now().millis();
             batch.push(Statement::new(NEWCOMERS, params![id, group.org().as_str(), now]));
             batch.push(Statement::new(FORGET, params![id]));
+            batch.push(orgs::reconfigured(group.org()));
         }
         Some(Access::Private(members)) if !group.item.is_private => {
             made_private = true;
             batch.push(Statement::new(ACCESS, params![id, true]).expect_rows());
             batch.push(Statement::new(FORGET, params![id]));
+            batch.push(orgs::reconfigured(group.org()));
             for member in members {
                 batch.push(insert_member(group.id(), group.org(), member, state.now()));
             }
@@ -214,15 +219,16 @@ pub(crate) async fn change(
     if !is_activated(&*state.db, group.id()).await? {
         return Ok(());
     }
-    if revisions.is_some() {
-        state.rooms.reconfigure(group.id());
-    }
+    let told = revisions.map(|_| state.rooms.reconfigure(group.id()));
     if made_private {
         for row in &answers[outside] {
             state.rooms.revoke(group.id(), &rows::id(row, "user_id")?);
         }
     }
-    Ok(())
+    match told {
+        Some(told) => Ok(told.await?),
+        None => Ok(()),
+    }
 }
 
 /// Adds a member to a private group; meets no row when they do not belong to the workspace.

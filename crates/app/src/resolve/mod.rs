@@ -2,24 +2,28 @@
 //!
 //! The worker proves itself with a `worker+jwt` that is bound to this request, and the run with the
 //! agent-access token of its controller. What is answered follows from that token's organization,
-//! group, agent and initiator alone; the body says nothing. Keys and secrets are opened here, for this
-//! one answer, and nowhere else.
+//! group, agent and initiator alone; the body says only which version of it the worker has already.
+//! Keys and secrets are opened here, for this one answer, and nowhere else.
 
 pub(crate) mod tools;
 
 use std::collections::BTreeMap;
 
-use axum::{Json, Router, extract::State, response::Response, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
 use convene_db::{Statement, params};
 use convene_hop::{RawRequest, json};
 use convene_model::{
     Code, Problem, Timestamp,
-    agents::ResolvedAgent,
+    agents::{ResolveRequest, ResolvedAgent},
     claims::{AgentAccessClaims, SCOPE_INVOKE, SCOPE_SUMMARIZE, WorkerClaims, service},
     token::{self, Token, TokenError},
 };
-use http::{HeaderValue, header};
-use serde_json::{Map, Value};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::{
     agents,
@@ -50,17 +54,14 @@ async fn no_store(mut response: Response) -> Response {
     response
 }
 
-async fn resolve(
-    State(state): State<AppState>,
-    request: RawRequest,
-) -> Answer<Json<ResolvedAgent>> {
+async fn resolve(State(state): State<AppState>, request: RawRequest) -> Answer<Response> {
     let run = authorize(&state, &request, state.now())?;
-    let body: Map<String, Value> = json(&request.body)?;
-    if !body.is_empty() {
-        let detail = "the body is an empty object: what is read follows from the token";
-        return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
+    let ResolveRequest { known } = json(&request.body)?;
+    let place = Place::of(&state, &run).await?;
+    if known == Some(place.configuration) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(find(&state, &run).await?))
+    Ok(Json(find(&state, &run, place).await?).into_response())
 }
 
 /// Verifies both tokens; the worker's is used up only when the run's holds too.
@@ -82,22 +83,41 @@ fn authorize(
     Ok(claims)
 }
 
-async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent> {
-    // Read first, so that an answer is never newer than the version that it names.
-    const GROUP: &str = "SELECT g.org_id, ga.agent_id, o.configuration, o.tool_hosts
-        FROM chat_groups g JOIN orgs o ON o.org_id = g.org_id
-        LEFT JOIN group_agents ga ON ga.group_id = g.group_id AND ga.agent_id = $2
-        WHERE g.group_id = $1";
-    let params = params![run.group_id.as_str(), run.agent_id.as_str()];
-    let found = state.db.query(Statement::new(GROUP, params)).await?;
-    let Some(row) = found.first() else { return Err(Code::GroupNotFound.into()) };
-    let forbidden = |why: &str| Problem::new(Code::Forbidden).detail(why);
-    if row.get::<String>("org_id")? != run.org_id.as_str() {
-        return Err(forbidden("the group belongs to another organization").into());
+fn forbidden(why: &str) -> Problem {
+    Problem::new(Code::Forbidden).detail(why)
+}
+
+/// Where a run is: a group of its organization that its agent belongs to.
+struct Place {
+    /// Grows with each change that a run of the workspace could see. Read before everything else, so
+    /// that no answer is older than the version that it names.
+    configuration: u64,
+    tool_hosts: Option<Vec<String>>,
+}
+
+impl Place {
+    async fn of(state: &AppState, run: &AgentAccessClaims) -> Answer<Self> {
+        const GROUP: &str = "SELECT g.org_id, ga.agent_id, o.configuration, o.tool_hosts
+            FROM chat_groups g JOIN orgs o ON o.org_id = g.org_id
+            LEFT JOIN group_agents ga ON ga.group_id = g.group_id AND ga.agent_id = $2
+            WHERE g.group_id = $1";
+        let params = params![run.group_id.as_str(), run.agent_id.as_str()];
+        let found = state.db.query(Statement::new(GROUP, params)).await?;
+        let Some(row) = found.first() else { return Err(Code::GroupNotFound.into()) };
+        if row.get::<String>("org_id")? != run.org_id.as_str() {
+            return Err(forbidden("the group belongs to another organization").into());
+        }
+        if row.get::<Option<String>>("agent_id")?.is_none() {
+            return Err(forbidden("the agent is not in the group").into());
+        }
+        Ok(Self {
+            configuration: row.get("configuration")?,
+            tool_hosts: hosts::parse(row.get("tool_hosts")?)?,
+        })
     }
-    if row.get::<Option<String>>("agent_id")?.is_none() {
-        return Err(forbidden("the agent is not in the group").into());
-    }
+}
+
+async fn find(state: &AppState, run: &AgentAccessClaims, place: Place) -> Answer<ResolvedAgent> {
     let Some(agent) = agents::find(state, &run.org_id, &run.agent_id).await? else {
         return Err(Code::NotFound.into());
     };
@@ -109,13 +129,13 @@ async fn find(state: &AppState, run: &AgentAccessClaims) -> Answer<ResolvedAgent
     Ok(ResolvedAgent {
         agent_id: agent.agent_id,
         name: agent.name,
-        version: row.get("configuration")?,
+        version: place.configuration,
         system_prompt: with_missing(agent.system_prompt, &tools.left_out),
         model,
         price,
         people: people(state, run).await?,
         tools: tools.tools,
-        tool_hosts: hosts::parse(row.get("tool_hosts")?)?,
+        tool_hosts: place.tool_hosts,
     })
 }
 

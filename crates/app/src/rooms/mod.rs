@@ -24,6 +24,7 @@ mod records;
 mod room;
 mod shared;
 mod socket;
+mod telling;
 pub mod tuning;
 mod ws;
 
@@ -332,26 +333,18 @@ impl Rooms {
         self.0.look_up(group, user.clone(), up_to).await
     }
 
-    /// Tells the group's controller that its description changed. Runs beside the caller; a group
-    /// that was never activated is told when it is.
-    pub fn reconfigure(&self, group: &GroupId) {
-        let (shared, group) = (Arc::clone(&self.0), group.clone());
-        tokio::spawn(async move {
-            let configured = async {
-                let GroupDescription { org_id, config } =
-                    shared.config.groups.describe(&group).await?;
-                shared.config.orchestrator.configure(&group, &org_id, &config).await
-            };
-            match configured.await {
-                Ok(()) => {}
-                Err(problem) if problem.code == Code::GroupNotFound => {}
-                // It is sent again whenever the upstream is opened.
-                Err(problem) => tracing::warn!(
-                    %group, code = problem.code.as_str(), detail = problem.detail,
-                    "a group could not be told of its new configuration"
-                ),
-            }
-        });
+    /// Tells the group's controller that its description changed, and returns once it knows: what is
+    /// posted from then on is decided by the new one. A group that was never activated, or is in the
+    /// archive, is told when it is opened. Begins at once, and goes on when the caller does not wait.
+    ///
+    /// # Errors
+    /// [`Code::GroupControllerUnavailable`] when the group did not take it in time; it is told again
+    /// beside the caller until it has.
+    pub fn reconfigure(
+        &self,
+        group: &GroupId,
+    ) -> impl Future<Output = Result<(), Problem>> + use<> {
+        telling::tell(&self.0, group)
     }
 
     /// Withdraws what a user was allowed in a group until now; to be called after the workspace

@@ -67,6 +67,11 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for commands that are under way.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long whoever changed what a group is waits until the group knows.
+pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a group is told of a change that it did not take; it is also told whenever its upstream
+/// is opened.
+pub const TELL_ATTEMPTS: u32 = 20;
 /// How long a revocation is tried before it is given up; the role is asked for again at each
 /// renewal, so that a token's lifetime bounds what a lost revocation can do.
 pub const REVOKE_ATTEMPTS: u32 = 20;
@@ -86,6 +91,7 @@ pub(crate) struct Tuning {
     pub(crate) after_revocation: Duration,
     pub(crate) answer_timeout: Duration,
     pub(crate) record_pause: Duration,
+    pub(crate) tell_patience: Duration,
 }
 
 impl Default for Tuning {
@@ -103,6 +109,7 @@ impl Default for Tuning {
             after_revocation: AFTER_REVOCATION,
             answer_timeout: ANSWER_TIMEOUT,
             record_pause: RECORD_PAUSE,
+            tell_patience: TELL_PATIENCE,
         }
     }
 }

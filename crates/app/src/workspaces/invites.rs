@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
-use super::audit::{self, Action};
+use super::{
+    audit::{self, Action},
+    orgs,
+};
 use crate::{
     changes::Change,
     identity::tokens,
@@ -171,6 +174,7 @@ pub(crate) async fn accept(state: &AppState, token: &str, user: &UserId) -> Answ
         Statement::new(USE, three()).expect_rows(),
         Statement::new(JOIN, three()).expect_rows(),
         reading::caught_up(&org, None, user, now),
+        orgs::reconfigured(&org),
         audit::record(&org, user, Action::InviteAccepted, user.as_str(), &json!({}), now),
     ];
     match state.commit(batch, &[Change::User(user.clone())]).await {

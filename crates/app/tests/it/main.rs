@@ -16,6 +16,7 @@ mod providers;
 mod reading;
 mod recovery;
 mod resolve;
+mod resolve_known;
 mod runs;
 mod secrets;
 mod support;

@@ -3,7 +3,7 @@
 use axum::{Router, body::Body};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use convene_model::{
-    AgentId, GroupId, OrgId, RunId,
+    AgentId, GroupId, OrgId, RunId, UserId,
     claims::{AgentAccessClaims, Registered, SCOPE_INVOKE, WorkerClaims, service},
     keys::SigningKey,
     limits::{CLOCK_LEEWAY, RUN_TOKEN_TTL},
@@ -75,12 +75,23 @@ impl Door<'_> {
         self.request(Some(format!("Bearer {token}")), BODY).await
     }
 
-    async fn request(&self, authorization: Option<String>, body: &'static str) -> Reply {
+    /// Asks like a worker that has an answer of this version already, in a run that somebody began.
+    pub(crate) async fn knowing(&self, version: &Value, initiator: &str) -> Reply {
+        let body = json!({"known": version}).to_string();
+        let mut run = self.run();
+        run.claims.initiator = Some(UserId::new(initiator).unwrap());
+        let mut worker = self.worker(token::sign(&key(service::CONTROLLERS), &run));
+        worker.claims.bh = body_hash(body.as_bytes());
+        let token = token::sign(&key(service::AGENTS), &worker);
+        self.request(Some(format!("Bearer {token}")), body).await
+    }
+
+    async fn request(&self, authorization: Option<String>, body: impl Into<Body>) -> Reply {
         let mut request = Request::post(PATH);
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let request = request.body(Body::from(body)).unwrap();
+        let request = request.body(body.into()).unwrap();
         Reply::read(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
@@ -395,11 +406,11 @@ async fn a_run_reads_its_own_agent_in_its_own_group_only() {
 }
 
 #[tokio::test]
-async fn the_body_says_nothing() {
+async fn the_body_says_nothing_but_what_is_known() {
     let world = World::new().await;
     let mut ada = world.person("Ada").await;
     let door = door(&world, &mut ada).await;
-    for body in ["", "null", "[]", "{\"agent_id\":\"other\"}"] {
+    for body in ["", "null", "[]", "{\"agent_id\":\"other\"}", "{\"known\":\"1\"}"] {
         let mut worker = door.worker(door.act());
         worker.claims.bh = body_hash(body.as_bytes());
         let token = token::sign(&key(service::AGENTS), &worker);

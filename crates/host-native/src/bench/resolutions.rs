@@ -1,5 +1,5 @@
-//! From a mention to the model's door, where the Agents Worker still knows who the agent is, and where
-//! it has to ask: agent, provider, key, tools and people, with the tokens of both sides.
+//! From a mention to the model's door, where the Agents Worker still knows who the agent is and has it
+//! confirmed, and where it has to ask: agent, provider, key, tools and people, with the tokens of both sides.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use super::{
 use crate::cli::CliError;
 
 /// Questions of each kind for each second of a slice: a hundred with what a slice has by itself. With
-/// the warm ones the cache's entry, which lives for five seconds, never gets old.
+/// the warm ones the cache's entry, which is kept for a minute, never gets old.
 const ASKED_PER_SECOND: f64 = 50.0;
 
 /// Measures `resolve_warm` and `resolve_cold`.

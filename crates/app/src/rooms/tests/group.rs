@@ -50,6 +50,7 @@ pub(super) struct Inner {
     pub(super) revoked: HashMap<UserId, Timestamp>,
     /// What is called instead of being carried out.
     pub(super) refuse_activation: Option<Code>,
+    pub(super) refuse_configurations: Option<Code>,
     pub(super) refuse_connect: Option<Code>,
     pub(super) refuse_attaches: Vec<Code>,
     pub(super) hold_answers: bool,
@@ -172,6 +173,10 @@ impl FakeGroup {
 
     pub(super) fn refuse_activation(&self, code: impl Into<Option<Code>>) {
         self.inner.lock().refuse_activation = code.into();
+    }
+
+    pub(super) fn refuse_configurations(&self, code: Option<Code>) {
+        self.inner.lock().refuse_configurations = code;
     }
 
     pub(super) fn refuse_connect(&self, code: impl Into<Option<Code>>) {

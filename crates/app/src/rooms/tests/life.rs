@@ -2,13 +2,14 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use convene_model::Code;
 use serde_json::json;
 
 use super::{
     client::{Client, Seen},
     world::{World, group_id},
 };
-use crate::rooms::tuning::Tuning;
+use crate::rooms::tuning::{TELL_PATIENCE, Tuning};
 
 #[tokio::test]
 async fn a_room_has_as_many_sockets_as_the_limit_says() {
@@ -87,18 +88,49 @@ async fn a_client_that_closes_gets_its_close_answered_and_leaves_the_group() {
 }
 
 #[tokio::test]
-async fn a_changed_configuration_reaches_the_group_when_it_is_active() {
+async fn a_changed_configuration_is_known_to_the_group_when_the_change_is_answered() {
     let world = World::new().await;
-    world.rooms.reconfigure(&group_id());
-    Client::settle().await;
+    world.rooms.reconfigure(&group_id()).await.unwrap();
     assert_eq!(world.group.counts().activations, 0, "it activates nothing");
     let mut client = world.attached("u1").await;
-    world.workspace.version.store(9, Ordering::Relaxed);
-    world.rooms.reconfigure(&group_id());
-    let version = |group: &super::group::FakeGroup| group.config().map(|config| config.version);
-    world.group.until("the configuration", |group| version(group) == Some(9)).await;
+    let version = || world.group.config().map(|config| config.version);
+    for next in 9..20 {
+        world.workspace.version.store(next, Ordering::Relaxed);
+        world.rooms.reconfigure(&group_id()).await.unwrap();
+        assert_eq!(version(), Some(next));
+    }
+    // Whoever does not wait for it has told it all the same.
+    world.workspace.version.store(20, Ordering::Relaxed);
+    drop(world.rooms.reconfigure(&group_id()));
+    world.group.until("the configuration", |_| version() == Some(20)).await;
     client.send(json!({"type": "cancel", "ref": "c", "run_id": "r1"})).await;
     assert_eq!(client.frame().await["code"], "run_not_found");
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_take_a_change_is_told_again_and_the_change_says_so() {
+    for tell_patience in [Duration::ZERO, TELL_PATIENCE] {
+        let world = World::tuned(Tuning { tell_patience, ..World::quick() }).await;
+        let _client = world.attached("u1").await;
+        world.workspace.version.store(9, Ordering::Relaxed);
+        world.group.refuse_configurations(Some(Code::GroupControllerUnavailable));
+        let refused = world.rooms.reconfigure(&group_id()).await.unwrap_err();
+        assert_eq!(refused.code, Code::GroupControllerUnavailable);
+        world.group.refuse_configurations(None);
+        let version = |group: &super::group::FakeGroup| group.config().map(|config| config.version);
+        world.group.until("the configuration", |group| version(group) == Some(9)).await;
+    }
+
+    let world = World::new().await;
+    let _client = world.attached("u1").await;
+    // A configuration that the group does not take is nobody's to repeat.
+    world.group.refuse_configurations(Some(Code::ValidationFailed));
+    let refused = world.rooms.reconfigure(&group_id()).await.unwrap_err();
+    assert_eq!(refused.code, Code::ValidationFailed);
+    for away in [Code::GroupArchived, Code::GroupDeleted, Code::OrgBlocked] {
+        world.group.refuse_configurations(Some(away));
+        world.rooms.reconfigure(&group_id()).await.unwrap();
+    }
 }
 
 #[tokio::test]

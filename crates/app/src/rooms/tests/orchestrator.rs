@@ -93,6 +93,9 @@ async fn configure(State(group): State<FakeGroup>, request: RawRequest) -> Answe
     if !inner.activated {
         return Err(Code::GroupNotFound.into());
     }
+    if let Some(code) = inner.refuse_configurations {
+        return Err(code.into());
+    }
     inner.counts.configurations += 1;
     inner.config = Some(config);
     drop(inner);
