@@ -20,11 +20,12 @@ const TYPESCRIPT: &str = "typescript@5.9.3";
 const AXE: &str = "axe-core@4.11.4";
 /// An MCP server that shows everything that the protocol has.
 const MCP_SERVER: &str = "@modelcontextprotocol/server-everything@2026.8.31";
-/// What the Python examples import, as their readers install it, and what holds the APIs to their
-/// documents.
-const PYTHON_REQUIREMENTS: [&str; 3] = [
+/// What the Python examples import, as their readers install it, what holds the APIs to their
+/// documents, and an OpenAI-compatible proxy.
+const PYTHON_REQUIREMENTS: [&str; 4] = [
     "examples/requirements.txt",
     "examples/requirements-contract.txt",
+    "examples/requirements-gateway.txt",
     "examples/requirements-mcp.txt",
 ];
 

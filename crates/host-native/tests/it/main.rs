@@ -38,6 +38,7 @@ mod operators;
 mod outside_agents;
 mod postgres;
 mod providers;
+mod proxy;
 mod rotation;
 mod shipped_logs;
 mod sleep;
