@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::response::Response;
 use bytes::{Buf, Bytes, BytesMut};
 use convene_group_controller::{Input, Invocation, RunEnd};
 use convene_hop::trace::{self, Span};
@@ -16,14 +17,21 @@ use convene_model::{
     trace::TraceParent,
 };
 use futures_util::StreamExt;
-use http::{Request, header};
-use tokio::sync::mpsc;
+use http::{Request, StatusCode, header};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Shared, actor::Mail};
 
 /// How long a lost attempt waits before the run goes on, times the attempt: a worker that restarts
 /// should not use all attempts up.
 const AFTER_LOSS: Duration = Duration::from_millis(500);
+/// How long an attempt waits for a worker that cannot be reached or takes no calls for now: one that starts
+/// anew is there again by then.
+const WORKER_PATIENCE: Duration = Duration::from_secs(10);
+/// The first pause between two such calls; each is twice the one before, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two such calls.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of one server-sent event at most: calls that are handed over, with their continuation.
 const MAX_SSE_EVENT: usize = 1024 * 1024;
 
@@ -112,9 +120,52 @@ impl Failure {
     }
 }
 
-async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result<RunEnd, Failure> {
+/// Calls the worker, until one has taken the call or the time for it is over. What is called again has begun
+/// nowhere: it met no connection, or was refused at the door.
+async fn reach(shared: &Shared, invocation: &Invocation) -> Result<Response, Failure> {
+    let body = serde_json::to_vec(&invocation.request).map_err(Failure::before)?;
+    let body = Bytes::from(body);
+    let until = Instant::now() + WORKER_PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let why = match shared.config.agents.send(call(shared, invocation, &body)?).await {
+            Ok(response) if response.status().is_success() => return Ok(response),
+            Ok(response) => {
+                let status = response.status();
+                let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await;
+                let problem =
+                    body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
+                // What stands between may have passed the call on before it said this.
+                let Some(problem) = problem else {
+                    return Err(Failure::within(format!("{status} instead of an answer")));
+                };
+                let code = problem.code.as_str();
+                let refused =
+                    Failure::before(format!("the agents worker answered {status} {code}"));
+                if !is_passing(status) {
+                    return Err(refused);
+                }
+                refused
+            }
+            Err(error) if error.may_have_arrived() => return Err(Failure::within(error)),
+            Err(error) => Failure::before(error),
+        };
+        if Instant::now() + pause > until {
+            return Err(why);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a worker that refused a call may take it soon.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// The call of an attempt, with a token of its own.
+fn call(shared: &Shared, invocation: &Invocation, body: &Bytes) -> Result<Request<Bytes>, Failure> {
     let request = &invocation.request;
-    let body = serde_json::to_vec(request).map_err(Failure::before)?;
     let now = shared.config.signer.now();
     let token = shared.config.signer.mint(
         service::AGENTS,
@@ -125,28 +176,20 @@ async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result
             run_id: request.run_id.clone(),
             attempt: request.attempt,
             scope: SCOPE_INVOKE.to_owned(),
-            bh: body_hash(&body),
+            bh: body_hash(body),
             initiator: invocation.initiator.clone(),
             run_exp: (now + RUN_TOKEN_TTL).secs(),
         },
     );
-    let request = Request::post("/invoke")
+    Request::post("/invoke")
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Bytes::from(body))
-        .map_err(Failure::before)?;
-    let response = shared.config.agents.send(request).await.map_err(|error| Failure {
-        detail: error.to_string(),
-        may_have_begun: error.may_have_arrived(),
-    })?;
-    let status = response.status();
-    if !status.is_success() {
-        let body = axum::body::to_bytes(response.into_body(), MAX_BODY_BYTES).await;
-        let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
-        let code = problem.map_or("", |problem| problem.code.as_str());
-        return Err(Failure::before(format!("the agents worker answered {status} {code}")));
-    }
+        .body(body.clone())
+        .map_err(Failure::before)
+}
 
+async fn stream(shared: &Shared, invocation: &Invocation, sink: &Sink) -> Result<RunEnd, Failure> {
+    let response = reach(shared, invocation).await?;
     let mut chunks = response.into_body().into_data_stream();
     let mut events = EventStream::default();
     while let Some(chunk) = chunks.next().await {
