@@ -141,7 +141,7 @@ async fn calls_of_one_round_are_told_in_their_order() {
     assert_eq!(reply.tools().len(), 3);
     let told = scene.told();
     assert_eq!((told[0].as_str(), told[2].as_str()), ("2", "4"));
-    assert!(told[1].contains("2027-01-15T08:00:05Z"), "{}", told[1]);
+    assert!(told[1].contains("2027-01-15T08:00:00Z"), "{}", told[1]);
     // The finished text comes without a paragraph before it: nothing was said.
     assert!(reply.text().starts_with("You said:"), "{}", reply.text());
 }

@@ -24,6 +24,7 @@ use convene_model::{
     token::{self, Token, TokenError},
 };
 use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
 
 use crate::{
     agents,
@@ -56,7 +57,10 @@ async fn no_store(mut response: Response) -> Response {
 
 async fn resolve(State(state): State<AppState>, request: RawRequest) -> Answer<Response> {
     let run = authorize(&state, &request, state.now())?;
-    let ResolveRequest { known } = json(&request.body)?;
+    // An object, which a list without members is not.
+    let body: Map<String, Value> = json(&request.body)?;
+    let ResolveRequest { known } = serde_json::from_value(Value::Object(body))
+        .map_err(|error| Problem::new(Code::InvalidRequest).detail(error.to_string()))?;
     let place = Place::of(&state, &run).await?;
     if known == Some(place.configuration) {
         return Ok(StatusCode::NO_CONTENT.into_response());
