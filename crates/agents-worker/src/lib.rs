@@ -16,6 +16,7 @@ mod host;
 mod hosts;
 mod invoke;
 mod mcp;
+mod metering;
 mod probe;
 mod problem;
 mod prompt;

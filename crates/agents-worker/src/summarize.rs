@@ -22,9 +22,10 @@ use serde_json::json;
 use crate::{
     Worker,
     conversation::{Conversation, Task},
-    dialogue::Ask,
+    dialogue::{Ask, bytes_of},
     failure::Failure,
     invoke::accept_as,
+    metering::{self, Most},
     problem::ApiError,
     prompt,
     providers::{self, Chunk},
@@ -56,6 +57,7 @@ pub(crate) async fn summarize(
         return Err(unavailable(why, Some(Usage::default())));
     };
     ask.max_output = room.min(SUMMARY_OUTPUT_TOKENS);
+    let (most_read, most_written) = (ask.tokens(), ask.max_output);
     let mut chunks = providers::reply(&worker.config, &agent.model, &conversation, ask);
     let mut text = String::new();
     while let Some(chunk) = chunks.next().await {
@@ -64,7 +66,10 @@ pub(crate) async fn summarize(
             // No tool is offered; a call of one is nothing.
             Ok(Chunk::Call(_)) => {}
             Ok(Chunk::End(end)) => {
-                let usage = end.usage.map(|usage| usage.priced(agent.price.as_ref()));
+                let written = most_written.max(bytes_of(text.len()));
+                let most = Most { read: most_read, written };
+                let usage = metering::counted(&agent.model, end.usage, most);
+                let usage = usage.map(|usage| usage.priced(agent.price.as_ref()));
                 let cut = text.floor_char_boundary(MAX_SUMMARY_TEXT_BYTES);
                 let text = text[..cut].trim().to_owned();
                 if text.is_empty() {

@@ -27,6 +27,7 @@ use crate::{
     dialogue::{Ask, CallResult, Called, Round, bytes_of},
     failure::Failure,
     invoke::Call,
+    metering::{self, Most},
     prompt,
     providers::{self, Chunk, ChunkStream, End, Wanted},
     reply::{MAX_DELTA_BYTES, Reply},
@@ -100,6 +101,7 @@ pub(crate) fn run(
             let question = work.so_far.spent.question(&ask);
             let Some(room) = work.so_far.spent.room_after(question) else { break Err(used_up()) };
             ask.max_output = room;
+            let most_read = ask.tokens();
             let mut chunks =
                 Chunks::new(providers::reply(&worker.config, &agent.model, &conversation, ask));
             let (mut text, mut wanted) = (String::new(), Vec::new());
@@ -132,11 +134,13 @@ pub(crate) fn run(
                     break Err(failure);
                 }
             };
-            let used = end.usage.map(|usage| usage.priced(agent.price.as_ref()));
             let reasoning = end.reasoning.as_ref().map_or(0, String::len);
             let written = wanted.iter().map(|call: &Wanted| call.arguments.len());
-            let written = written.fold(text.len() + reasoning, usize::saturating_add);
-            work.so_far.spent.add(used, question.saturating_add(bytes_of(written)));
+            let written = bytes_of(written.fold(text.len() + reasoning, usize::saturating_add));
+            let most = Most { read: most_read, written: room.max(written) };
+            let used = metering::counted(&agent.model, end.usage, most);
+            let used = used.map(|usage| usage.priced(agent.price.as_ref()));
+            work.so_far.spent.add(used, question.saturating_add(written));
             match work.reply.end_round() {
                 Ok(deltas) => {
                     for delta in deltas {

@@ -284,6 +284,10 @@ pub struct Usage {
     /// Bytes that its tools sent to services and received from them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub egress_bytes: u64,
+    /// Tokens that providers said beyond what was sent to them and what they may have written. They are
+    /// in none of the other figures, and cost nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excess_tokens: u64,
     /// Whether a provider did not say how many tokens it took: there were more than those above, and
     /// they cost more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -306,6 +310,7 @@ impl Usage {
                 (Some(_) | None, None) | (None, Some(_)) => None,
             },
             egress_bytes: self.egress_bytes.saturating_add(other.egress_bytes),
+            excess_tokens: self.excess_tokens.saturating_add(other.excess_tokens),
             tokens_unknown: self.tokens_unknown || other.tokens_unknown,
         }
     }

@@ -455,6 +455,32 @@ async fn a_search_that_fails_is_told() {
     }
 }
 
+#[tokio::test]
+async fn a_service_that_says_more_than_there_can_have_been_uses_nothing_up_and_is_told_of() {
+    let scene = Scene::new().await;
+    for said in [RUN_TOKENS * 10, u64::MAX] {
+        scene.server.next("m", calculates(Some(said)));
+        scene.server.next("m", Script::Say("It is 42.".into()));
+        let reply = scene.world.say("@Aria 6*7?").await;
+        assert_eq!(reply.text(), "It is 42.");
+        let usage = reply.usage().unwrap();
+        // Two small questions, of which each byte may be a token.
+        assert!(usage.input_tokens < 10_000, "{usage:?}");
+        assert_eq!(usage.excess_tokens, said - (usage.input_tokens - 10), "{usage:?}");
+        assert!(!usage.tokens_unknown);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_says_zero_has_not_counted() {
+    let scene = Scene::new().await;
+    scene.server.next("m", calculates(Some(0)));
+    scene.server.next("m", Script::Say("It is 42.".into()));
+    let usage = scene.world.say("@Aria 6*7?").await.usage().unwrap();
+    assert!(usage.tokens_unknown, "{usage:?}");
+    assert_eq!(usage.input_tokens, 10, "what was counted once is known");
+}
+
 /// An answer that calls the calculator, for which the service says so many tokens, or nothing.
 fn calculates(input_tokens: Option<u64>) -> Script {
     let answer = Box::new(Script::call("calculator", &json!({"expression": "6*7"})));
@@ -464,15 +490,18 @@ fn calculates(input_tokens: Option<u64>) -> Script {
 #[tokio::test]
 async fn a_run_that_has_used_up_its_tokens_asks_its_model_no_more() {
     let scene = Scene::new().await;
-    scene.server.next("m", calculates(Some(RUN_TOKENS / 2)));
-    scene.server.next("m", calculates(Some(RUN_TOKENS / 2)));
+    // A third of what a run may use, as the service says, which is no more than there can be.
+    let third = RUN_TOKENS / 3;
+    scene.world.change(|agent| agent.system_prompt = "a".repeat(third as usize));
+    scene.server.next("m", calculates(Some(third)));
+    scene.server.next("m", calculates(Some(third)));
     let reply = scene.world.say("@Aria 6*7?").await;
     let (code, detail, _) = reply.failure();
     assert_eq!(code, failure::TOKENS_USED_UP);
     assert!(detail.contains("200000"), "{detail}");
     assert_eq!(scene.server.requests().len(), 2, "it is not asked a third time");
     assert_eq!(reply.tools().len(), 2, "what it wanted before was done");
-    assert_eq!(reply.usage().unwrap().input_tokens, RUN_TOKENS);
+    assert_eq!(reply.usage().unwrap().input_tokens, 2 * third);
 
     scene.server.next("m", calculates(Some(RUN_TOKENS / 4)));
     scene.server.next("m", Script::Say("42".into()));

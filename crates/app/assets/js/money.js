@@ -25,11 +25,18 @@ export function sum(micro, unknown) {
 }
 
 /**
- * `1,204 tokens, $0.0042`; nothing where nobody has said anything.
+ * `1,204 tokens, $0.0042`, and what the provider said beyond what can have been; nothing where nobody has
+ * said anything.
  * @param {Usage | undefined} usage
  */
 export function spent(usage) {
   if (!usage) return "";
+  const excess = usage.excess_tokens;
+  return counted(usage) + (excess ? ` (the provider says ${number.format(excess)} more, which cannot be)` : "");
+}
+
+/** @param {Usage} usage */
+function counted(usage) {
   if (usage.tokens_unknown) return "tokens and cost unknown";
   const tokens = usage.input_tokens + usage.output_tokens;
   if (!tokens) return "0 tokens";

@@ -33,7 +33,7 @@
  * @typedef {{message: Message, snippet: {text: string, hit?: boolean}[]}} Hit
  * @typedef {{message_id: string, message_seq: number, author: Author, at: number}} Pin
  *
- * @typedef {{input_tokens: number, output_tokens: number, cost_micro_usd?: number, tokens_unknown?: boolean}} Usage
+ * @typedef {{input_tokens: number, output_tokens: number, cost_micro_usd?: number, excess_tokens?: number, tokens_unknown?: boolean}} Usage
  * @typedef {"completed" | "failed" | "cancelled" | "interrupted"} RunStatus
  *
  * @typedef {object} FinishedRun

@@ -56,9 +56,17 @@ pub fn sum(micro: &u64, unknown: &u64) -> String {
     }
 }
 
-/// What a run took: `1,204 tokens, $0.0042`.
+/// What a run took: `1,204 tokens, $0.0042`, and what its provider said beyond what can have been.
 #[must_use]
 pub fn spent(usage: Usage) -> String {
+    let excess = match usage.excess_tokens {
+        0 => String::new(),
+        excess => format!(" (the provider says {} more, which cannot be)", grouped(excess)),
+    };
+    counted(usage) + &excess
+}
+
+fn counted(usage: Usage) -> String {
     match (usage.tokens(), usage.cost()) {
         (None, _) => "tokens and cost unknown".to_owned(),
         (Some(0), _) => "0 tokens".to_owned(),
@@ -113,5 +121,9 @@ mod tests {
         assert_eq!(spent(Usage { cost_micro_usd: Some(4_200), ..used }), "1,204 tokens, $0.0042");
         assert_eq!(spent(Usage { tokens_unknown: true, ..used }), "tokens and cost unknown");
         assert_eq!(spent(Usage::default()), "0 tokens");
+        assert_eq!(
+            spent(Usage { excess_tokens: 9_000, ..used }),
+            "1,204 tokens, cost unknown (the provider says 9,000 more, which cannot be)"
+        );
     }
 }

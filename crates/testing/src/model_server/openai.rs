@@ -79,7 +79,7 @@ pub(super) fn lines(asked: &Asked, piece: &Piece<'_>) -> Vec<String> {
             if asked.usage {
                 let usage = json!({
                     "prompt_tokens": asked.input_tokens, "completion_tokens": words,
-                    "total_tokens": asked.input_tokens + *words as u64,
+                    "total_tokens": asked.input_tokens.saturating_add(*words as u64),
                 });
                 let last = json!({
                     "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 0,
