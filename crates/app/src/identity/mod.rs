@@ -40,7 +40,9 @@ use crate::{
 
 /// The API of this part.
 pub(crate) fn api() -> Api<AppState> {
-    const NEW: &[Code] = &[Code::AlreadyExists, Code::RateLimited, Code::Gone, Code::NotFound];
+    // Whoever is refused came with a token that does not hold.
+    const NEW: &[Code] =
+        &[Code::Unauthorized, Code::AlreadyExists, Code::RateLimited, Code::Gone, Code::NotFound];
     const SIGN_IN: &[Code] = &[Code::Unauthorized, Code::RateLimited, Code::Overloaded];
     const PASSWORD: &[Code] = &[Code::RateLimited, Code::Overloaded, Code::Conflict];
     Api::new()

@@ -28,13 +28,14 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
     response_schema_conformance,unsupported_method,allow_header_conformance";
 /// A stream without an end, what would end the caller's own credentials, and what counts as so many failed
 /// sign-ins that nobody could sign in any more.
-const LEFT_OUT: [&str; 3] = ["followGroups", "signOut", "changePassword"];
+const LEFT_OUT: [&str; 5] =
+    ["followGroups", "signOut", "endSession", "endOtherSessions", "changePassword"];
 
 /// The outside app's key is made of this.
 const PORTAL: u8 = 71;
 
 /// Operations that cannot succeed here, and the answer that shows that they were reached.
-const BEYOND_REACH: [(&str, u16); 10] = [
+const BEYOND_REACH: [(&str, u16); 9] = [
     // An upgrade is no request that can be generated.
     ("openUpstream", 426),
     ("openSocket", 426),
@@ -46,8 +47,6 @@ const BEYOND_REACH: [(&str, u16); 10] = [
     ("cancelRun", 404),
     ("retryRun", 409),
     ("letContinue", 409),
-    // Nobody is signed in anywhere else by then.
-    ("endSession", 404),
     // One permission is asked for, and it may be decided by then.
     ("decideApproval", 409),
     // The archives have ended by the time that they are answered.
