@@ -240,7 +240,7 @@ fn people() -> Api<AppState> {
             Operation::delete(MEMBER, "removeGroupMember", "Remove somebody, or leave.")
                 .answers_empty(204)
                 .problems(GROUP)
-                .problems(&[Code::ValidationFailed]),
+                .problems(&[Code::ValidationFailed, Code::Conflict]),
             api::remove_member,
         )
         .on(
