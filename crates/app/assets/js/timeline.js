@@ -36,6 +36,8 @@ class Timeline extends HTMLElement {
   top = find(".timeline-top", HTMLElement, this);
   list = find(".timeline-list", HTMLElement, this);
   pill = find("#pill", HTMLButtonElement);
+  /** Parts of a pixel that the timeline is off its place. */
+  owed = 0;
   announcer = find("#announce", HTMLElement);
   items = new Items(this.list, room.me.id);
   first = h("div", { class: "sentinel" });
@@ -105,7 +107,12 @@ class Timeline extends HTMLElement {
     const anchor = this.items.list.find((item) => item.el.isConnected && item.el.getBoundingClientRect().bottom > edge)?.el;
     const before = anchor?.getBoundingClientRect().top ?? 0;
     change();
-    if (anchor?.isConnected) this.scrollTop += anchor.getBoundingClientRect().top - before;
+    if (!anchor?.isConnected) return;
+    // Browsers round where they scroll to. What is lost by that is added the next time, so that many
+    // changes move nothing either.
+    const wanted = this.scrollTop + anchor.getBoundingClientRect().top - before + this.owed;
+    this.scrollTop = wanted;
+    this.owed = Math.abs(wanted - this.scrollTop) < 1 ? wanted - this.scrollTop : 0;
   }
 
   scrolled() {

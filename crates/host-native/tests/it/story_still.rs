@@ -77,6 +77,9 @@ async fn browser_nothing_jumps_while_a_reply_is_written_and_posts_arrive() {
     // Whoever is at the end follows: what stands above moves up as the conversation grows, never back
     // and never to a side, and nothing around it moves at all.
     for page in play.people() {
+        // A group opens where the reader has stopped reading.
+        page.until("!document.querySelector('convene-timeline').loading").await;
+        page.run("document.querySelector('convene-timeline').scrollTop = 0").await;
         page.until("document.querySelector('convene-timeline').atEnd").await;
         page.run(WATCH).await;
     }
@@ -112,10 +115,10 @@ async fn browser_nothing_jumps_while_a_reply_is_written_and_posts_arrive() {
     }
     post("That is all").await;
     for page in play.people() {
-        page.until("document.querySelector('#pill').textContent.includes('new messages')").await;
+        page.until("document.querySelector('#pill').textContent.includes('new message')").await;
         sees(page, "That is all").await;
         let (drift, moved) = seen(page).await;
-        assert!(drift.abs() < 0.5, "phone: {}: away by {drift}", page.is_phone());
+        assert!(drift.abs() < 1.0, "phone: {}: away by {drift}", page.is_phone());
         assert_eq!(moved, Vec::<Value>::new(), "phone: {}", page.is_phone());
     }
 
@@ -130,7 +133,7 @@ async fn browser_nothing_jumps_while_a_reply_is_written_and_posts_arrive() {
         page.until(&format!("{loaded} > {before}")).await;
         page.until("!document.querySelector('convene-timeline').loading").await;
         let (drift, moved) = seen(page).await;
-        assert!(drift.abs() < 0.5, "phone: {}: away by {drift}", page.is_phone());
+        assert!(drift.abs() < 1.0, "phone: {}: away by {drift}", page.is_phone());
         assert_eq!(moved, Vec::<Value>::new(), "phone: {}", page.is_phone());
     }
     play.stage.close().await;

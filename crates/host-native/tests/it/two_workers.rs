@@ -70,7 +70,9 @@ impl Works {
         self.mention().await;
         let finished = self.socket.event("run.finished").await;
         assert_eq!(finished["status"], "completed", "{finished}");
-        self.models.requests().pop().unwrap()
+        // Somebody may have asked for a summary meanwhile.
+        let to_agent = |sent: &Recorded| !prompt(sent).starts_with("You write the summary");
+        self.models.requests().into_iter().rfind(to_agent).unwrap()
     }
 
     async fn change(&self, path: &str, change: Value) {
