@@ -23,7 +23,7 @@ pub(crate) fn give_way(connection: &mut Connection) -> Result<(), rusqlite::Erro
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{hand_over_file, install};
+pub(crate) use linux::{hand_over_part, install};
 
 /// Elsewhere the disk is not asked.
 #[cfg(not(target_os = "linux"))]
@@ -31,11 +31,11 @@ pub(crate) fn install() {}
 
 /// Elsewhere the disk is not asked.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn hand_over_file(_file: &std::fs::File) {}
+pub(crate) fn hand_over_part(_file: &std::fs::File, _part: &std::ops::Range<u64>) {}
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{cell::Cell, ffi::CStr, fs::File, os::fd::AsRawFd, sync::Once};
+    use std::{cell::Cell, ffi::CStr, fs::File, ops::Range, os::fd::AsRawFd, sync::Once};
 
     use rusqlite::ffi;
 
@@ -123,12 +123,11 @@ mod linux {
         convene_threads::give_way();
     }
 
-    /// Hands a file to the disk that somebody else writes, a piece at a time.
-    pub(crate) fn hand_over_file(file: &File) {
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let mut from = 0;
-        while from < length.cast_signed() {
-            let to = (from + PIECE_BYTES).min(length.cast_signed());
+    /// Hands a part of a file to the disk that somebody else writes, a piece at a time.
+    pub(crate) fn hand_over_part(file: &File, part: &Range<u64>) {
+        let (mut from, end) = (part.start.cast_signed(), part.end.cast_signed());
+        while from < end {
+            let to = (from + PIECE_BYTES).min(end);
             hand_over(&Piece { file: file.as_raw_fd(), from, to, bytes: to - from });
             from = to;
         }

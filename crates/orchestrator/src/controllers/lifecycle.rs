@@ -20,6 +20,7 @@ use convene_model::{
 use http::{Method, Request};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
 use super::{Controllers, problem_in, to_json, unavailable};
 
@@ -219,4 +220,24 @@ const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::
 pub(crate) fn told_to_come_back(problem: &Problem) -> Option<Duration> {
     let after = problem.extra.get("retry_after_ms").filter(|_| is_away(problem))?.as_u64()?;
     Some(Duration::from_millis(after).clamp(BUSY_PAUSE.0, BUSY_PAUSE.1))
+}
+
+/// Asks a controller, and again for as long as it is only busy and says when to come back.
+///
+/// # Errors
+/// Those of `ask`; the last one when it is busy for longer than `patience`.
+pub(crate) async fn unless_busy<T, F: Future<Output = Result<T, Problem>>>(
+    patience: Duration,
+    ask: impl Fn() -> F,
+) -> Result<T, Problem> {
+    let until = Instant::now() + patience;
+    loop {
+        match ask().await {
+            Err(problem) if Instant::now() < until => match told_to_come_back(&problem) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(problem),
+            },
+            answer => return answer,
+        }
+    }
 }

@@ -13,12 +13,11 @@ use convene_model::{
     infra::{GroupStatus, HistoryMode},
     tasks::{Archived, TaskKind},
 };
-use tokio::time::{Instant, sleep};
 
 use super::{Ended, Job, new_task_id};
 use crate::{
     Shared,
-    controllers::lifecycle::{Exported, told_to_come_back},
+    controllers::lifecycle::unless_busy,
     directory::{
         OwnedRecord, archives,
         steps::{Change, StepError},
@@ -182,7 +181,8 @@ async fn export(
                 section,
                 after,
             };
-            let exported = match piece(shared, job, &query).await {
+            let export = || shared.controllers.export(&job.group_id, &query);
+            let exported = match unless_busy(BUSY_PATIENCE, export).await {
                 Ok(exported) => exported,
                 Err(problem) => {
                     writer.abort().await;
@@ -215,20 +215,6 @@ async fn export(
         return Err(Code::GroupControllerUnavailable.into());
     }
     Ok(manifest)
-}
-
-/// A piece of the frozen group, from a controller that may be busy for a while.
-async fn piece(shared: &Shared, job: &Job, query: &ExportQuery) -> Result<Exported, Problem> {
-    let until = Instant::now() + BUSY_PATIENCE;
-    loop {
-        match shared.controllers.export(&job.group_id, query).await {
-            Err(problem) if Instant::now() < until => match told_to_come_back(&problem) {
-                Some(pause) => sleep(pause).await,
-                None => return Err(problem),
-            },
-            exported => return exported,
-        }
-    }
 }
 
 /// The snapshot stands: the group is archived from here on, and its controller may forget it.

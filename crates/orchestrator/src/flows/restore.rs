@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Shared,
-    controllers::lifecycle::{is_away, told_to_come_back},
+    controllers::lifecycle::{is_away, told_to_come_back, unless_busy},
     directory::{
         OwnedRecord,
         archives::ArchiveRow,
@@ -242,22 +242,14 @@ async fn piece(
     from: u64,
     lines: Bytes,
 ) -> Result<u64, Problem> {
-    let until = Instant::now() + BUSY_PATIENCE;
-    loop {
-        let sent =
-            shared.controllers.import(&job.group_id, job.epoch, import_id, from, lines.clone());
-        match sent.await {
-            Ok(answer) if answer.next_seq > from => return Ok(answer.next_seq),
-            Ok(answer) => {
-                tracing::error!(from, answered = answer.next_seq, "an import does not go on");
-                return Err(Code::GroupControllerUnavailable.into());
-            }
-            Err(problem) => match told_to_come_back(&problem) {
-                Some(pause) if Instant::now() < until => sleep(pause).await,
-                Some(_) | None => return Err(problem),
-            },
-        }
+    let import =
+        || shared.controllers.import(&job.group_id, job.epoch, import_id, from, lines.clone());
+    let answer = unless_busy(BUSY_PATIENCE, import).await?;
+    if answer.next_seq <= from {
+        tracing::error!(from, answered = answer.next_seq, "an import does not go on");
+        return Err(Code::GroupControllerUnavailable.into());
     }
+    Ok(answer.next_seq)
 }
 
 /// Brings the group to life. A controller that has many events to read may answer too late; it is

@@ -8,6 +8,7 @@
 use std::{
     fmt,
     fs::{self, File},
+    ops::Range,
     path::{Path as FsPath, PathBuf},
     sync::Arc,
 };
@@ -50,7 +51,7 @@ impl ObjectStore for Unhurried {
     ) -> Result<Box<dyn MultipartUpload>> {
         let goal: Arc<FsPath> = self.0.path_to_filesystem(location)?.into();
         let upload = self.0.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(Upload { upload, goal }))
+        Ok(Box::new(Upload { upload, goal, end: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -60,7 +61,7 @@ impl ObjectStore for Unhurried {
     async fn get_ranges(
         &self,
         location: &Path,
-        ranges: &[std::ops::Range<u64>],
+        ranges: &[Range<u64>],
     ) -> Result<Vec<bytes::Bytes>> {
         self.0.get_ranges(location, ranges).await
     }
@@ -102,15 +103,20 @@ impl ObjectStore for Unhurried {
 struct Upload {
     upload: Box<dyn MultipartUpload>,
     goal: Arc<FsPath>,
+    /// Where the parts so far end in the file.
+    end: u64,
 }
 
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let (written, goal) = (self.upload.put_part(data), Arc::clone(&self.goal));
+        let begin = self.end;
+        self.end += data.content_length() as u64;
+        let (part, goal) = (begin..self.end, Arc::clone(&self.goal));
+        let written = self.upload.put_part(data);
         Box::pin(async move {
             written.await?;
-            hand_over(goal).await;
+            hand_over(goal, part).await;
             Ok(())
         })
     }
@@ -124,13 +130,13 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// Waits until the disk has taken what is written of a file that is on its way to `goal`. Durable it
-/// becomes at the end, whatever happens here.
-async fn hand_over(goal: Arc<FsPath>) {
+/// Waits until the disk has taken a part of the file that is on its way to `goal`. Durable it becomes at the
+/// end, whatever happens here.
+async fn hand_over(goal: Arc<FsPath>, part: Range<u64>) {
     let work = move || {
         for path in under_way(&goal) {
             if let Ok(file) = File::open(path) {
-                paced::hand_over_file(&file);
+                paced::hand_over_part(&file, &part);
             }
         }
     };
