@@ -37,7 +37,8 @@ pub(crate) struct Pending {
 /// The summary under way, if there is one, and the number of the next.
 #[derive(Debug, Default)]
 pub(crate) struct Compaction {
-    pending: Option<Pending>,
+    /// Boxed, since most groups have none.
+    pending: Option<Box<Pending>>,
     last: u64,
 }
 
@@ -45,24 +46,25 @@ impl Compaction {
     /// A message was changed: what is made of its former text is not wanted any more.
     pub(crate) fn changed(&mut self, message_seq: u64) {
         let touches =
-            |pending: &mut Pending| (pending.from_seq..=pending.to_seq).contains(&message_seq);
+            |pending: &mut Box<Pending>| (pending.from_seq..=pending.to_seq).contains(&message_seq);
         self.pending.take_if(touches);
     }
 
     fn begin(&mut self, from_seq: u64, to_seq: u64, extract: Option<String>) -> u64 {
         self.last += 1;
-        self.pending = Some(Pending { id: self.last, from_seq, to_seq, extract, waiting: None });
+        let pending = Pending { id: self.last, from_seq, to_seq, extract, waiting: None };
+        self.pending = Some(Box::new(pending));
         self.last
     }
 
     /// The summary that waits for leave under this name.
     fn waiting(&mut self, run_id: &RunId) -> Option<&mut Pending> {
         let named = |asked: &Summarization| asked.request.run_id == *run_id;
-        self.pending.as_mut().filter(|pending| pending.waiting.as_deref().is_some_and(named))
+        self.pending.as_deref_mut().filter(|pending| pending.waiting.as_deref().is_some_and(named))
     }
 
     fn take(&mut self, id: u64) -> Option<Pending> {
-        self.pending.take_if(|pending| pending.id == id)
+        self.pending.take_if(|pending| pending.id == id).map(|pending| *pending)
     }
 }
 

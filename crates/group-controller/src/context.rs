@@ -239,13 +239,13 @@ impl State {
 
     /// The window begins behind what was summarized.
     pub(crate) fn summarize(&mut self, recorded: &SummaryRecorded, at: Timestamp) {
-        self.summary = Some(Summary {
+        self.summary = Some(Box::new(Summary {
             from_seq: recorded.from_seq,
             to_seq: recorded.to_seq,
             by: recorded.by,
             text: recorded.text.clone(),
             at,
-        });
+        }));
         while self.window.front().is_some_and(|oldest| oldest.seq <= recorded.to_seq) {
             self.drop_oldest();
         }

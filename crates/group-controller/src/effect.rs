@@ -29,6 +29,9 @@ pub enum Effect {
     },
     /// A frame for every upstream.
     Broadcast(GroupFrame),
+    /// End every upstream: they were opened under a former epoch, and so is nobody attached through
+    /// one any more. What was sent before still goes out.
+    EndUpstreams,
     /// Ask whether a run or a summary may start, and hold what it may use at most. Running it again is
     /// harmless: each holds it once. The answer is `Input::Reserved`.
     Reserve {

@@ -14,8 +14,8 @@ const MOST: usize = 8;
 pub(crate) enum Few<K, V> {
     /// At most [`MOST`], sorted, with no room to spare.
     Few(Vec<(K, V)>),
-    /// More, or what is left of more.
-    Many(BTreeMap<K, V>),
+    /// More, or what is left of more. Boxed, so that the map itself takes no more than a list.
+    Many(Box<BTreeMap<K, V>>),
 }
 
 /// A set in order.
@@ -73,7 +73,7 @@ impl<K: Ord, V> Few<K, V> {
             Err(_) => {
                 let mut many: BTreeMap<K, V> = mem::take(few).into_iter().collect();
                 many.insert(key, value);
-                *self = Self::Many(many);
+                *self = Self::Many(Box::new(many));
                 None
             }
         }
@@ -111,7 +111,7 @@ impl<K: Ord, V> Few<K, V> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let (few, many) = match self {
             Self::Few(few) => (few.as_slice(), None),
-            Self::Many(many) => (&[][..], Some(many)),
+            Self::Many(many) => (&[][..], Some(&**many)),
         };
         few.iter().map(|(key, value)| (key, value)).chain(many.into_iter().flatten())
     }
@@ -125,7 +125,7 @@ impl<K: Ord, V> Few<K, V> {
     pub(crate) fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         let (few, many) = match self {
             Self::Few(few) => (few, BTreeMap::new()),
-            Self::Many(many) => (Vec::new(), many),
+            Self::Many(many) => (Vec::new(), *many),
         };
         few.into_iter().chain(many)
     }
@@ -195,6 +195,7 @@ mod tests {
         few.insert(1, 1);
         assert!(matches!(&few, Few::Few(entries) if entries.capacity() == 1));
         few.remove(&1);
+        assert_eq!(mem::size_of_val(&few), mem::size_of::<Vec<(u64, u64)>>());
         assert!(matches!(&few, Few::Few(entries) if entries.capacity() == 0));
     }
 }

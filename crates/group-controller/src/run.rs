@@ -225,7 +225,9 @@ impl Run {
         });
         self.work.rounds += 1;
         self.work.said.clone_from(&requested.said);
-        self.work.usage = requested.usage.or(self.work.usage);
+        // Without a word of what this attempt used, what those before it used is not all.
+        let before = self.work.usage.map(|usage| Usage { tokens_unknown: true, ..usage });
+        self.work.usage = requested.usage.or(before);
         self.work.handed =
             Some(Handed { continuation: requested.continuation.clone(), calls: calls.collect() });
         self.phase = if self.asks() { Phase::Waiting } else { Phase::Queued };

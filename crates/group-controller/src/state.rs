@@ -48,9 +48,9 @@ pub struct State {
     pub(crate) chains: BTreeMap<MessageId, u32>,
     #[serde(default)]
     pub(crate) approvals: Approvals,
-    /// What the messages before the window were about.
+    /// What the messages before the window were about. Boxed, since most groups have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) summary: Option<Summary>,
+    pub(crate) summary: Option<Box<Summary>>,
     /// The newest messages, oldest first.
     pub(crate) window: VecDeque<Remembered>,
     pub(crate) window_bytes: usize,

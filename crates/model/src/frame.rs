@@ -28,6 +28,9 @@ pub const CLOSE_TOO_SLOW: u16 = 4008;
 pub const CLOSE_ASLEEP: u16 = 4010;
 /// The close code of an upstream whose group has sent as many bytes as it may.
 pub const CLOSE_EGRESS: u16 = 4011;
+/// The close code of an upstream that was opened under a former epoch of its group. Open it again when
+/// somebody wants the group, with a routing token of the new one.
+pub const CLOSE_EPOCH_RAISED: u16 = 4012;
 
 /// How a client wants messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use convene_group_controller::{Controller, Input, Phase};
+use convene_group_controller::{Controller, Effect, Input, Phase};
 use convene_model::{
     Code,
     event::{EventKind, RunStatus, TriggerPolicy, Unfrozen},
@@ -103,7 +103,8 @@ fn a_thaw_under_a_higher_epoch_lets_the_group_go_on() {
     freeze(&mut room, "x1", 1).accepted();
     thaw(&mut room, "x1", 1).refused(Code::IllegalTransition);
     thaw(&mut room, "x2", 2).refused(Code::IllegalTransition);
-    thaw(&mut room, "x1", 2).accepted();
+    let out = thaw(&mut room, "x1", 2).accepted();
+    assert!(out.0.effects.contains(&Effect::EndUpstreams), "they are of the former epoch");
     assert_eq!(room.log.last().unwrap().kind, EventKind::GroupThawed(unfrozen("x1", 2)));
     let seq = room.seq();
     thaw(&mut room, "x1", 2).accepted();

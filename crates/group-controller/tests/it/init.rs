@@ -1,6 +1,6 @@
 //! A group comes to life once, in one organization, and only ever raises its epoch.
 
-use convene_group_controller::Input;
+use convene_group_controller::{Effect, Input};
 use convene_model::{Code, event::EventKind, frame::DetachReason, infra::HistoryMode};
 
 use crate::harness::{Room, at, id, init, on};
@@ -62,6 +62,7 @@ fn a_higher_epoch_detaches_everybody_and_voids_their_tokens() {
     assert_eq!(out.kinds(), ["group.epoch_raised"]);
     let raised = DetachReason::EpochRaised;
     assert_eq!(out.detached(), [("c1".into(), raised), ("c9".into(), raised)]);
+    assert_eq!(out.0.effects.last(), Some(&Effect::EndUpstreams), "after they were told");
     assert_eq!((room.controller.connections(), out.0.wake_at), (0, None));
     room.attach_with(on("c1"), old, None).refused_to(&on("c1"), Code::StaleEpoch);
     room.attach("c1", "ann").accepted();

@@ -275,6 +275,22 @@ fn what_was_used_before_a_hand_over_counts_when_the_run_fails() {
 }
 
 #[test]
+fn what_an_attempt_used_that_did_not_say_so_is_unknown_though_the_one_before_said_it() {
+    let usage = Usage { input_tokens: 5, ..Usage::default() };
+    let (mut room, run) = woken();
+    for (attempt, usage, approvers) in
+        [(1, Some(usage), None), (2, None, Some(Approvers::Initiator))]
+    {
+        let calls = vec![call(&format!("t{attempt}"), approvers)];
+        let outcome = Outcome::ToolRequested { calls, continuation: String::new(), usage };
+        room.end(&run, attempt, RunEnd::Said(outcome)).accepted();
+    }
+    // While it waits nothing else is used.
+    let used = room.cancel(&run).one_finished().usage;
+    assert_eq!(used, Some(Usage { tokens_unknown: true, ..usage }));
+}
+
+#[test]
 fn a_client_that_comes_gets_the_text_so_far_and_the_calls_cut_short() {
     let (mut room, run) = woken();
     room.text(&run, 1, 0, "So far. ");

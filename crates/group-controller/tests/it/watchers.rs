@@ -40,6 +40,12 @@ impl Watchers {
             match effect {
                 Effect::Send { to, frame } => self.frame_for(to, frame, input),
                 Effect::Broadcast(frame) => self.frame_for_all(frame),
+                Effect::EndUpstreams => {
+                    assert!(
+                        self.attached.is_empty(),
+                        "an upstream ends when everybody is detached"
+                    );
+                }
                 Effect::Replay { .. }
                 | Effect::Reserve { .. }
                 | Effect::Unused { .. }

@@ -96,6 +96,16 @@ impl World {
         memory::anonymous(std::process::id())
     }
 
+    /// The same once the links' ends have read what came: an app does, and who is present is told a
+    /// moment after somebody came.
+    async fn memory_at_rest(&self, links: &mut [GroupLink]) -> Result<u64, CliError> {
+        self.memory().await?;
+        for link in links {
+            while link.rx.try_recv().is_ok() {}
+        }
+        self.memory().await
+    }
+
     async fn close(self) -> Result<(), CliError> {
         self.controllers.shutdown().await;
         let store = self.store;
@@ -156,9 +166,9 @@ pub(super) fn idle_bytes(dir: &Path) -> Result<Figure, CliError> {
         let world = World::open_for_memory(dir, NEVER)?;
         let mut links = Vec::with_capacity(BEFORE + GROUPS);
         world.populate(0..BEFORE, true, &mut links).await?;
-        let before = world.memory().await?;
+        let before = world.memory_at_rest(&mut links).await?;
         world.populate(BEFORE..BEFORE + GROUPS, true, &mut links).await?;
-        let figure = bytes(before, world.memory().await?, AIMS.0);
+        let figure = bytes(before, world.memory_at_rest(&mut links).await?, AIMS.0);
         drop(links);
         world.close().await?;
         Ok(figure)

@@ -55,6 +55,8 @@ pub(super) enum Output {
     Traced(Span),
     /// From here on it does not.
     Closed { upstream: UpstreamId },
+    /// They were opened under a former epoch.
+    EndUpstreams,
     /// The answer to a call that has more to say.
     Reply(Box<dyn FnOnce() + Send>),
     /// The answer to a call.
@@ -136,6 +138,10 @@ impl Gate {
         {
             last.outputs.extend(outputs);
             return;
+        }
+        if self.waiting.capacity() == 0 {
+            // At rest a group keeps the room of one commit, not of four.
+            self.waiting.reserve_exact(1);
         }
         self.waiting.push_back(Held { commit, outputs });
     }

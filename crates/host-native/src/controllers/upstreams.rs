@@ -63,6 +63,8 @@ impl Upstreams {
     /// From here on the upstream gets broadcasts and is read.
     pub(super) fn add(&mut self, id: UpstreamId, link: GroupLink, figures: OpenLink) {
         let GroupLink { tx, rx, close } = link;
+        // Most groups have one, and a node keeps thousands of groups.
+        self.open.reserve_exact(1);
         self.open.push(Upstream { id, tx, rx: Some(rx), checked: None, close, figures });
     }
 
@@ -105,6 +107,9 @@ impl Upstreams {
     ) {
         for upstream in &mut self.open {
             if let Poll::Ready(arrival) = upstream.poll(shared, cx) {
+                if into.capacity() == 0 {
+                    into.reserve_exact(1);
+                }
                 into.push((upstream.id, arrival));
             }
         }

@@ -11,9 +11,9 @@ use std::{
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use convene_hop::{GroupLink, Hop, Signer};
+use convene_hop::{ConnectError, GroupLink, Hop, Signer};
 use convene_host_native::controllers::{Controllers, ControllersConfig};
-use convene_model::{Timestamp, claims::service, keys::TrustedKeys};
+use convene_model::{Code, Timestamp, claims::service, keys::TrustedKeys};
 use convene_storage::{GroupStore, StoreOptions};
 use convene_testing::forge::{Fault, Forged, Identity, OF_EVERY_TYPE};
 use http::{Request, StatusCode};
@@ -151,13 +151,23 @@ impl World {
     }
 
     pub(crate) async fn open(&self) -> GroupLink {
+        self.open_for(&self.routing_token().encode(), 1).await.unwrap()
+    }
+
+    /// Opens an upstream for whom a routing token names; the code of a refusal.
+    pub(crate) async fn open_for(&self, routing: &str, epoch: u64) -> Result<GroupLink, Code> {
         let path = "/groups/g1/ws";
+        let ours = self.service_token("GET", path).with("epoch", epoch).encode();
         let request = Request::get(path)
-            .header("authorization", format!("Bearer {}", self.service_token("GET", path).encode()))
-            .header("x-routing-token", self.routing_token().encode())
+            .header("authorization", format!("Bearer {ours}"))
+            .header("x-routing-token", routing)
             .body(Bytes::new())
             .unwrap();
-        self.hop.connect(request).await.unwrap()
+        match self.hop.connect(request).await {
+            Ok(link) => Ok(link),
+            Err(ConnectError::Refused(problem)) => Err(problem.code),
+            Err(other) => panic!("{other:?}"),
+        }
     }
 }
 
@@ -316,7 +326,14 @@ async fn a_group_that_was_never_activated_is_not_found_and_a_raised_epoch_voids_
     assert_eq!(frame["kind"], "group.epoch_raised");
     let frame: Value = serde_json::from_slice(&link.rx.recv().await.unwrap()).unwrap();
     assert_eq!(frame["reason"], "epoch_raised");
+    assert!(link.rx.recv().await.is_none(), "the upstream is of the former epoch");
+    let old = world.routing_token().encode();
+    assert_eq!(world.open_for(&old, 2).await.unwrap_err(), Code::StaleEpoch);
+    let new = world.routing_token().with("epoch", 2).encode();
+    let mut link = world.open_for(&new, 2).await.unwrap();
     assert_eq!(exchange(&mut link, attach).await["code"], "stale_epoch");
+    let attach = json!({"type": "attach", "ref": "2", "conn": "c1", "token": new});
+    assert_eq!(exchange(&mut link, attach).await["type"], "attached");
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use convene_hop::{GroupLink, trace};
-use convene_model::{Code, ConnId, Problem, UserId, frame::CLOSE_ASLEEP};
+use convene_model::{
+    Code, ConnId, Problem, UserId,
+    frame::{CLOSE_ASLEEP, CLOSE_EPOCH_RAISED},
+};
 
 use super::{
     Done, Room, Upstream,
@@ -112,9 +115,9 @@ impl Room {
     /// The upstream is lost: everybody falls out of the stream and is brought back where they were.
     pub(super) fn upstream_lost(&mut self) {
         let lost = std::mem::replace(&mut self.upstream, Upstream::Closed);
-        if fell_asleep(&lost) {
+        if was_let_go(&lost) {
             // No fault: whoever wants the group next opens a new one at once.
-            tracing::debug!(group = %self.group, "the group sleeps");
+            tracing::debug!(group = %self.group, "the group has let its upstream go");
             self.attempts = 0;
         } else {
             tracing::info!(group = %self.group, sockets = self.conns.len(), "the upstream is lost");
@@ -175,11 +178,12 @@ impl Room {
     }
 }
 
-/// Whether the upstream ended since its group sleeps.
-fn fell_asleep(upstream: &Upstream) -> bool {
+/// Whether the upstream ended since its group sleeps or has a new epoch.
+fn was_let_go(upstream: &Upstream) -> bool {
     match upstream {
         Upstream::Open(link, _) => {
-            link.close.heard().is_some_and(|close| close.code == CLOSE_ASLEEP)
+            let close = link.close.heard();
+            close.is_some_and(|close| matches!(close.code, CLOSE_ASLEEP | CLOSE_EPOCH_RAISED))
         }
         Upstream::Closed | Upstream::Opening => false,
     }
