@@ -11,10 +11,14 @@ const MOST: usize = 8;
 
 /// A map in the order of its keys.
 #[derive(Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "so it takes no more than its list, and many maps are small"
+)]
 pub(crate) enum Few<K, V> {
     /// At most [`MOST`], sorted, with no room to spare.
     Few(Vec<(K, V)>),
-    /// More, or what is left of more. Boxed, so that the map itself takes no more than a list.
+    /// More, or what is left of more.
     Many(Box<BTreeMap<K, V>>),
 }
 
