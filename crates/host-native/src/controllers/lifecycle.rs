@@ -3,7 +3,8 @@
 //! A group only leaves a word here and goes on. The word is noted down before it is sent, so that a
 //! process that starts anew tells of the groups that were awake when the last one ended; it is sent
 //! until it is delivered, and only the newest word of a group counts. Never decides anything: when
-//! the Orchestrator refuses a word, it knows better.
+//! the Orchestrator refuses a word, it knows better. A group that sleeps while none of its runs waits
+//! for anything releases what the Orchestrator may still hold for it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use convene_db::{Db, DbError, Migration, Statement, params};
 use convene_hop::Hop;
 use convene_model::{
-    GroupId, Problem,
+    Code, GroupId, Problem,
     claims::{ControllerClaims, service},
     infra::{CleanupRequest, GroupStatus},
     limits::MAX_BODY_BYTES,
@@ -21,6 +22,7 @@ use futures_util::{StreamExt, stream};
 use http::{Method, Request, header};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::{Shared, usage};
 
@@ -60,19 +62,33 @@ pub(super) struct Lifecycle {
 struct Word {
     epoch: u64,
     asleep: bool,
+    /// Whether it sleeps with no run that waits: nothing is to be held for it.
+    releases: bool,
     /// The group's last event when it woke.
     head: u64,
+    /// Its idempotency key: a word that is sent again is the same one.
+    key: Uuid,
+}
+
+impl Word {
+    fn awake(epoch: u64, head: u64) -> Self {
+        Self { epoch, asleep: false, releases: false, head, key: Uuid::new_v4() }
+    }
+
+    fn asleep(epoch: u64, releases: bool) -> Self {
+        Self { epoch, asleep: true, releases, head: 0, key: Uuid::new_v4() }
+    }
 }
 
 impl Lifecycle {
     /// The group is awake; `head` is its last event.
     pub(super) fn awake(&self, group_id: &GroupId, epoch: u64, head: u64) {
-        self.say(group_id, Word { epoch, asleep: false, head });
+        self.say(group_id, Word::awake(epoch, head));
     }
 
-    /// The group sleeps.
-    pub(super) fn asleep(&self, group_id: &GroupId, epoch: u64) {
-        self.say(group_id, Word { epoch, asleep: true, head: 0 });
+    /// The group sleeps; `releases` where none of its runs waits for anything.
+    pub(super) fn asleep(&self, group_id: &GroupId, epoch: u64, releases: bool) {
+        self.say(group_id, Word::asleep(epoch, releases));
     }
 
     /// Words that are not delivered yet.
@@ -116,7 +132,7 @@ pub(super) async fn begin(shared: &Arc<Shared>, orchestrator: Hop, db: Db) -> Re
         were_awake.push((group_id.clone(), row.get("epoch")?));
         // A group that is awake already has said so, or will.
         if !shared.is_awake(&group_id) {
-            let word = Word { epoch: row.get("epoch")?, asleep: true, head: 0 };
+            let word = Word::asleep(row.get("epoch")?, false);
             shared.lifecycle.put_back(group_id, word);
         }
     }
@@ -176,7 +192,7 @@ impl Teller {
         for (group_id, word, sent) in sent {
             match sent {
                 Ok(()) => {}
-                Err(problem) if problem.status < 500 && problem.status != 429 => {
+                Err(problem) if !passes(&problem) => {
                     tracing::debug!(
                         group = %group_id, code = problem.code.as_str(),
                         "the Orchestrator does not want to know"
@@ -239,34 +255,46 @@ impl Teller {
     }
 
     async fn send(&self, group_id: &GroupId, word: Word) -> Result<(), Problem> {
-        const PATH: &str = "/infra/cleanup";
-        let (status, reason) = if word.asleep {
-            (GroupStatus::Idle, "nobody uses it")
-        } else {
-            (GroupStatus::Active, "it woke")
-        };
-        let body = CleanupRequest { group_id: group_id.clone(), status, reason: reason.to_owned() };
         let internal = |error: &dyn std::fmt::Display| super::internal("telling of a group", error);
-        let body = serde_json::to_vec(&body).map_err(|error| internal(&error))?;
+        let (path, body) = if word.releases {
+            (format!("/infra/groups/{group_id}/release-resources"), Vec::new())
+        } else {
+            let (status, reason) = if word.asleep {
+                (GroupStatus::Idle, "nobody uses it")
+            } else {
+                (GroupStatus::Active, "it woke")
+            };
+            let reason = reason.to_owned();
+            let body = CleanupRequest { group_id: group_id.clone(), status, reason };
+            let body = serde_json::to_vec(&body).map_err(|error| internal(&error))?;
+            ("/infra/cleanup".to_owned(), body)
+        };
         let token = self.shared.config.signer.mint(
             service::ORCHESTRATOR,
             ControllerClaims {
                 group_id: group_id.clone(),
                 epoch: word.epoch,
                 htm: Method::POST.as_str().to_owned(),
-                htu: PATH.to_owned(),
+                htu: path.clone(),
                 bh: body_hash(&body),
             },
         );
-        let request = Request::post(PATH)
+        let request = Request::post(&path)
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", word.key.simple().to_string())
             .body(Bytes::from(body))
             .map_err(|error| internal(&error))?;
         let called = self.orchestrator.call(request, MAX_BODY_BYTES);
         match tokio::time::timeout(ANSWER_TIMEOUT, called).await {
             Ok(answer) => answer.map(|_| ()),
-            Err(_) => Err(Problem::new(convene_model::Code::Unavailable)),
+            Err(_) => Err(Problem::new(Code::Unavailable)),
         }
     }
+}
+
+/// Whether a word that was refused so is to be sent again: a token can be refused while keys are
+/// exchanged, and the same word may still be under way.
+fn passes(problem: &Problem) -> bool {
+    problem.status >= 500 || matches!(problem.status, 401 | 429) || problem.code == Code::Conflict
 }

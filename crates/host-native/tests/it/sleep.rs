@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Json, Router,
+    extract::{Path as Segments, State},
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use bytes::Bytes;
 use convene_hop::{Clock, GroupLink, Hop, Signer};
 use convene_host_native::controllers::{Controllers, ControllersConfig};
@@ -383,24 +388,51 @@ async fn killing_the_process_while_groups_fall_asleep_and_wake_loses_and_doubles
 #[derive(Clone, Default)]
 struct Told {
     words: Arc<Mutex<Vec<(String, String)>>>,
+    /// The idempotency key of each, and whether it releases what is held.
+    keys: Arc<Mutex<Vec<(String, bool)>>>,
     /// So many words are refused first.
     away: Arc<AtomicU64>,
 }
 
 impl Told {
     fn hop(&self) -> Hop {
-        async fn told(State(told): State<Told>, Json(body): Json<Value>) -> StatusCode {
-            let away = told
-                .away
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            if away.is_ok() {
-                return StatusCode::SERVICE_UNAVAILABLE;
-            }
+        async fn told(
+            State(told): State<Told>,
+            headers: HeaderMap,
+            Json(body): Json<Value>,
+        ) -> StatusCode {
             let member = |name: &str| body[name].as_str().unwrap().to_owned();
-            told.words.lock().push((member("group_id"), member("status")));
-            StatusCode::NO_CONTENT
+            told.hear(&headers, member("group_id"), member("status"), false)
         }
-        Hop::in_process(Router::new().route("/infra/cleanup", post(told)).with_state(self.clone()))
+        async fn released(
+            State(told): State<Told>,
+            Segments(group): Segments<String>,
+            headers: HeaderMap,
+        ) -> StatusCode {
+            told.hear(&headers, group, "idle".to_owned(), true)
+        }
+        let router = Router::new().route("/infra/cleanup", post(told));
+        let router = router.route("/infra/groups/{id}/release-resources", post(released));
+        Hop::in_process(router.with_state(self.clone()))
+    }
+
+    fn hear(
+        &self,
+        headers: &HeaderMap,
+        group: String,
+        status: String,
+        releases: bool,
+    ) -> StatusCode {
+        let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+        self.keys.lock().push((key, releases));
+        let away = self
+            .away
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if away.is_ok() {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        self.words.lock().push((group, status));
+        StatusCode::NO_CONTENT
     }
 
     async fn until_last(&self, group: &str, status: &str) {
@@ -432,6 +464,15 @@ async fn the_orchestrator_is_told_until_it_listens_and_no_group_waits_for_it() {
     host.asleep().await;
     assert!(host.controllers.unreported() <= 1, "only the newest word counts");
     assert_eq!(told.last("g1"), None);
+    // A group without a run that waits releases what is held for it, under one key until it is heard.
+    let again = || {
+        let heard = told.keys.lock();
+        let last = heard.last().filter(|(_, releases)| *releases);
+        last.is_some_and(|last| heard.iter().filter(|other| *other == last).count() > 1)
+    };
+    while !again() {
+        sleep(Duration::from_millis(2)).await;
+    }
     told.away.store(0, Ordering::Relaxed);
     told.until_last("g1", "idle").await;
     assert_eq!(told.words.lock().len(), 1, "what is out of date is not said");
@@ -460,6 +501,7 @@ async fn a_process_that_starts_anew_tells_of_the_groups_that_were_awake_in_the_l
     host.controllers.head(&group(2)).await.unwrap();
     host.controllers.report_to(told.hop(), notes(dir.path())).await.unwrap();
     told.until_last("g1", "idle").await;
+    assert!(told.keys.lock().iter().all(|(_, releases)| !releases), "its runs are not known");
     assert_eq!(told.last("g2").as_deref(), Some("active"));
     host.stop().await;
 }

@@ -100,6 +100,10 @@ impl Told {
         Hop::in_process(
             Router::new()
                 .route("/infra/cleanup", post(async || StatusCode::NO_CONTENT))
+                .route(
+                    "/infra/groups/{id}/release-resources",
+                    post(async || StatusCode::NO_CONTENT),
+                )
                 .route("/infra/groups/{id}/reserve", post(reserve))
                 .route("/infra/groups/{id}/usage", post(report))
                 .with_state(self.clone()),

@@ -74,7 +74,8 @@ impl Actor {
             self.shared.alarms.set(&self.shared, at, self.group_id.clone());
         }
         if let Some(state) = self.controller.state().filter(|state| state.frozen().is_none()) {
-            self.shared.lifecycle.asleep(&self.group_id, state.identity().epoch);
+            let releases = state.runs().is_empty();
+            self.shared.lifecycle.asleep(&self.group_id, state.identity().epoch, releases);
         }
         tracing::debug!(group = %self.group_id, "a group sleeps");
     }
