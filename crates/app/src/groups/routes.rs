@@ -47,6 +47,7 @@ const ROOM: &[Code] = &[
     Code::GroupControllerUnavailable,
     Code::HistoryServiceUnavailable,
     Code::Overloaded,
+    Code::EgressExhausted,
     Code::GroupQuarantined,
 ];
 /// What operations that write in it may answer besides.

@@ -416,10 +416,12 @@ impl Actor {
         }
     }
 
-    /// Whether the group admits who asks.
+    /// Whether the group admits who asks, and may send something to them.
     fn admit(&self, access: Option<&Access>) -> Result<(), Problem> {
         let state = self.existing()?;
-        Ok(access.map_or(Ok(()), |access| state.admits(access))?)
+        let Some(access) = access else { return Ok(()) };
+        state.admits(access)?;
+        self.check_egress()
     }
 
     fn head(&self) -> Result<Head, Problem> {

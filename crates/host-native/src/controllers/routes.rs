@@ -14,14 +14,14 @@ use convene_model::{
     Code, GroupId, MessageId, Problem,
     claims::{OrchestratorClaims, service},
     event::GroupConfig,
-    history::{HistoryPage, HistoryQuery, MessageDetail, SearchPage, SearchRequest},
+    history::{HistoryQuery, SearchRequest},
     infra::{InitRequest, Initialized, RevokeRequest},
     keys::TrustedKeys,
     limits::MAX_PAGE,
     token,
-    why::Why,
 };
-use http::StatusCode;
+use http::{StatusCode, header};
+use serde::Serialize;
 
 use super::Controllers;
 
@@ -86,8 +86,8 @@ async fn history(
     Path(id): Path<String>,
     RawQuery(raw): RawQuery,
     request: RawRequest,
-) -> Result<Json<HistoryPage>, ApiError> {
-    let group_id = authorize_user(&controllers, &id, &request).await?;
+) -> Result<Response, ApiError> {
+    let claims = authorize_user(&controllers, &id, &request).await?;
     let query: HistoryQuery = query(raw.as_deref())?;
     if let Err(limit) = query.page_size() {
         let detail = format!("limit is {limit}, but must be 1 to {MAX_PAGE}");
@@ -97,40 +97,49 @@ async fn history(
         let detail = "around goes with neither before nor after";
         return Err(Problem::new(Code::InvalidRequest).detail(detail).into());
     }
-    Ok(Json(controllers.history(&group_id, query).await?))
+    let found = controllers.history(&claims.group_id, query).await?;
+    leaves(&controllers, &claims, &found)
 }
 
 async fn message(
     State(controllers): State<Controllers>,
     Path((id, message_id)): Path<(String, String)>,
     request: RawRequest,
-) -> Result<Json<MessageDetail>, ApiError> {
-    let group_id = authorize_user(&controllers, &id, &request).await?;
+) -> Result<Response, ApiError> {
+    let claims = authorize_user(&controllers, &id, &request).await?;
     let message_id = MessageId::new(message_id).map_err(|_| Code::MessageNotFound)?;
-    Ok(Json(controllers.message(&group_id, message_id).await?))
+    let found = controllers.message(&claims.group_id, message_id).await?;
+    leaves(&controllers, &claims, &found)
 }
 
 async fn why(
     State(controllers): State<Controllers>,
     Path((id, message_id)): Path<(String, String)>,
     request: RawRequest,
-) -> Result<Json<Why>, ApiError> {
-    let group_id = authorize_user(&controllers, &id, &request).await?;
+) -> Result<Response, ApiError> {
+    let claims = authorize_user(&controllers, &id, &request).await?;
     let message_id = MessageId::new(message_id).map_err(|_| Code::MessageNotFound)?;
-    Ok(Json(controllers.why(&group_id, message_id).await?))
+    let found = controllers.why(&claims.group_id, message_id).await?;
+    leaves(&controllers, &claims, &found)
 }
 
 async fn search(
     State(controllers): State<Controllers>,
     Path(id): Path<String>,
     request: RawRequest,
-) -> Result<Json<SearchPage>, ApiError> {
+) -> Result<Response, ApiError> {
     let group_id = match request.header(RUN_TOKEN_HEADER) {
         Some(run) => authorize_run(&controllers, &id, &request, run).await?,
-        None => authorize_user(&controllers, &id, &request).await?,
+        None => {
+            let claims = authorize_user(&controllers, &id, &request).await?;
+            let body: SearchRequest = json(&request.body)?;
+            let found = controllers.search(&claims.group_id, body).await?;
+            return leaves(&controllers, &claims, &found);
+        }
     };
+    // What an agent finds stays inside.
     let body: SearchRequest = json(&request.body)?;
-    Ok(Json(controllers.search(&group_id, body).await?))
+    Ok(Json(controllers.search(&group_id, body).await?).into_response())
 }
 
 async fn connect(
@@ -140,9 +149,9 @@ async fn connect(
     request: RawRequest,
 ) -> Response {
     let opened = async {
-        let group_id = authorize_user(&controllers, &id, &request).await?;
+        let claims = authorize_user(&controllers, &id, &request).await?;
         let upgrade = upgrade?;
-        let link = controllers.open(&group_id).await?;
+        let link = controllers.open(&claims.group_id).await?;
         Ok::<_, ApiError>(upgrade.accept(link))
     };
     opened.await.unwrap_or_else(IntoResponse::into_response)
@@ -150,6 +159,17 @@ async fn connect(
 
 async fn jwks(State(controllers): State<Controllers>) -> Response {
     Json(controllers.shared.config.signer.keys().published()).into_response()
+}
+
+/// An answer with what was read for a person; its bytes leave the group.
+fn leaves(
+    controllers: &Controllers,
+    claims: &OrchestratorClaims,
+    found: &impl Serialize,
+) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(found).map_err(|error| super::internal("answering", &error))?;
+    controllers.shared.usage.read_out(&claims.group_id, claims.epoch, body.len() as u64);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Verifies the service token and that it is for this group.
@@ -209,7 +229,7 @@ async fn authorize_user(
     controllers: &Controllers,
     id: &str,
     request: &RawRequest,
-) -> Result<GroupId, ApiError> {
+) -> Result<OrchestratorClaims, ApiError> {
     let claims = authorize(controllers, id, request)?;
     let config = &controllers.shared.config;
     let routing = request.header("x-routing-token").unwrap_or_default();
@@ -218,5 +238,5 @@ async fn authorize_user(
     if head.epoch != claims.epoch {
         return Err(Code::StaleEpoch.into());
     }
-    Ok(claims.group_id)
+    Ok(claims)
 }

@@ -271,6 +271,12 @@ impl Usage {
         }
     }
 
+    /// Somebody has read so many bytes of a group's history.
+    pub(super) fn read_out(&self, group_id: &GroupId, epoch: u64, bytes: u64) {
+        self.totals.egress_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.gather(group_id, epoch, |gathered| gathered.egress_bytes += bytes);
+    }
+
     /// Somebody went beyond a rate.
     pub(super) fn refused(&self, group_id: &GroupId, epoch: u64, kind: RefusedKind, user: &UserId) {
         self.gather(group_id, epoch, |gathered| {

@@ -24,7 +24,9 @@ use bytes::Bytes;
 use convene_db::{Database, Statement, params};
 use convene_hop::{GroupLink, Hop, Signer};
 use convene_host_native::controllers::{Controllers, ControllersConfig};
-use convene_model::{Timestamp, claims::service, keys::TrustedKeys, limits::COMPACT_MESSAGES};
+use convene_model::{
+    Problem, Timestamp, claims::service, keys::TrustedKeys, limits::COMPACT_MESSAGES,
+};
 use convene_storage::{GroupStore, SqliteDatabase, StoreOptions};
 use convene_testing::{
     client::Person,
@@ -203,6 +205,17 @@ impl Host {
         self.hop.call(request, 1 << 20).await.unwrap();
     }
 
+    /// Reads something of the group for a user: how many bytes it was.
+    async fn read(&self, path: &str) -> Result<u64, Problem> {
+        let token = Forged::orchestrator(&self.orchestrator, now(), ("GET", path), "g1", 1);
+        let request = Request::get(path)
+            .header("authorization", format!("Bearer {}", token.encode()))
+            .header("x-routing-token", Forged::routing(&self.orchestrator, now()).encode())
+            .body(Bytes::new())
+            .unwrap();
+        Ok(self.hop.call(request, 1 << 20).await?.len() as u64)
+    }
+
     async fn attach(&self) -> GroupLink {
         let mut link = self.controllers.open(&"g1".parse().unwrap()).await.unwrap();
         let token = Forged::routing(&self.orchestrator, now()).encode();
@@ -294,8 +307,18 @@ async fn what_leaves_for_clients_and_how_long_a_group_was_awake_is_reported_when
     while told.sum("egress_bytes") < 20_000 || told.sum("active_secs") < 1 {
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(told.sum("egress_bytes") < 40_000, "{}", told.sum("egress_bytes"));
+    let sent = told.sum("egress_bytes");
+    assert!(sent < 40_000, "{sent}");
     assert_eq!(host.controllers.awake(), 0);
+    let mut read = 0;
+    for path in ["/groups/g1/history", "/groups/g1/messages/m1", "/groups/g1/messages/m1/why"] {
+        read += host.read(path).await.unwrap();
+    }
+    assert!(read > 40_000, "the text was read twice: {read}");
+    while told.sum("egress_bytes") < sent + read {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told.sum("egress_bytes"), sent + read);
     host.stop().await;
 }
 
@@ -537,7 +560,10 @@ async fn a_group_that_has_sent_as_much_as_it_may_closes_and_opens_when_it_may_ag
     let refused = host.controllers.open(&"g1".parse().unwrap()).await.expect_err("it is closed");
     assert_eq!((refused.status, refused.code.as_str()), (402, "egress_exhausted"));
     assert_eq!(refused.extra["resets_at"], until);
+    let unread = host.read("/groups/g1/history").await.expect_err("it is closed");
+    assert_eq!((unread.code, &unread.extra["resets_at"]), (refused.code, &json!(until)));
     host.limit(&json!({"egress_until": now().millis() - 1})).await;
+    host.read("/groups/g1/history").await.unwrap();
     host.attach().await;
     host.stop().await;
 }

@@ -44,12 +44,13 @@ impl Directory {
     }
 
     /// Sets an organization's limits. Groups beyond a lowered limit stay; no further one is placed.
-    /// What is held for runs under way stays theirs. Groups that were closed for their egress are
-    /// open until they are looked at again, and the controllers of those in use are to be told.
+    /// What is held for runs under way stays theirs. Groups close for their egress, or open again, as
+    /// the new limits have it, and the controllers of those in use are to be told.
     pub(crate) async fn set_limits(
         &self,
         org_id: &OrgId,
         limits: &OrgLimits,
+        now: Timestamp,
     ) -> Result<(), DbError> {
         let auto_archive_ms = limits.auto_archive_after_secs.map(|secs| secs.saturating_mul(1000));
         let sql = format!(
@@ -80,10 +81,13 @@ impl Directory {
         let told = Statement::new(
             "UPDATE routing_records SET egress_until = NULL,
                  tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
-             WHERE org_id = $1 AND status IN ('active', 'idle')",
+             WHERE org_id = $1 AND status IN ('active', 'idle', 'archived')",
             params![org_id.as_str()],
         );
-        self.db.batch(vec![Statement::new(sql, values), told]).await.map(|_| ())
+        // In one transaction: no group is open in between that stays closed.
+        let [by_month, by_day] = closing(now);
+        let statements = vec![Statement::new(sql, values), told, by_month, by_day];
+        self.db.batch(statements).await.map(|_| ())
     }
 
     /// How many groups an organization may activate in a minute, if that is limited and it is the
@@ -108,41 +112,47 @@ impl Directory {
     /// Closes groups that have sent as many bytes as they may, until the day or the month ends; how
     /// many. Their controllers are to be told.
     pub(crate) async fn close_for_egress(&self, now: Timestamp) -> Result<u64, DbError> {
-        let (month, day) = (Month::of(now), day_of(now));
-        let close = |groups: &str, until: Timestamp, window: u64| {
-            Statement::new(
-                format!(
-                    "UPDATE routing_records SET egress_until = $1,
-                         tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
-                     WHERE status IN ('active', 'idle')
-                       AND (egress_until IS NULL OR egress_until < $1) AND {groups}
-                     RETURNING group_id, org_id"
-                ),
-                params![until.millis(), window],
-            )
-        };
-        let by_month = close(
-            "org_id IN (SELECT m.org_id FROM org_months m
-                 JOIN org_counts c ON c.org_id = m.org_id
-                 WHERE m.month = $2 AND m.egress_bytes >= c.monthly_egress_bytes)",
-            month.next().begins_at(),
-            u64::from(month.number()),
-        );
-        let by_day = close(
-            "group_id IN (SELECT d.group_id FROM group_days d
-                 JOIN org_counts c ON c.org_id = d.org_id
-                 WHERE d.day = $2 AND d.egress_bytes >= c.group_daily_egress_bytes)",
-            end_of_day(now),
-            day,
-        );
         let mut closed = 0;
-        for row in self.db.batch(vec![by_month, by_day]).await?.concat() {
+        for row in self.db.batch(closing(now).into()).await?.concat() {
             let (group_id, org_id): (String, String) = (row.get("group_id")?, row.get("org_id")?);
             tracing::warn!(group_id, org_id, "a group has sent as many bytes as it may");
             closed += 1;
         }
         Ok(closed)
     }
+}
+
+/// Closes the groups that have sent as many bytes as they may: by their organization's month, by their
+/// day.
+fn closing(now: Timestamp) -> [Statement; 2] {
+    let (month, day) = (Month::of(now), day_of(now));
+    let close = |groups: &str, until: Timestamp, window: u64| {
+        Statement::new(
+            format!(
+                "UPDATE routing_records SET egress_until = $1,
+                     tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
+                 WHERE status IN ('active', 'idle', 'archived')
+                   AND (egress_until IS NULL OR egress_until < $1) AND {groups}
+                 RETURNING group_id, org_id"
+            ),
+            params![until.millis(), window],
+        )
+    };
+    let by_month = close(
+        "org_id IN (SELECT m.org_id FROM org_months m
+             JOIN org_counts c ON c.org_id = m.org_id
+             WHERE m.month = $2 AND m.egress_bytes >= c.monthly_egress_bytes)",
+        month.next().begins_at(),
+        u64::from(month.number()),
+    );
+    let by_day = close(
+        "group_id IN (SELECT d.group_id FROM group_days d
+             JOIN org_counts c ON c.org_id = d.org_id
+             WHERE d.day = $2 AND d.egress_bytes >= c.group_daily_egress_bytes)",
+        end_of_day(now),
+        day,
+    );
+    [by_month, by_day]
 }
 
 /// The limits of a group's organization, for a group that is made in the same transaction.

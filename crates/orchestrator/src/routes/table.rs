@@ -386,7 +386,8 @@ fn of_users() -> Api<Orchestra> {
                 .problems(GROUP)
                 .problems(CONTROLLER)
                 .problems(TEXTS)
-                .problems(ARCHIVES),
+                .problems(ARCHIVES)
+                .problems(&[Code::EgressExhausted]),
             groups::history::handle,
         )
         .on(
@@ -400,7 +401,8 @@ fn of_users() -> Api<Orchestra> {
             .problems(GROUP)
             .problems(CONTROLLER)
             .problems(TEXTS)
-            .problems(&[Code::MessageNotFound]),
+            .problems(&[Code::MessageNotFound])
+            .problems(&[Code::EgressExhausted]),
             groups::message::handle,
         )
         .on(
@@ -414,7 +416,8 @@ fn of_users() -> Api<Orchestra> {
             .problems(GROUP)
             .problems(CONTROLLER)
             .problems(ARCHIVES)
-            .problems(&[Code::MessageNotFound]),
+            .problems(&[Code::MessageNotFound])
+            .problems(&[Code::EgressExhausted]),
             groups::why::handle,
         )
         .on(
@@ -423,7 +426,8 @@ fn of_users() -> Api<Orchestra> {
                 .body::<SearchRequest>()
                 .answers::<SearchPage>(200)
                 .problems(GROUP)
-                .problems(CONTROLLER),
+                .problems(CONTROLLER)
+                .problems(&[Code::EgressExhausted]),
             groups::search::handle,
         )
         .on(

@@ -8,7 +8,10 @@ use convene_model::{
 };
 use serde_json::{Value, json};
 
-use crate::{usage::report, world::World};
+use crate::{
+    usage::{report, usage},
+    world::World,
+};
 
 async fn limit(world: &World, org: &str, limits: &Value) {
     let mut body = limits.clone();
@@ -167,4 +170,23 @@ async fn operators_see_who_went_beyond_a_rate_and_nobody_else_does() {
     };
     report(&world, "g1", "k4", &refusals(64)).await.expect_status(204);
     report(&world, "g1", "k5", &refusals(65)).await.expect_problem(422, "validation_failed");
+}
+
+#[tokio::test]
+async fn what_is_read_of_an_archived_group_counts_and_is_refused_when_its_organization_is_closed() {
+    let world = World::with_messages(10).await;
+    world.archive("g1").await.expect_status(200);
+    world.settled().await;
+    let token = world.routing_token("g1", "u1").await;
+    let history =
+        async || world.ask("GET", "/groups/g1/history").routing_token(&token).send().await;
+    let page = history().await.expect_status(200).body.to_string().len() as u64;
+    world.opened.reconcile_once().await.unwrap();
+    let counted = usage(&world, "o1").await["egress_bytes"].as_u64().unwrap();
+    assert_eq!(counted, page);
+    limit(&world, "o1", &json!({ "monthly_egress_bytes": counted })).await;
+    world.opened.reconcile_once().await.unwrap();
+    let until = Month::of(world.now()).next().begins_at();
+    let refused = history().await.expect_problem(402, "egress_exhausted");
+    assert_eq!(refused.body["resets_at"], until.millis());
 }

@@ -15,7 +15,7 @@ use axum::{
 use convene_hop::{ApiError, LinkUpgrade, RawRequest};
 use convene_model::GroupId;
 
-use super::{Admission, check_egress};
+use super::Admission;
 use crate::{
     controllers::UserRequest,
     routes::{Orchestra, PathId},
@@ -31,7 +31,6 @@ pub(crate) async fn handle(
     let request = RawRequest::from_request(Request::from_parts(parts.clone(), body), &()).await?;
     let Admission { found, routing_token } = orchestra.admit(group_id, &request).await?;
     let upgrade = LinkUpgrade::from_request_parts(&mut parts, &()).await?;
-    check_egress(&found, orchestra.now())?;
     let user = UserRequest {
         record: &found.record,
         query: query.as_deref(),

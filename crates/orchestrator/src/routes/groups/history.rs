@@ -10,9 +10,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{RawQuery, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use convene_archive::{ArchiveError, page};
 use convene_hop::{ApiError, RawRequest};
@@ -51,7 +50,8 @@ pub(crate) async fn handle(
             Ok(orchestra.controllers.history(user).await?)
         }
         GroupStatus::Archived | GroupStatus::Restoring => {
-            Ok(Json(archived(&orchestra, &found, asked).await?).into_response())
+            let page = archived(&orchestra, &found, asked).await?;
+            Ok(orchestra.read_out(&found, &page).await?)
         }
         GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
     }

@@ -15,17 +15,26 @@ pub(crate) mod revoke;
 pub(crate) mod search;
 pub(crate) mod why;
 
+use axum::response::{IntoResponse, Response};
 use convene_hop::RawRequest;
 use convene_model::{
     Code, GroupId, Problem, Timestamp,
     claims::Access,
     infra::{GroupStatus, RoutingRecord},
     token::TokenError,
+    usage::UsageReport,
 };
-use http::HeaderValue;
+use http::{HeaderValue, header::CONTENT_TYPE};
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::PathId;
-use crate::{Shared, auth::ROUTING_TOKEN_HEADER, directory::OwnedRecord, problem};
+use crate::{
+    Shared,
+    auth::ROUTING_TOKEN_HEADER,
+    directory::{OwnedRecord, usage::Arrived},
+    problem,
+};
 
 /// A user's access to a group, checked at both tokens.
 struct Admission {
@@ -61,7 +70,7 @@ pub(crate) fn check_not_blocked(found: &OwnedRecord) -> Result<(), Problem> {
 ///
 /// # Errors
 /// [`Code::EgressExhausted`] with `resets_at`.
-pub(crate) fn check_egress(found: &OwnedRecord, now: Timestamp) -> Result<(), Problem> {
+fn check_egress(found: &OwnedRecord, now: Timestamp) -> Result<(), Problem> {
     match found.limits.egress_until.filter(|until| *until > now) {
         Some(until) => Err(Problem::new(Code::EgressExhausted).with("resets_at", until.millis())),
         None => Ok(()),
@@ -74,8 +83,8 @@ impl Shared {
     ///
     /// # Errors
     /// 401 for either token; [`Code::GroupNotFound`]; [`Code::Forbidden`] for another group or
-    /// organization, [`Code::StaleEpoch`], [`Code::AccessRevoked`]; those of
-    /// [`check_usable`].
+    /// organization, [`Code::StaleEpoch`], [`Code::AccessRevoked`]; [`Code::EgressExhausted`]; those
+    /// of [`check_usable`].
     async fn admit(
         &self,
         group_id: PathId<GroupId>,
@@ -100,9 +109,31 @@ impl Shared {
         let found = self.owned_for(&caller, &group_id.found()?).await?;
         check_not_blocked(&found)?;
         self.check_access(&found.record, &access).await?;
+        check_egress(&found, self.now())?;
         let routing_token = request.headers.get(ROUTING_TOKEN_HEADER).cloned();
         let routing_token = routing_token.ok_or(TokenError::Missing)?;
         Ok(Admission { found, routing_token })
+    }
+
+    /// An answer that was read for a person from an archived group's snapshot; its bytes leave the
+    /// group, as those of a live group's history do.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    async fn read_out(
+        &self,
+        found: &OwnedRecord,
+        answer: &impl Serialize,
+    ) -> Result<Response, Problem> {
+        let body = serde_json::to_vec(answer).map_err(|error| {
+            tracing::error!(%error, "an answer cannot be written");
+            Problem::new(Code::Internal)
+        })?;
+        let report = UsageReport { egress_bytes: body.len() as u64, ..UsageReport::default() };
+        let key = format!("read-{}", Uuid::new_v4().simple());
+        let arrived = Arrived { key: &key, request_hash: "", report: &report, now: self.now() };
+        self.directory.record_usage(found, arrived).await.map_err(problem::of_directory)?;
+        Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
     }
 
     async fn check_access(&self, record: &RoutingRecord, access: &Access) -> Result<(), Problem> {

@@ -10,11 +10,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use convene_hop::{ApiError, RawRequest};
 use convene_model::{Code, GroupId, infra::GroupStatus};
 
@@ -46,7 +42,7 @@ pub(crate) async fn handle(
             let read =
                 convene_archive::why(Arc::clone(&orchestra.archives), &manifest, &message_id).await;
             let why = read.map_err(|error| unreadable(&found, &error))?;
-            Ok(Json(why.ok_or(Code::MessageNotFound)?).into_response())
+            Ok(orchestra.read_out(&found, &why.ok_or(Code::MessageNotFound)?).await?)
         }
         GroupStatus::Deleting | GroupStatus::Deleted => Err(Code::GroupDeleted.into()),
     }

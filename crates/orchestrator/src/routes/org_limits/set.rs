@@ -45,7 +45,7 @@ pub(crate) async fn handle(
             orchestra.check_org_for(&caller, &org_id).await?;
             orchestra
                 .directory
-                .set_limits(&org_id, &limits)
+                .set_limits(&org_id, &limits, orchestra.now())
                 .await
                 .map_err(problem::of_directory)?;
             let issuer = caller.issuer;
