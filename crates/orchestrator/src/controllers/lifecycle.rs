@@ -19,8 +19,7 @@ use convene_model::{
 };
 use http::{Method, Request};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Controllers, problem_in, to_json, unavailable};
 
@@ -213,6 +212,12 @@ pub(crate) fn is_away(problem: &Problem) -> bool {
         || problem.status == 429
 }
 
+/// How often what may be asked for any number of times is asked for again when no answer comes.
+pub(crate) const TRIES: u32 = 3;
+
+/// The pause before the first time that it is; each further one is four times as long.
+pub(crate) const TRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// The pause before a controller that is only busy is asked again, at least and at most.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -240,4 +245,26 @@ pub(crate) async fn unless_busy<T, F: Future<Output = Result<T, Problem>>>(
             answer => return answer,
         }
     }
+}
+
+/// The same, and so many times more when no answer comes ([`TRIES`]): only for what a controller answers the
+/// same however often it is asked, and refuses once its group is not what was asked about any more.
+///
+/// # Errors
+/// Those of `ask`; the last one when no answer came.
+pub(crate) async fn until_answered<T, F: Future<Output = Result<T, Problem>>>(
+    patience: Duration,
+    ask: impl Fn() -> F,
+) -> Result<T, Problem> {
+    for tries in 0..TRIES {
+        match unless_busy(patience, &ask).await {
+            // One that was busy for all of that time has answered.
+            Err(problem) if is_away(&problem) && told_to_come_back(&problem).is_none() => {
+                tracing::warn!(code = problem.code.as_str(), tries, "a controller is asked again");
+                sleep(TRY_PAUSE * 4_u32.pow(tries)).await;
+            }
+            answer => return answer,
+        }
+    }
+    unless_busy(patience, &ask).await
 }

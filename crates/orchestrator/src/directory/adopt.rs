@@ -131,6 +131,8 @@ fn adopted(manifest: &Manifest, owner: &str, now: Timestamp) -> OwnedRecord {
         issuer: owner.to_owned(),
         archive_id: Some(manifest.archive_id.clone()),
         task_id: None,
+        archive_failures: 0,
+        archive_due_at: None,
         blocked: false,
         monthly_tokens: None,
         limits: GroupLimits::default(),

@@ -44,7 +44,8 @@ const USED_EVERY: Duration = Duration::from_secs(1);
 
 /// What a record is read from.
 const RECORD_COLUMNS: &str = "r.group_id, r.org_id, r.group_controller_id, r.status,
-    r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id, o.issuer,
+    r.history_mode, r.epoch, r.last_active, r.idle_at, r.region, r.archive_id, r.task_id,
+    r.archive_failures, r.archive_due_at, o.issuer,
     c.blocked_at, c.monthly_tokens, c.user_posts_per_minute, c.org_posts_per_minute,
     c.user_attaches_per_minute, r.egress_until";
 
@@ -67,6 +68,10 @@ pub(crate) struct OwnedRecord {
     pub(crate) archive_id: Option<ArchiveId>,
     /// The task that holds the group while it is on its way.
     pub(crate) task_id: Option<TaskId>,
+    /// How often scheduled work could not archive it since somebody used it last.
+    pub(crate) archive_failures: u64,
+    /// When that is tried again, if it failed.
+    pub(crate) archive_due_at: Option<Timestamp>,
     /// Whether its organization is blocked.
     pub(crate) blocked: bool,
     /// Its organization's budget of tokens in a month, where there is one.
@@ -216,7 +221,12 @@ impl Directory {
             return Ok(Placement::Blocked);
         }
         match self.wake(found, place.issuer, "activated", place.now).await {
-            Ok(record) => Ok(Placement::Placed(record)),
+            Ok(mut record) => {
+                if record.archive_due_at.is_some() {
+                    self.used(&mut record).await?;
+                }
+                Ok(Placement::Placed(record))
+            }
             Err((record, StepError::Db(error))) => {
                 drop(record);
                 Err(error)
@@ -301,6 +311,16 @@ impl Directory {
         let mut touched = found.clone();
         touched.record.last_active = found.record.last_active.max(now);
         Ok(touched)
+    }
+
+    /// Notes that somebody uses a group that scheduled work could not archive: it is left alone until it has
+    /// slept for its whole time again. A controller's report alone does not say so, since a thaw wakes it.
+    async fn used(&self, found: &mut OwnedRecord) -> Result<(), DbError> {
+        let sql = "UPDATE routing_records SET archive_failures = 0, archive_due_at = NULL
+             WHERE group_id = $1 AND status = 'active'";
+        self.db.execute(Statement::new(sql, params![found.record.group_id.as_str()])).await?;
+        (found.archive_failures, found.archive_due_at) = (0, None);
+        Ok(())
     }
 
     /// Notes that a group sleeps; it was in use until now. Asleep already nothing changes.
@@ -433,6 +453,8 @@ fn first_placed(place: Place<'_>) -> OwnedRecord {
         issuer: place.issuer.to_owned(),
         archive_id: None,
         task_id: None,
+        archive_failures: 0,
+        archive_due_at: None,
         blocked: false,
         monthly_tokens: None,
         limits: GroupLimits::default(),
@@ -494,6 +516,8 @@ impl TryFrom<&Row> for OwnedRecord {
         Ok(Self {
             record,
             issuer: text("issuer")?,
+            archive_failures: row.get("archive_failures")?,
+            archive_due_at: row.get::<Option<u64>>("archive_due_at")?.map(Timestamp::from_millis),
             blocked: row.get::<Option<u64>>("blocked_at")?.is_some(),
             monthly_tokens: row.get("monthly_tokens")?,
             limits: limits::of_group(row)?,
@@ -539,6 +563,8 @@ mod tests {
             "region",
             "archive_id",
             "task_id",
+            "archive_failures",
+            "archive_due_at",
             "issuer",
             "blocked_at",
             "monthly_tokens",
@@ -558,6 +584,8 @@ mod tests {
             Value::Null,
             Value::Null,
             Value::Null,
+            Value::Null,
+            Value::Int(0),
             Value::Null,
             Value::from("app"),
             Value::Null,

@@ -23,8 +23,9 @@ impl Directory {
         Ok(leader(self.db.as_ref(), name, worker, now, lease).await?.is_some())
     }
 
-    /// Groups that have slept for longer than their organization wants, the longest first. Without
-    /// a default only organizations with a time of their own have any.
+    /// Groups that have slept for longer than their organization wants, the longest first; of those that could
+    /// not be archived the ones that are due again and sleep. Without a default only organizations with a time
+    /// of their own have any.
     pub(crate) async fn unused_groups(
         &self,
         default: Option<Duration>,
@@ -35,7 +36,7 @@ impl Directory {
         let sql = format!(
             "SELECT r.group_id FROM routing_records r JOIN org_counts c ON c.org_id = r.org_id
              WHERE r.status = 'idle' AND r.history_mode = 'internal' AND COALESCE(c.auto_archive_ms, $2) > 0
-               AND r.idle_at + COALESCE(c.auto_archive_ms, $2) <= $1
+               AND COALESCE(r.archive_due_at, r.idle_at + COALESCE(c.auto_archive_ms, $2)) <= $1
              ORDER BY r.idle_at LIMIT {limit}"
         );
         let rows = self.db.query(Statement::new(sql, params![now.millis(), default])).await?;

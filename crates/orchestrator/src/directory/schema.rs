@@ -10,6 +10,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "blocks", sql: BLOCKS },
     Migration { version: 5, name: "usage", sql: USAGE },
     Migration { version: 6, name: "costs", sql: COSTS },
+    Migration { version: 7, name: "archive_failures", sql: ARCHIVE_FAILURES },
 ];
 
 const DIRECTORY: &str = "
@@ -251,4 +252,11 @@ ALTER TABLE usage_reports ADD COLUMN cost_unknown BIGINT NOT NULL DEFAULT 0;
 UPDATE org_months SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
 UPDATE group_months SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
 UPDATE usage_reports SET cost_unknown = runs WHERE input_tokens + output_tokens > 0;
+";
+
+/// How often scheduled work could not archive a group since somebody used it last, and when it tries again;
+/// `archive_due_at` is NULL when nothing has failed.
+const ARCHIVE_FAILURES: &str = "
+ALTER TABLE routing_records ADD COLUMN archive_failures BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE routing_records ADD COLUMN archive_due_at BIGINT;
 ";

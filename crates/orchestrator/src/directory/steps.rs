@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{Directory, OwnedRecord, usage};
 use crate::{
+    flows::{SCHEDULED, archive_pause},
     lifecycle::{Illegal, Step},
     problem,
 };
@@ -148,6 +149,7 @@ fn after(found: &OwnedRecord, change: Change<'_>) -> Result<OwnedRecord, Illegal
         | GroupStatus::Deleting
         | GroupStatus::Deleted => None,
     };
+    (after.archive_failures, after.archive_due_at) = failures(found, change);
     match change.step {
         Step::Activate | Step::Wake | Step::FallAsleep | Step::FinishRestore => {
             after.record.last_active = found.record.last_active.max(change.now);
@@ -164,11 +166,34 @@ fn after(found: &OwnedRecord, change: Change<'_>) -> Result<OwnedRecord, Illegal
     Ok(after)
 }
 
+/// How often a group could not be archived by itself by then, and when that is tried again. Who archives a
+/// group by hand, or uses it, is told or tries again; scheduled work has nothing but this.
+fn failures(found: &OwnedRecord, change: Change<'_>) -> (u64, Option<Timestamp>) {
+    let before = found.archive_failures;
+    match change.step {
+        Step::Thaw if change.actor == SCHEDULED => {
+            (before.saturating_add(1), Some(change.now + archive_pause(before)))
+        }
+        Step::Thaw | Step::FallAsleep | Step::BeginArchive | Step::BeginDelete => {
+            (before, found.archive_due_at)
+        }
+        Step::Adopt
+        | Step::Activate
+        | Step::Wake
+        | Step::Mark
+        | Step::BeginRestore
+        | Step::FinishRestore
+        | Step::AbandonRestore
+        | Step::FinishDelete => (0, None),
+    }
+}
+
 fn compare_and_set(found: &OwnedRecord, after: &OwnedRecord) -> Statement {
     let text = |id: Option<&str>| id.map(str::to_owned);
     Statement::new(
         "UPDATE routing_records
-         SET status = $5, epoch = $6, archive_id = $7, task_id = $8, last_active = $9, idle_at = $10
+         SET status = $5, epoch = $6, archive_id = $7, task_id = $8, last_active = $9, idle_at = $10,
+             archive_failures = $11, archive_due_at = $12
          WHERE group_id = $1 AND status = $2 AND epoch = $3
            AND archive_id IS NOT DISTINCT FROM $4",
         params![
@@ -182,6 +207,8 @@ fn compare_and_set(found: &OwnedRecord, after: &OwnedRecord) -> Statement {
             text(after.task_id.as_ref().map(TaskId::as_str)),
             after.record.last_active.millis(),
             after.record.idle_at.map(Timestamp::millis),
+            after.archive_failures,
+            after.archive_due_at.map(Timestamp::millis),
         ],
     )
     .expect_rows()

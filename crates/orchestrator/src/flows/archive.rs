@@ -3,6 +3,9 @@
 //! The mark and the thaw are rivals for the same record: whichever compare-and-set comes first, the
 //! other finds another record than it read. The mark is also guarded by the task, so that a worker
 //! whose task was taken over can neither mark nor, since only the mark makes the task of wiping, wipe.
+//!
+//! A freeze and a piece of an export name attempt and epoch, so they are asked for again when their answer is
+//! lost: a controller answers the same while its group stands frozen for that, and refuses afterwards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +20,7 @@ use convene_model::{
 use super::{Ended, Job, new_task_id};
 use crate::{
     Shared,
-    controllers::lifecycle::unless_busy,
+    controllers::lifecycle::until_answered,
     directory::{
         OwnedRecord, archives,
         steps::{Change, StepError},
@@ -28,7 +31,7 @@ use crate::{
     problem,
 };
 
-/// How long a controller may go on to say that it is too busy for the next piece of an export and when to
+/// How long a controller may go on to say that it is too busy for the freeze or the next piece of an export and when to
 /// come back: a node that is behind catches up, and to thaw the group would make it freeze once more for
 /// nothing.
 const BUSY_PATIENCE: Duration = Duration::from_secs(120);
@@ -114,7 +117,8 @@ async fn write(
 ) -> Result<Manifest, Problem> {
     job.at("freeze", 0);
     let freeze = FreezeRequest { archive_id: archive_id.clone(), epoch: job.epoch };
-    let frozen = shared.controllers.freeze(&job.group_id, &freeze).await?;
+    let ask = || shared.controllers.freeze(&job.group_id, &freeze);
+    let frozen = until_answered(BUSY_PATIENCE, ask).await?;
     failpoints::reached(failpoints::ARCHIVE_FROZEN);
     if frozen.archive_id != *archive_id || frozen.epoch != job.epoch {
         tracing::error!(?frozen, "a group was frozen for something else");
@@ -182,7 +186,7 @@ async fn export(
                 after,
             };
             let export = || shared.controllers.export(&job.group_id, &query);
-            let exported = match unless_busy(BUSY_PATIENCE, export).await {
+            let exported = match until_answered(BUSY_PATIENCE, export).await {
                 Ok(exported) => exported,
                 Err(problem) => {
                     writer.abort().await;

@@ -49,6 +49,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The pause before a task that was put off is tried again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Who the audit says it was when scheduled work archives a group.
+pub(crate) const SCHEDULED: &str = "orchestrator";
+
+/// The pause before a group is archived by itself again after that failed: at first, and at most. It doubles
+/// with each failure, and begins anew once somebody has used the group.
+const ARCHIVE_PAUSE: (Duration, Duration) =
+    (Duration::from_secs(10 * 60), Duration::from_secs(24 * 60 * 60));
+
 /// What this process works on.
 pub(crate) struct Runner {
     /// The name under which this process has tasks; another one after each start.
@@ -321,6 +329,13 @@ impl Shared {
     }
 }
 
+/// The pause before an automatic archive is tried again that has failed so many times before.
+pub(crate) fn archive_pause(failed_before: u64) -> Duration {
+    let doubled = 1_u32.checked_shl(u32::try_from(failed_before).unwrap_or(u32::MAX));
+    let pause = doubled.map_or(ARCHIVE_PAUSE.1, |times| ARCHIVE_PAUSE.0.saturating_mul(times));
+    pause.min(ARCHIVE_PAUSE.1)
+}
+
 pub(crate) fn new_task_id() -> TaskId {
     TaskId::new(Uuid::new_v4().simple().to_string()).expect("32 hexadecimal digits are an id")
 }
@@ -333,5 +348,19 @@ pub(crate) fn activation(record: RoutingRecord) -> Activation {
         status: record.group_status,
         history_mode: record.history_mode,
         epoch: record.epoch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_before_an_archive_is_tried_again_doubles_from_ten_minutes_to_a_day() {
+        let minutes = |failed| archive_pause(failed).as_secs() / 60;
+        let pauses: Vec<_> = (0..9).map(minutes).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_280, 1_440]);
+        assert_eq!(minutes(31), 1_440);
+        assert_eq!(minutes(u64::MAX), 1_440);
     }
 }

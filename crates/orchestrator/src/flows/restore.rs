@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Shared,
-    controllers::lifecycle::{is_away, told_to_come_back, unless_busy},
+    controllers::lifecycle::{TRIES, TRY_PAUSE, is_away, told_to_come_back, unless_busy},
     directory::{
         OwnedRecord,
         archives::ArchiveRow,
@@ -37,12 +37,6 @@ use crate::{
     lifecycle::Step,
     problem,
 };
-
-/// How often an import that broke off is gone on with before the restore is given up.
-const TRIES: u32 = 3;
-
-/// The pause before the first time that it is; each further one is four times as long.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The pause before a controller is asked again to bring a group to life, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -160,7 +154,7 @@ async fn import(shared: &Shared, job: &Job, manifest: &Manifest) -> Result<(), P
                     sleep(pause).await;
                 } else if tries < TRIES {
                     tracing::warn!(code = problem.code.as_str(), tries, "an import broke off");
-                    sleep(PAUSE * 4_u32.pow(tries)).await;
+                    sleep(TRY_PAUSE * 4_u32.pow(tries)).await;
                     tries += 1;
                 } else {
                     return Err(problem);
@@ -261,7 +255,7 @@ async fn finish(
     import_id: &ImportId,
 ) -> Result<(), Problem> {
     let until = Instant::now() + FINISH_PATIENCE;
-    let (mut asked_before, mut pause) = (job.taken_over, PAUSE);
+    let (mut asked_before, mut pause) = (job.taken_over, TRY_PAUSE);
     loop {
         match shared.controllers.finish_import(&job.group_id, job.epoch, import_id).await {
             Ok(initialized) => return check(&initialized, job, manifest),

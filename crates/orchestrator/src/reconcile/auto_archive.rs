@@ -1,4 +1,5 @@
-//! Archives groups that have slept for longer than their organization wants.
+//! Archives groups that have slept for longer than their organization wants, and those of which that failed
+//! after a pause that grows with each failure ([`crate::flows::archive_pause`]).
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Shared,
-    flows::{archive, follow_up},
+    flows::{SCHEDULED, archive, follow_up},
 };
 
 /// Groups that are looked at in one round.
@@ -17,8 +18,7 @@ const PER_ROUND: usize = 64;
 /// Groups that are archived at the same time.
 const AT_ONCE: usize = 2;
 
-/// Who the audit says it was.
-const ACTOR: &str = "orchestrator";
+/// Why the audit says that it was.
 const REASON: &str = "nobody used it";
 
 /// What a round has done.
@@ -64,7 +64,7 @@ async fn archive_one(shared: &Arc<Shared>, group_id: &GroupId) -> Result<Option<
         let told = follow_up::tell_thawed(shared, &found, archive_id).await;
         return Ok(told.is_err().then_some(false));
     }
-    let job = match archive::begin(shared, &found, ACTOR, REASON).await {
+    let job = match archive::begin(shared, &found, SCHEDULED, REASON).await {
         Ok(job) => job,
         Err(problem) => {
             tracing::debug!(%group_id, code = problem.code.as_str(), "not archived");

@@ -41,6 +41,9 @@ pub(crate) struct Call {
     pub(crate) run_token: Option<String>,
 }
 
+/// How often an answer that does not come is waited for in all.
+pub(crate) const ASKED: usize = 4;
+
 /// What the controllers do with the next calls.
 #[derive(Debug, Clone)]
 pub(crate) enum Behaviour {
@@ -108,6 +111,13 @@ impl FakeControllers {
     /// Behaves so at the next call of this kind, once.
     pub(crate) fn once(&self, verb: &str, behaviour: Behaviour) {
         self.shared.scripted.lock().unwrap().push((verb.to_owned(), behaviour));
+    }
+
+    /// Refuses calls of this kind for as long as they are repeated.
+    pub(crate) fn refuses(&self, verb: &str, code: Code) {
+        for _ in 0..ASKED {
+            self.once(verb, Behaviour::Refuse(Box::new(code.into())));
+        }
     }
 
     /// The groups that they have.

@@ -5,6 +5,7 @@
 mod activate;
 mod adopt;
 mod archive;
+mod archive_again;
 mod arrows;
 mod block;
 mod budget;
