@@ -81,6 +81,9 @@ impl Actor {
                 return;
             }
         }
+        if !posts.is_empty() {
+            convene_threads::somebody_waits();
+        }
         let seq = self.controller.state().map_or(0, State::seq);
         let snapshot =
             if snapshot || erases || checkpoint || seq >= self.last_snapshot + SNAPSHOT_EVERY {
