@@ -17,7 +17,7 @@ use super::{
     bearer,
     caller::Caller,
     own_account, signed_in,
-    signing_in::{self, NewAccount},
+    signing_in::{self, NewAccount, Proven},
 };
 use crate::{
     state::AppState,
@@ -74,13 +74,13 @@ pub(super) async fn sign_up(
     if let Some(token) = &invite {
         invites::open(&state, token).await?;
     }
-    let user = signing_in::sign_up(&state, &site, NewAccount { email, name, password }).await?;
+    let proven = signing_in::sign_up(&state, &site, NewAccount { email, name, password }).await?;
     let org_id = match &invite {
         // Somebody else may have been faster in between; the account stands all the same.
-        Some(token) => invites::accept(&state, token, &user.user_id).await.ok(),
+        Some(token) => invites::accept(&state, token, &proven.user.user_id).await.ok(),
         None => None,
     };
-    answer(&state, &site, StatusCode::CREATED, user, org_id, bearer).await
+    answer(&state, &site, StatusCode::CREATED, &proven, org_id, bearer).await
 }
 
 pub(super) async fn sign_in(
@@ -88,27 +88,27 @@ pub(super) async fn sign_in(
     site: Site,
     ApiJson(body): ApiJson<SignIn>,
 ) -> Answer<Response> {
-    let user = signing_in::sign_in(&state, &site, &body.email, body.password).await?;
-    answer(&state, &site, StatusCode::OK, user, None, body.bearer).await
+    let proven = signing_in::sign_in(&state, &site, &body.email, body.password).await?;
+    answer(&state, &site, StatusCode::OK, &proven, None, body.bearer).await
 }
 
 async fn answer(
     state: &AppState,
     site: &Site,
     status: StatusCode,
-    user: User,
+    proven: &Proven,
     org_id: Option<OrgId>,
     bearer: bool,
 ) -> Answer<Response> {
-    let user_id = user.user_id.clone();
+    let user = proven.user.clone();
     let user = Me { id: user.user_id, name: user.name, email: user.email };
     if bearer {
         // A program keeps the token, so nobody would ever use a session beside it.
-        let token = Some(bearer::make_for_sign_in(state, &user_id).await?);
+        let token = Some(bearer::make_for_sign_in(state, proven).await?);
         return Ok((status, Json(SignedIn { user, org_id, token })).into_response());
     }
     let response = (status, Json(SignedIn { user, org_id, token: None })).into_response();
-    signing_in::with_session(state, site, &user_id, response).await
+    signing_in::with_session(state, site, proven, response).await
 }
 
 pub(super) async fn sign_out(

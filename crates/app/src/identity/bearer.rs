@@ -7,6 +7,7 @@ use super::{
     accounts::User,
     caller::{Caller, Credential},
     sessions::SESSION_TTL,
+    signing_in::{Proven, guarded},
     tokens,
     touches::Holder,
 };
@@ -30,13 +31,14 @@ pub(crate) async fn make(
     name: &str,
 ) -> Answer<(TokenView, String)> {
     let name = validate::name("name", name)?;
-    insert(state, user, name, None).await
+    insert(state, user, name, None, None).await
 }
 
 /// Makes the token of a program that signed in; it lasts as long as a session does.
-pub(crate) async fn make_for_sign_in(state: &AppState, user: &UserId) -> Answer<String> {
-    let expires = state.now() + SESSION_TTL;
-    let (_, token) = insert(state, user, "Signed in".to_owned(), Some(expires)).await?;
+pub(super) async fn make_for_sign_in(state: &AppState, proven: &Proven) -> Answer<String> {
+    let (user, expires) = (&proven.user.user_id, state.now() + SESSION_TTL);
+    let name = "Signed in".to_owned();
+    let (_, token) = insert(state, user, name, Some(expires), Some(proven)).await?;
     Ok(token)
 }
 
@@ -45,6 +47,7 @@ async fn insert(
     user: &UserId,
     name: String,
     expires_at: Option<Timestamp>,
+    proven: Option<&Proven>,
 ) -> Answer<(TokenView, String)> {
     const SWEEP: &str = "DELETE FROM api_tokens WHERE user_id = $1 AND expires_at <= $2";
     const INSERT: &str = "INSERT INTO api_tokens
@@ -67,14 +70,16 @@ async fn insert(
         ],
     );
     let sweep = Statement::new(SWEEP, params![user.as_str(), now.millis()]);
-    match state.db.batch(vec![sweep, insert.expect_rows()]).await {
-        Ok(_) => {}
-        Err(DbError::Unmet { .. }) => {
+    let mut batch: Vec<_> = proven.map(Proven::guard).into_iter().chain([sweep]).collect();
+    let last = batch.len();
+    batch.push(insert.expect_rows());
+    match state.db.batch(batch).await {
+        Err(DbError::Unmet { index }) if index == last => {
             let sentence = format!("There are {MAX_TOKENS_PER_USER} tokens already.");
             return Err(validate::invalid("name", sentence).into());
         }
-        Err(error) => return Err(error.into()),
-    }
+        other => guarded(other)?,
+    };
     Ok((TokenView { token_id, name, created_at: now, last_used_at: None }, token))
 }
 

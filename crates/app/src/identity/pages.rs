@@ -94,9 +94,9 @@ pub(super) async fn sign_up(
         password: Zeroizing::new(fields.get("password").to_owned()),
     };
     match signing_in::sign_up(&state, &site, new).await {
-        Ok(user) => {
+        Ok(proven) => {
             let target = match &invite {
-                Some(token) => match invites::accept(&state, token, &user.user_id).await {
+                Some(token) => match invites::accept(&state, token, &proven.user.user_id).await {
                     Ok(org_id) => format!("/o/{org_id}"),
                     // The account stands; the invite's own page says that it is not good any more.
                     Err(_) => invites::page_path(token),
@@ -104,7 +104,7 @@ pub(super) async fn sign_up(
                 None => next.unwrap_or_else(|| "/".to_owned()),
             };
             let response = Redirect::to(&target).into_response();
-            signing_in::with_session(&state, &site, &user.user_id, response).await
+            signing_in::with_session(&state, &site, &proven, response).await
         }
         Err(failure) => {
             let (status, errors) = form_errors(failure)?;
@@ -148,9 +148,9 @@ pub(super) async fn sign_in(
     let next = safe_next(fields.filled("next"));
     let password = Zeroizing::new(fields.get("password").to_owned());
     match signing_in::sign_in(&state, &site, fields.get("email"), password).await {
-        Ok(user) => {
+        Ok(proven) => {
             let response = Redirect::to(next.as_deref().unwrap_or("/")).into_response();
-            signing_in::with_session(&state, &site, &user.user_id, response).await
+            signing_in::with_session(&state, &site, &proven, response).await
         }
         Err(failure) => {
             let (status, errors) = form_errors(failure)?;

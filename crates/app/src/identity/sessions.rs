@@ -8,6 +8,7 @@ use convene_model::UserId;
 use super::{
     accounts::User,
     caller::{Caller, Credential},
+    signing_in::{Proven, guarded},
     tokens,
     touches::Holder,
 };
@@ -21,7 +22,7 @@ use crate::{
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Begins a session on a device and returns its token; the user's sessions that have ended are swept away.
-pub(crate) async fn begin(state: &AppState, user: &UserId, device: &str) -> Answer<String> {
+pub(super) async fn begin(state: &AppState, proven: &Proven, device: &str) -> Answer<String> {
     const SWEEP: &str = "DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2";
     const INSERT: &str =
         "INSERT INTO sessions (token_hash, user_id, created_at, expires_at, device, last_used_at)
@@ -30,13 +31,13 @@ pub(crate) async fn begin(state: &AppState, user: &UserId, device: &str) -> Answ
     let token = tokens::fresh()?;
     let digest = tokens::digest(&token);
     let expires = (now + SESSION_TTL).millis();
-    state
-        .db
-        .batch(vec![
-            Statement::new(SWEEP, params![user.as_str(), now.millis()]),
-            Statement::new(INSERT, params![digest, user.as_str(), now.millis(), expires, device]),
-        ])
-        .await?;
+    let user = proven.user.user_id.as_str();
+    let batch = vec![
+        proven.guard(),
+        Statement::new(SWEEP, params![user, now.millis()]),
+        Statement::new(INSERT, params![digest, user, now.millis(), expires, device]),
+    ];
+    guarded(state.db.batch(batch).await)?;
     Ok(token)
 }
 

@@ -1,7 +1,7 @@
 //! Signing up, in and out, the same for pages and programs.
 
 use axum::response::Response;
-use convene_db::DbError;
+use convene_db::{DbError, Statement, params};
 use convene_model::{Code, Problem, UserId};
 use http::header;
 use zeroize::Zeroizing;
@@ -16,7 +16,12 @@ use super::{
 use crate::{
     state::{AppState, fresh_id},
     validate,
-    web::{client::limit_key, cookies, extract::Site, failure::Answer},
+    web::{
+        client::limit_key,
+        cookies,
+        extract::Site,
+        failure::{Answer, Failure},
+    },
 };
 
 /// What somebody signs up with.
@@ -26,8 +31,40 @@ pub(crate) struct NewAccount {
     pub(crate) password: Zeroizing<String>,
 }
 
+/// Somebody who has just proved who they are, by a password.
+pub(crate) struct Proven {
+    pub(crate) user: User,
+    /// The hash of the password.
+    password_hash: String,
+}
+
+impl Proven {
+    /// For the batch that signs them in, as its first statement: meets a row while the password is still
+    /// theirs. Else somebody who knew the former one could be let in while it is changed.
+    pub(super) fn guard(&self) -> Statement {
+        const SQL: &str = "SELECT user_id FROM users WHERE user_id = $1 AND password_hash = $2";
+        let params = params![self.user.user_id.as_str(), &self.password_hash];
+        Statement::new(SQL, params).expect_rows()
+    }
+}
+
+/// What becomes of the batch that signs somebody in.
+///
+/// # Errors
+/// As for a wrong password where the guard was not met.
+pub(super) fn guarded<T>(batch: Result<T, DbError>) -> Answer<T> {
+    match batch {
+        Err(DbError::Unmet { index: 0 }) => Err(wrong()),
+        other => Ok(other?),
+    }
+}
+
+fn wrong() -> Failure {
+    Problem::new(Code::Unauthorized).detail("The mail address or the password is wrong.").into()
+}
+
 /// Makes an account.
-pub(crate) async fn sign_up(state: &AppState, site: &Site, new: NewAccount) -> Answer<User> {
+pub(crate) async fn sign_up(state: &AppState, site: &Site, new: NewAccount) -> Answer<Proven> {
     let name = validate::name("name", &new.name)?;
     let email = validate::email("email", &new.email)?;
     validate::new_password("password", &new.password)?;
@@ -37,7 +74,7 @@ pub(crate) async fn sign_up(state: &AppState, site: &Site, new: NewAccount) -> A
     let user_id = UserId::new(fresh_id(now)).map_err(|_| Problem::new(Code::Internal))?;
     let user = User { user_id, email, name };
     match accounts::insert(&*state.db, &user, &hash, now).await {
-        Ok(()) => Ok(user),
+        Ok(()) => Ok(Proven { user, password_hash: hash }),
         Err(DbError::Unique { .. }) => Err(Problem::new(Code::AlreadyExists)
             .detail("There is an account with this mail address. Sign in instead.")
             .with("field", "email")
@@ -54,22 +91,20 @@ pub(crate) async fn sign_in(
     site: &Site,
     email: &str,
     password: Zeroizing<String>,
-) -> Answer<User> {
+) -> Answer<Proven> {
     let now = state.now();
     // An address of no form has no account either; it is cut so that the limiter stays small.
     let key: String = email.trim().to_lowercase().chars().take(validate::MAX_EMAIL_BYTES).collect();
     state.limits.sign_in_by_address.take(&limit_key(site.client), now)?;
     state.limits.sign_in_by_email.take(&key, now)?;
     let (user, hash) = accounts::with_hash(&*state.db, &key).await?.unzip();
-    let holds = state.passwords.verify(password, hash).await?;
-    match user.filter(|_| holds) {
-        Some(user) => {
+    let holds = state.passwords.verify(password, hash.clone()).await?;
+    match user.zip(hash).filter(|_| holds) {
+        Some((user, password_hash)) => {
             state.limits.sign_in_by_email.forgive(&key);
-            Ok(user)
+            Ok(Proven { user, password_hash })
         }
-        None => Err(Problem::new(Code::Unauthorized)
-            .detail("The mail address or the password is wrong.")
-            .into()),
+        None => Err(wrong()),
     }
 }
 
@@ -77,11 +112,11 @@ pub(crate) async fn sign_in(
 pub(crate) async fn with_session(
     state: &AppState,
     site: &Site,
-    user: &UserId,
+    proven: &Proven,
     mut response: Response,
 ) -> Answer<Response> {
     let device = devices::describe(site.user_agent.as_ref());
-    let token = sessions::begin(state, user, &device).await?;
+    let token = sessions::begin(state, proven, &device).await?;
     let age = SESSION_TTL.as_secs();
     let headers = response.headers_mut();
     headers

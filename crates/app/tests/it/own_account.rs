@@ -1,5 +1,7 @@
 //! What people change about their own account, and where they are signed in.
 
+use std::time::Instant;
+
 use convene_app::{
     identity::limiter::{SIGN_IN_WINDOW, SIGN_INS_PER_EMAIL},
     validate::{MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS},
@@ -141,6 +143,48 @@ async fn another_password_ends_every_other_session_and_no_token_that_was_made_by
     let files = world.stored().await;
     for secret in [PASSWORD, NEW] {
         assert!(!files.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn whoever_signs_in_with_the_former_password_while_it_is_changed_is_not_let_in_for_good() {
+    let world = World::new().await;
+    let mut ada = world.person("Ada").await;
+    let sign_in = async |password: &str, bearer: bool| {
+        let mut client = world.browser();
+        let body = json!({"email": "ada@example.org", "password": password, "bearer": bearer});
+        let reply = client.post("/api/auth/sign-in", &body).await;
+        if bearer && reply.status == StatusCode::OK {
+            client.bearer = Some(reply.json["token"].as_str().unwrap().to_owned());
+        } else if reply.status != StatusCode::OK {
+            assert_eq!(reply.refusal(), (401, "unauthorized"));
+        }
+        client
+    };
+    let began = Instant::now();
+    sign_in(PASSWORD, false).await;
+    let hashing = began.elapsed();
+    for (former, next) in [(PASSWORD, NEW), (NEW, PASSWORD), (PASSWORD, NEW)] {
+        // The change takes two hashes. Some of these are checked before it and are let in after it, others
+        // the other way round.
+        let body = change(former, next);
+        let late = async |quarters: u32, bearer: bool| {
+            tokio::time::sleep(hashing * quarters / 4).await;
+            sign_in(former, bearer).await
+        };
+        let (changed, a, b, c, d, e) = tokio::join!(
+            ada.put("/api/me/password", &body),
+            late(2, false),
+            late(4, true),
+            late(5, false),
+            late(6, true),
+            late(7, false),
+        );
+        assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+        for mut client in [a, b, c, d, e] {
+            assert!(!is_in(&mut client).await);
+        }
+        assert!(is_in(&mut ada).await);
     }
 }
 
