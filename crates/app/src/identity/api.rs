@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
-    accounts::User,
     bearer,
     caller::Caller,
     own_account, signed_in,
