@@ -37,7 +37,8 @@ export class Refusal extends Error {
    * @param {number} [retryAfter] milliseconds
    */
   constructor(code, detail, retryAfter) {
-    super(detail ?? WORDS[code] ?? `The group refused it (${code}).`);
+    const words = detail ?? WORDS[code] ?? `The group refused it (${code}).`;
+    super(words.charAt(0).toUpperCase() + words.slice(1));
     this.code = code;
     this.retryAfter = retryAfter;
   }

@@ -16,7 +16,7 @@ class Editor extends HTMLElement {
    */
   begin(item, text) {
     const id = item.message?.message_id;
-    const field = h("textarea", { "aria-label": "Edit the message", rows: "1" });
+    const field = h("textarea", { "aria-label": "Edit the message", rows: "1", dir: "auto" });
     field.value = text;
     const problem = h("p", { class: "msg-note bad", role: "alert", hidden: true });
     const button = h("button", { class: "button primary" }, "Save");

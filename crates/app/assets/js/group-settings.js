@@ -3,7 +3,6 @@
 
 import { call, sentence } from "./api.js";
 import { h } from "./dom.js";
-import { heads } from "./heads.js";
 import { archive, remove } from "./life.js";
 import { pick } from "./picks.js";
 import { room } from "./room.js";
@@ -81,8 +80,6 @@ class GroupSettings extends HTMLElement {
     paused.checked = detail.paused;
     const keep = h("input", { type: "checkbox", name: "keep", disabled: room.org.role === "member" });
     keep.checked = detail.revisions !== "discard";
-    const muted = h("input", { type: "checkbox", name: "muted" });
-    muted.checked = muted.defaultChecked = heads.get(room.group.group_id)?.muted ?? false;
     const form = h(
       "form", { class: "tall" },
       h("h2", { id: "group-settings-title" }, "Change the group"),
@@ -113,11 +110,6 @@ class GroupSettings extends HTMLElement {
           h("legend", {}, "Edited messages"),
           h("label", { class: "check" }, keep, h("span", {}, "Keep former versions, for everybody to read")),
         ),
-        h(
-          "fieldset", { class: "field" },
-          h("legend", {}, "For you alone"),
-          h("label", { class: "check" }, muted, h("span", {}, "Mute: only mentions are counted")),
-        ),
         detail.can_govern && this.life(detail.history_mode === "external"),
       ),
       this.problem,
@@ -127,7 +119,7 @@ class GroupSettings extends HTMLElement {
     form.addEventListener("change", () => (memberPart.hidden = !closed.checked));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      void this.save(form, detail, members, current, others, muted);
+      void this.save(form, detail, members, current, others);
     });
     this.dialog.replaceChildren(form);
     if (!fixed) title.focus();
@@ -192,15 +184,13 @@ class GroupSettings extends HTMLElement {
    * @param {Person[]} members
    * @param {OrgAgent[]} current
    * @param {Person[]} others
-   * @param {HTMLInputElement} muted
    */
-  async save(form, detail, members, current, others, muted) {
+  async save(form, detail, members, current, others) {
     const data = new FormData(form);
     const button = form.querySelector("[type=submit]");
     if (button instanceof HTMLButtonElement) button.disabled = true;
     this.problem.hidden = true;
     try {
-      if (muted.checked !== muted.defaultChecked) await call("PUT", `${room.path}/preferences`, { muted: muted.checked });
       const isPrivate = detail.can_manage ? data.get("access") === "private" : detail.is_private;
       const chosen = new Set(data.getAll("member").map(String));
       if (detail.can_manage) await this.saveGroup(data, detail, isPrivate, [...chosen], current);

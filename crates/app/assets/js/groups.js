@@ -42,7 +42,7 @@ class Groups extends HTMLElement {
     for (const head of heads.values()) {
       if (head.org_id !== this.#org) continue;
       const seen = "reading" in document.documentElement.dataset && location.pathname === `/g/${head.group_id}`;
-      if (!head.muted && !seen && head.status === "active") unread += head.unread;
+      if (!seen && head.status === "active") unread += head.muted ? head.mentions : head.unread;
       if (!this.links(head.group_id).length && !this.#asked.has(head.group_id)) void this.find(head.group_id);
     }
     document.title = unread ? `(${unread}) ${this.#title}` : this.#title;
@@ -58,12 +58,14 @@ class Groups extends HTMLElement {
    * @param {boolean} draft
    */
   mark(link, head, seen, draft) {
-    const [unread, mentions] = seen || !head ? [0, 0] : [head.unread, head.mentions];
     const muted = head?.muted ?? false;
+    const mentions = seen || !head ? 0 : head.mentions;
+    // In a muted group what mentions nobody is not counted.
+    const unread = seen || !head || muted ? 0 : head.unread;
     const state = [unread, mentions, muted, draft, head?.status, head?.title].join();
     if (link.getAttribute("data-state") === state) return;
     link.setAttribute("data-state", state);
-    link.classList.toggle("has-unread", unread > 0 && !muted);
+    link.classList.toggle("has-unread", unread > 0);
     link.classList.toggle("muted", muted);
     if (head) for (const title of link.querySelectorAll(".group-title")) title.textContent = head.title;
     if (head && this.contains(link)) this.place(link, head.status);

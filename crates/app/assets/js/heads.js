@@ -5,10 +5,34 @@
 // It tells the document too: `person` with whom and by which name when somebody is called something else,
 // and `missed` when such words may have been lost.
 
+import { load } from "./storage.js";
+
 /** @type {Map<string, Group>} */
 export const heads = new Map();
 const FIRST_WAIT = 1_000;
 const LONGEST_WAIT = 30_000;
+
+/** How long a mention may be read where the reader is, before a notice tells of it. */
+const NOTICED_AFTER = 2_000;
+
+/**
+ * Tells of a mention outside of the page, where the reader has asked for that and is elsewhere.
+ * @param {Group} group as it stands now, before `heads` says so
+ */
+function noticed({ group_id, mentions }) {
+  const before = heads.get(group_id)?.mentions ?? 0;
+  if (mentions <= before || !load("notices")) return;
+  setTimeout(() => {
+    const group = heads.get(group_id);
+    if (!group || group.mentions <= before || document.hasFocus()) return;
+    try {
+      const notice = new Notification(group.title, { body: "You were mentioned.", tag: group_id });
+      notice.onclick = () => (focus(), location.assign(`/g/${group_id}`));
+    } catch {
+      // Some browsers have notices for installed pages only.
+    }
+  }, NOTICED_AFTER);
+}
 
 /**
  * @param {string} me
@@ -43,7 +67,9 @@ export function listen(me, changed) {
     for (const kind of ["groups", "group", "gone", "person"]) {
       source.addEventListener(kind, (event) => {
         wait = FIRST_WAIT;
-        tell(kind, JSON.parse(event.data));
+        const data = JSON.parse(event.data);
+        if (kind === "group") noticed(data);
+        tell(kind, data);
         if (kind !== "groups") return;
         if (opened) tell("missed", null);
         opened = true;

@@ -41,6 +41,12 @@ document.addEventListener("person", (event) => {
   }
 });
 
+// What is cut off is told when the pointer rests on it.
+document.addEventListener("pointerover", ({ target }) => {
+  const cut = target instanceof Element && target.closest(".clip, .group-title, .nav .grow");
+  if (cut instanceof HTMLElement && cut.scrollWidth > cut.clientWidth) cut.title = cut.textContent?.trim() ?? "";
+});
+
 // The workspace menu closes when the reader goes elsewhere.
 const menu = document.querySelector(".workspace-menu");
 if (menu instanceof HTMLDetailsElement) {

@@ -3,6 +3,7 @@
 
 import { call, sentence } from "./api.js";
 import { avatar, find, h } from "./dom.js";
+import { heads } from "./heads.js";
 import { number, sum } from "./money.js";
 import { room } from "./room.js";
 import { load, save } from "./storage.js";
@@ -17,6 +18,7 @@ class Panel extends HTMLElement {
   pause = find("#pause", HTMLInputElement, this);
   problem = find("#pause-problem", HTMLElement, this);
   used = find("#used", HTMLElement, this);
+  mute = find("#mute", HTMLInputElement, this);
   #timer = 0;
 
   connectedCallback() {
@@ -31,6 +33,8 @@ class Panel extends HTMLElement {
     document.addEventListener("missed", () => void room.meet());
     room.on("event", ({ kind }) => kind === "run.finished" && this.askUsed(USED_AFTER));
     this.pause.addEventListener("change", () => void this.setPaused());
+    this.mute.addEventListener("change", () => void this.setMuted());
+    document.addEventListener("heads", () => (this.mute.checked = heads.get(room.group.group_id)?.muted ?? this.mute.checked));
     this.askUsed(0);
     this.showPause();
     const toggle = find("#panel-toggle", HTMLButtonElement);
@@ -57,6 +61,17 @@ class Panel extends HTMLElement {
       this.problem.textContent = sentence(error);
     }
     this.show();
+  }
+
+  async setMuted() {
+    const problem = find("#mute-problem", HTMLElement, this);
+    problem.textContent = "";
+    try {
+      await call("PUT", `${room.path}/preferences`, { muted: this.mute.checked });
+    } catch (error) {
+      this.mute.checked = !this.mute.checked;
+      problem.textContent = sentence(error);
+    }
   }
 
   /** Asks what the group's agents have used, once for what happens at the same time. @param {number} after */

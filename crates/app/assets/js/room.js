@@ -373,6 +373,7 @@ class Room {
         this.present = new Set(frame.state.present);
         this.presentCount = frame.state.present_count;
         this.#learn();
+        this.#greet(frame.state.present);
         this.connection.sound();
         this.#become("live");
         this.tell("people", null);
@@ -389,6 +390,7 @@ class Room {
         for (const id of frame.joined ?? []) this.present.add(id);
         for (const id of frame.left ?? []) this.present.delete(id);
         this.presentCount = frame.count;
+        this.#greet(frame.joined ?? []);
         return this.tell("presence", null);
       case "typing":
         if (frame.user_id !== this.me.id) this.tell("typing", frame.user_id);
@@ -558,6 +560,13 @@ class Room {
     this.#learn();
     this.tell("people", null);
     return true;
+  }
+
+  /** Whoever is here and in no list has just joined the workspace: then who the members are is asked anew. @param {string[]} ids */
+  #greet(ids) {
+    const listed = new Set([...this.members.map(({ user_id }) => user_id), ...this.agents.map(({ agent_id }) => agent_id)]);
+    const stranger = ids.find((id) => !listed.has(id));
+    if (stranger) void this.#askWho(stranger);
   }
 
   /** @param {string} id of a person without a name */

@@ -231,7 +231,8 @@ class Timeline extends HTMLElement {
     }
     const first = this.items.firstUnread();
     if (first && first.el.offsetTop < this.inner.offsetHeight - this.clientHeight) {
-      first.el.scrollIntoView({ block: "center" });
+      // Of one that is taller than the view the beginning.
+      first.el.scrollIntoView({ block: first.el.offsetHeight < this.clientHeight / 2 ? "center" : "start" });
     }
     this.read();
   }

@@ -28,10 +28,10 @@ use crate::{
     tools::{self, hosts},
     ui::{
         pages::{settings_members, settings_tokens},
-        view::{MembersView, OrgView, Shell, TokensView},
+        view::{MembersView, OpenInvite, OrgView, Shell, TokensView},
     },
     web::{self, extract::Ids, failure::Answer},
-    workspaces::{members, orgs, shell},
+    workspaces::{invites, members, orgs, shell},
 };
 
 /// The pages of this part.
@@ -74,7 +74,21 @@ async fn members_page(
     let (org, shell) = enter(&state, &org, &caller).await?;
     let members = members::list(&state, &org.org_id).await?;
     let keeps_history = state.rooms.history_mode(&org.org_id) == HistoryMode::External;
-    Ok(web::page(settings_members(&MembersView { keeps_history, shell, members })))
+    let mut open = Vec::new();
+    if org.role.manages() {
+        for invite in invites::list(&state, &org.org_id).await? {
+            // The invitations of somebody who left, or manages nothing any more, are void.
+            let maker = members.iter().find(|member| member.user_id == invite.created_by);
+            open.push(OpenInvite {
+                invite_id: invite.invite_id,
+                made_by: maker.map(|member| member.name.clone()).unwrap_or_default(),
+                created_at: invite.created_at,
+                expires_at: invite.expires_at,
+            });
+        }
+    }
+    let view = MembersView { shell, members, invites: open, keeps_history };
+    Ok(web::page(settings_members(&view)))
 }
 
 async fn tokens_page(

@@ -23,14 +23,29 @@ pub const MAX_DEPTH: usize = 32;
 #[must_use]
 pub fn render(text: &str) -> String {
     let mut rendering = Rendering::default();
-    let options = Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES;
+    let options =
+        Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES | Options::ENABLE_TASKLISTS;
     for event in Parser::new_ext(text, options) {
         rendering.event(event);
     }
     rendering.flush();
     let mut out = String::with_capacity(text.len() * 2);
     html::push_html(&mut out, rendering.events.into_iter());
-    SANITISER.clean(&out).to_string()
+    SANITISER.clean(&aligned(out)).to_string()
+}
+
+/// The cells' alignment as an attribute, since styles are not let through. In what people wrote `<` is
+/// escaped, so only tags are found.
+fn aligned(mut html: String) -> String {
+    for cell in ["th", "td"] {
+        for side in ["center", "right"] {
+            let style = format!("<{cell} style=\"text-align: {side}\">");
+            if html.contains(&style) {
+                html = html.replace(&style, &format!("<{cell} align=\"{side}\">"));
+            }
+        }
+    }
+    html
 }
 
 /// Everything that a fragment may hold.
@@ -67,6 +82,8 @@ static SANITISER: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .generic_attributes(HashSet::new())
         .add_tag_attributes("a", ["href"])
         .add_tag_attributes("ol", ["start"])
+        .add_tag_attribute_values("th", "align", ["center", "right"])
+        .add_tag_attribute_values("td", "align", ["center", "right"])
         .url_schemes(HashSet::from(["http", "https", "mailto"]))
         .url_relative(ammonia::UrlRelative::Deny)
         .clean_content_tags(HashSet::from(["script", "style"]))
@@ -95,6 +112,8 @@ impl<'a> Rendering<'a> {
             Event::InlineHtml(text) => self.text.push_str(&text),
             Event::Html(text) => self.raw(&text),
             Event::SoftBreak => self.push(Event::HardBreak),
+            // A sign instead of a box, since nobody can tick it.
+            Event::TaskListMarker(done) => self.text.push_str(if done { "☑ " } else { "☐ " }),
             Event::Start(tag) => self.start(tag),
             Event::End(end) => self.end(end),
             Event::Code(_)
@@ -102,8 +121,7 @@ impl<'a> Rendering<'a> {
             | Event::Rule
             | Event::InlineMath(_)
             | Event::DisplayMath(_)
-            | Event::FootnoteReference(_)
-            | Event::TaskListMarker(_) => self.push(event),
+            | Event::FootnoteReference(_) => self.push(event),
         }
     }
 
@@ -375,6 +393,23 @@ mod tests {
         ] {
             assert!(html.contains(part), "{part} in {html}");
         }
+    }
+
+    #[test]
+    fn tasks_have_a_sign_and_columns_keep_their_side() {
+        let html = render("- [x] measured\n- [ ] ordered\n- [x](https://example.com)");
+        assert!(
+            html.contains("<li>☑ measured</li>") && html.contains("<li>☐ ordered</li>"),
+            "{html}"
+        );
+        assert!(html.contains(">x</a>"), "a link is no task: {html}");
+        let html =
+            render("| a | b | c |\n|:--|:-:|--:|\n| 1 | 2 | `<td style=\"text-align: right\">` |");
+        for part in ["<th align=\"center\">b</th>", "<th align=\"right\">c</th>", "<td>1</td>"] {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        assert!(html.contains("&lt;td style="), "what was written is left as it is: {html}");
+        assert!(!html.contains(" style=\"text-align: left\">"), "{html}");
     }
 
     #[test]

@@ -235,6 +235,12 @@ fn all_pages() -> Vec<String> {
         pages::settings_members(&MembersView {
             shell: shell(),
             members: vec![member("u1", Role::Owner), member("u2", Role::Member)],
+            invites: vec![OpenInvite {
+                invite_id: "i1".to_owned(),
+                made_by: EVIL.to_owned(),
+                created_at: Timestamp::from_millis(AT),
+                expires_at: Timestamp::from_millis(AT),
+            }],
             keeps_history: true,
         }),
         pages::own_account(&own_account(Some(shell()))),
@@ -375,7 +381,12 @@ fn a_page_says_where_history_is_kept_if_that_is_not_here() {
     assert!(!pages::group(&kept).contains("a service of its own"));
     kept.keeps_history = true;
     assert!(pages::group(&kept).contains("a service of its own"));
-    let view = MembersView { shell: shell(), members: Vec::new(), keeps_history: false };
+    let view = MembersView {
+        shell: shell(),
+        members: Vec::new(),
+        invites: Vec::new(),
+        keeps_history: false,
+    };
     assert!(!pages::settings_members(&view).contains("Where history is kept"));
     let view = MembersView { keeps_history: true, ..view };
     assert!(pages::settings_members(&view).contains("Where history is kept"));

@@ -417,6 +417,28 @@ pub struct AccountView {
     pub sessions: Vec<SessionView>,
 }
 
+/// An invitation that can be accepted; its link is not shown again.
+#[derive(Debug, Clone)]
+pub struct OpenInvite {
+    /// Which one.
+    pub invite_id: String,
+    /// What whoever made it is called.
+    pub made_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it can be accepted.
+    pub expires_at: Timestamp,
+}
+
+impl MembersView {
+    /// Whether the reader is an owner and nobody else is.
+    #[must_use]
+    pub fn only_owner(&self) -> bool {
+        let owners = self.members.iter().filter(|member| member.role == Role::Owner);
+        self.shell.org.role == Role::Owner && owners.count() < 2
+    }
+}
+
 /// `GET /o/{org_id}/settings/members`.
 #[derive(Debug, Clone)]
 pub struct MembersView {
@@ -424,6 +446,8 @@ pub struct MembersView {
     pub shell: Shell,
     /// Everybody in the workspace.
     pub members: Vec<MemberView>,
+    /// The invitations that can be accepted, for those who may take them back.
+    pub invites: Vec<OpenInvite>,
     /// Whether a service of the workspace's own keeps what is written in its groups.
     pub keeps_history: bool,
 }

@@ -87,11 +87,11 @@ pub(crate) async fn make(
 /// A link that can still be accepted, without its token.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Listed {
-    invite_id: String,
+    pub(crate) invite_id: String,
     role: Role,
-    created_by: UserId,
-    created_at: Timestamp,
-    expires_at: Timestamp,
+    pub(crate) created_by: UserId,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// The links of a workspace that can be accepted, newest first.

@@ -178,6 +178,8 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     let group =
         ana.create_group(&org, "A group with a title that no phone has room for in one line").await;
     ana.create_group(&org, "Tides").await;
+    let name = json!({"name": "Anastasia Maria von Hohenzollern-Sigmaringen"});
+    assert_eq!(ana.send("PATCH", "/api/me", Some(&name)).await.0, 200);
     let (mut socket, _) = ana.attach(&group, None).await;
     let long = "a".repeat(200);
     for (index, text) in [
@@ -218,6 +220,9 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     page.press("Workspace and groups").await;
     page.until(drawer).await;
     fits(&page).await;
+    let edge = |of: &str| format!("document.querySelector('{of}').getBoundingClientRect().right");
+    let (out, nav) = (edge("[aria-label=\"Sign out\"]"), edge("#nav"));
+    assert!(page.say::<bool>(&format!("{out} <= {nav}")).await, "a long name hides no button");
     page.press("Tides").await;
     page.until(LIVE).await;
     assert!(!page.say::<bool>(drawer).await);
@@ -225,6 +230,8 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     page.until(LIVE).await;
     page.until(&format!("{TEXTS}.length === 4")).await;
     fits(&page).await;
+    let line = "document.querySelector('textarea').getBoundingClientRect().height";
+    assert!(page.say::<f64>(line).await < 60.0, "a long title takes one line of the field");
 
     // Enter breaks the line there; the button sends.
     page.write("Message", &format!("@Guide{ENTER}")).await;
@@ -246,6 +253,16 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     page.until("document.querySelector('aside').checkVisibility()").await;
     fits(&page).await;
     assert_eq!(page.errors().await, Vec::<String>::new());
+
+    // Without a network the group's name keeps its room, and the field its place.
+    page.run("document.querySelector('#panel').hidePopover()").await;
+    page.offline(true).await;
+    page.until("document.querySelector('convene-connection').getAttribute('state') === 'offline'")
+        .await;
+    let title = "document.querySelector('.room-head h1').getBoundingClientRect().width";
+    assert!(page.say::<f64>(title).await > 200.0);
+    page.offline(false).await;
+    page.until(LIVE).await;
     page.close().await;
     assert_eq!(node.stop().await, Some(0));
 }

@@ -71,6 +71,8 @@ async fn changes(ana: Screen, ben: Screen) {
         .await
     );
 
+    mentions_are_noticed(ana, &stage).await;
+
     // A password is changed by whoever knows it, and written twice.
     let dir = tempfile::tempdir().unwrap();
     let browsers = Browsers::start().await;
@@ -129,6 +131,25 @@ async fn changes(ana: Screen, ben: Screen) {
     let errors = ana.errors().await;
     assert!(errors.iter().all(|error| error.contains("422")), "{errors:?}");
     stage.close().await;
+}
+
+/// Who asked for it is told of a mention while they are elsewhere, once; nobody else is.
+async fn mentions_are_noticed(ana: &Page, stage: &Stage) {
+    // The browser's own notices cannot be seen from here: what is asked of it is.
+    ana.run("window.told = []; window.Notification = class { static permission = 'granted'; static requestPermission = async () => 'granted'; constructor(title, more) { told.push(`${title}: ${more.body}`); } }; document.hasFocus = () => false")
+        .await;
+    let path = format!("/api/groups/{}/messages", stage.group);
+    let mention = json!({"text": "Are you there?", "mentions": [stage.as_ana.user_id]});
+    let unread = format!("document.querySelector('[data-group=\"{}\"] .mention')", stage.group);
+    stage.as_ben.post(&path, mention.clone()).await;
+    ana.until(&unread).await;
+    let switch = "document.querySelector('convene-notices input')";
+    ana.run(&format!("{switch}.click()")).await;
+    ana.until(&format!("{switch}.checked && localStorage.getItem('convene.notices')")).await;
+    stage.as_ben.post(&path, mention).await;
+    ana.until("told.length").await;
+    let told: Vec<String> = ana.say("told").await;
+    assert_eq!(told, ["Launch week: You were mentioned."]);
 }
 
 async fn settled(page: &Page) {

@@ -111,7 +111,7 @@ async fn browser_a_price_is_given_and_runs_groups_and_the_workspace_tell_their_c
         1 => "1 run or summary".to_owned(),
         more => format!("{more} runs or summaries"),
     };
-    ana.read(&format!("at least $0.0042 ({counted} without a price)")).await;
+    ana.read(&format!("at least $0.0042 ({counted} of unknown cost)")).await;
     let row = "[...document.querySelectorAll('.rows .row')].find((row) => row.innerText.startsWith('Gauges'))";
     ana.until(&format!("{row}.querySelector('.figures').innerText.includes('at least $0.0042')"))
         .await;

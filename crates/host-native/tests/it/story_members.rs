@@ -70,6 +70,53 @@ async fn roles_change(ana: Screen, ben: Screen) {
     stage.close().await;
 }
 
+#[tokio::test]
+async fn browser_a_workspace_is_renamed_a_link_taken_back_and_a_member_leaves() {
+    let stage = Stage::set(Screen::Desk, Screen::Phone).await;
+    let (ana, ben, url) = (&stage.ana, &stage.ben, &stage.node.url);
+    let members = format!("{url}/o/{}/settings/members", stage.org);
+    let loaded = "window.before === undefined && customElements.get('convene-form')";
+    ana.go(&members).await;
+    ana.until(loaded).await;
+    ana.read("You are its only owner.").await;
+
+    // A link that went to somebody else is taken back, and leads nowhere any more.
+    ana.press("Make a link").await;
+    let invite = ana.value("Result").await;
+    ana.go(&members).await;
+    ana.until(loaded).await;
+    ana.read("Links that nobody has used yet").await;
+    ana.run("window.before = true; document.querySelector('[aria-label^=\"Take back the link of\"]').click()")
+        .await;
+    ana.press("Take it back").await;
+    ana.until(loaded).await;
+    assert!(!ana.say::<bool>("document.body.innerText.includes('nobody has used yet')").await);
+    let token = invite.rsplit('/').next().unwrap();
+    let (status, _) = stage.as_ben.send("POST", &format!("/api/invites/{token}"), None).await;
+    assert_eq!(status, 410);
+
+    // Another name stands wherever the workspace is named.
+    ana.run("window.before = true").await;
+    ana.write("Name", " North").await;
+    ana.press("Save the name").await;
+    ana.until(&format!("{loaded} && document.querySelector('.workspace-menu summary').innerText.includes('Harbour Lab North')"))
+        .await;
+
+    // A member renames nothing and may leave; then there is nothing here for them any more.
+    ben.go(&members).await;
+    ben.until(loaded).await;
+    assert!(!ben.say::<bool>("!!document.querySelector('[name=name]:not(dialog *)')").await);
+    fits_if_phone(ben).await;
+    ben.press("Leave the workspace").await;
+    ben.read("Leave Harbour Lab North?").await;
+    ben.press("Leave the workspace").await;
+    ben.until("location.pathname === '/'").await;
+    ben.read("Welcome, Ben").await;
+    let (status, _) = stage.as_ben.get(&format!("/api/groups/{}/messages", stage.group)).await;
+    assert_eq!(status, 404);
+    stage.close().await;
+}
+
 /// Ana gives Ben another role.
 async fn becomes(ana: &Page, role: &str) {
     story_settings::choose(ana, "Role of Ben", role).await;

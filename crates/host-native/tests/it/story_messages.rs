@@ -142,10 +142,23 @@ async fn reactions(ana: &Page, ben: &Page) {
     ana.write("Another emoji", &format!("🦀{ENTER}")).await;
     shows_pill(ben, "Tides at ten", "🦀", 1, false, "Ana").await;
     tool(ben, "Tides at ten", "React").await;
-    ben.write("Another emoji", &format!("fine{ENTER}")).await;
-    ben.until(&format!("{}.querySelector('.complaint[role=alert]')", message("Tides at ten")))
-        .await;
+    ben.write("Another emoji", &format!("🦀🦀{ENTER}")).await;
+    let complaint = format!("{}.querySelector('.complaint[role=alert]')", message("Tides at ten"));
+    ben.until(&format!("{complaint}?.innerText.startsWith('A reaction is one emoji')")).await;
     ben.press("Dismiss").await;
+
+    // Who has no keys for them writes what they are called.
+    tool(ben, "Tides at ten", "React").await;
+    ben.write("Another emoji", &format!("fine print{ENTER}")).await;
+    ben.read("No emoji is called that here.").await;
+    ben.write("Another emoji", &"\u{e003}".repeat(10)).await;
+    ben.write("Another emoji", ":tad").await;
+    let offered = "[...document.querySelectorAll('.emoji')].map((one) => one.title).join()";
+    ben.until(&format!("{offered} === 'party'")).await;
+    ben.write("Another emoji", &format!("a:{ENTER}")).await;
+    shows_pill(ana, "Tides at ten", "🎉", 1, false, "Ben").await;
+    ben.press("🎉 1: you").await;
+    ben.until(&format!("!{}.innerText.includes('🎉')", message("Tides at ten"))).await;
     ben.until("!document.querySelector('.complaint')").await;
 }
 

@@ -2,6 +2,7 @@
 // fields that follow what is chosen.
 
 import "./form.js";
+import "./notices.js";
 import "./values.js";
 import { call, sentence } from "../api.js";
 import { find, h } from "../dom.js";
