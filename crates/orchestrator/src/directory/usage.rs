@@ -326,13 +326,22 @@ impl Directory {
         self.db.execute(flag(org_id, "", kind.as_str(), group_id, 1, now)).await.map(|_| ())
     }
 
-    /// Who went beyond a rate, the latest first.
-    pub(crate) async fn flags(&self, limit: u32, offset: u32) -> Result<Vec<AbuseFlag>, DbError> {
+    /// Who went beyond a rate, the latest first; of one organization where it is named.
+    pub(crate) async fn flags(
+        &self,
+        org_id: Option<&OrgId>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Vec<AbuseFlag>, DbError> {
+        let (only, values) = match org_id {
+            Some(org_id) => ("WHERE org_id = $1", params![org_id.as_str()]),
+            None => ("", params![]),
+        };
         let sql = format!(
-            "SELECT org_id, user_id, kind, group_id, count, first_at, last_at FROM abuse_flags
+            "SELECT org_id, user_id, kind, group_id, count, first_at, last_at FROM abuse_flags {only}
              ORDER BY last_at DESC, org_id, user_id, kind LIMIT {limit} OFFSET {offset}"
         );
-        let rows = self.db.query(Statement::new(sql, params![])).await?;
+        let rows = self.db.query(Statement::new(sql, values)).await?;
         rows.iter().map(read_flag).collect()
     }
 

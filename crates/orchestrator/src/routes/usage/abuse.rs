@@ -1,4 +1,5 @@
-//! `GET /infra/abuse?limit&offset`: who went beyond a rate, the latest first; operators only.
+//! `GET /infra/abuse?limit&offset`: who went beyond a rate, the latest first; operators only. A token
+//! for one organization sees that one's.
 //!
 //! Errors: 400 `invalid_request`, 403 `forbidden`, 422 `validation_failed`.
 
@@ -30,6 +31,6 @@ pub(crate) async fn handle(
             .detail(format!("limit is 1 to {MAX_FLAGS_LISTED}, offset at most {MAX_GROUPS_OFFSET}"))
             .into());
     }
-    let flags = orchestra.directory.flags(limit, offset).await.map_err(problem::of_directory)?;
-    Ok(Json(AbuseFlags { flags }))
+    let flags = orchestra.directory.flags(caller.org_id.as_ref(), limit, offset).await;
+    Ok(Json(AbuseFlags { flags: flags.map_err(problem::of_directory)? }))
 }
