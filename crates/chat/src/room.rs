@@ -357,7 +357,10 @@ impl Room {
                 _ => vec![
                     Effect::Say(reason(value)),
                     // Attaching anew is what a resend begins with while nothing is attached.
-                    Effect::ResendAfter(value["retry_after_ms"].as_u64().unwrap_or(3000)),
+                    // What lasts for hours may be lifted before.
+                    Effect::ResendAfter(
+                        value["retry_after_ms"].as_u64().unwrap_or(3000).min(60_000),
+                    ),
                 ],
             };
         }

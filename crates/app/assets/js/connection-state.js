@@ -19,7 +19,7 @@ class ConnectionState extends HTMLElement {
   changed() {
     clearTimeout(this.#timer);
     clearInterval(this.#ticker);
-    if (room.state === "live" || room.state === "archived" || room.state === "refused" || room.state === "offline") this.show();
+    if (room.state === "live" || room.state === "archived" || room.state === "refused" || room.state === "held" || room.state === "offline") this.show();
     else this.#timer = setTimeout(() => this.show(), this.getAttribute("state") === "live" ? QUIET_FOR : 0);
   }
 
@@ -40,6 +40,8 @@ class ConnectionState extends HTMLElement {
         const href = signIn ? `/sign-in?next=${encodeURIComponent(location.pathname)}` : "/";
         return this.replaceChildren(room.refusal, " ", h("a", { href }, signIn ? "Sign in" : "Leave"));
       }
+      case "held":
+        return this.replaceChildren(room.refusal, " ", h("button", { class: "link", type: "button", onclick: () => room.connection.retry() }, "Try now"));
       case "waiting": {
         const seconds = h("span");
         const count = () => (seconds.textContent = String(Math.max(0, Math.ceil((room.connection.nextAt - Date.now()) / 1000))));

@@ -1,7 +1,9 @@
 // One WebSocket to a group that comes back by itself: exponential backoff with jitter, at once when
 // the network returns or when the App closed it because this client was too slow.
 
-/** @typedef {"connecting" | "open" | "waiting" | "offline" | "refused"} Status */
+import { moment } from "./time.js";
+
+/** @typedef {"connecting" | "open" | "waiting" | "held" | "offline" | "refused"} Status */
 
 const SUBPROTOCOL = "convene.v1";
 const TOO_SLOW = 4008;
@@ -14,6 +16,7 @@ const ANSWER_WITHIN = 20_000;
 const WORDS = {
   access_revoked: "You no longer have access to this group.",
   disconnected: "The connection is gone.",
+  egress_exhausted: "This group has sent as much as it may for now.",
   agents_paused: "All agents of this group are paused.",
   approval_decided: "Somebody else has decided already.",
   approval_expired: "It can be decided no longer.",
@@ -23,11 +26,23 @@ const WORDS = {
   not_continuable: "Nothing stops the agent there any more, or the message is too old.",
   not_permitted: "This is for somebody else to decide.",
   not_retryable: "This cannot be tried again: it goes on, or is too long ago.",
+  org_blocked: "This workspace is blocked by its operator.",
   overloaded: "The group is overloaded.",
   rate_limited: "That was too much at once.",
   run_not_found: "The run has ended already.",
   too_large: "The message is too long.",
 };
+
+/**
+ * @param {string} code
+ * @param {number} [retryAfter] milliseconds
+ */
+function words(code, retryAfter) {
+  if (code === "egress_exhausted" && retryAfter) {
+    return `This group has sent as much as it may until ${moment(Date.now() + retryAfter)}.`;
+  }
+  return WORDS[code] ?? `The group refused it (${code}).`;
+}
 
 /** A command that the group refused, or whose fate is unknown (`code` `disconnected`). */
 export class Refusal extends Error {
@@ -37,8 +52,8 @@ export class Refusal extends Error {
    * @param {number} [retryAfter] milliseconds
    */
   constructor(code, detail, retryAfter) {
-    const words = detail ?? WORDS[code] ?? `The group refused it (${code}).`;
-    super(words.charAt(0).toUpperCase() + words.slice(1));
+    const said = detail ?? words(code, retryAfter);
+    super(said.charAt(0).toUpperCase() + said.slice(1));
     this.code = code;
     this.retryAfter = retryAfter;
   }
@@ -66,6 +81,7 @@ export class Connection {
    * @param {() => void} on.open
    * @param {(frame: Frame) => void} on.frame every frame that answers nothing
    * @param {(status: Status) => void} on.status
+   * @param {(refusal: Refusal) => void} on.refused why it is about to be closed
    * @param {() => Promise<string | null>} on.check asks why it fails; a sentence ends the attempts
    */
   constructor(path, on) {
@@ -102,7 +118,7 @@ export class Connection {
 
   /** Tries at once if it is waiting to try. */
   retry() {
-    if (!this.#resting && (this.status === "waiting" || this.status === "offline")) {
+    if (!this.#resting && (this.status === "waiting" || this.status === "held" || this.status === "offline")) {
       this.#failures = 0;
       this.open();
     }
@@ -131,6 +147,14 @@ export class Connection {
     socket?.close();
     this.#failures = 0;
     this.#resting = true;
+  }
+
+  /** Closes it, since what it is refused for lasts, and looks again later. @param {number} wait milliseconds */
+  hold(wait) {
+    this.rest();
+    this.#resting = false;
+    this.#become("held");
+    this.#timer = setTimeout(() => this.open(), wait);
   }
 
   /** Drops the socket, which may be dead without knowing it, and begins anew. */
@@ -176,7 +200,9 @@ export class Connection {
     /** @type {Frame} */
     const frame = JSON.parse(data);
     if (frame.type === "error") {
-      this.#answer(frame.ref ?? "", new Refusal(frame.code, frame.detail, frame.retry_after_ms));
+      const refusal = new Refusal(frame.code, frame.detail, frame.retry_after_ms);
+      if (frame.ref === undefined) this.on.refused(refusal);
+      else this.#answer(frame.ref, refusal);
     } else if (frame.type === "ok" || frame.type === "attached" || frame.type === "reset") {
       // What follows an attach is to be understood in its light: the frame goes first.
       this.on.frame(frame);

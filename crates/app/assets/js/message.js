@@ -187,7 +187,7 @@ export function note(element, entry) {
   if (entry.problem) {
     element.append(h("div", { class: "msg-note bad", role: "alert" }, h("span", {}, `Not sent. ${entry.problem}`), retry, takeBack));
   } else if (!room.isSending(id)) {
-    const waiting = room.state === "refused" ? "Not sent." : "Waiting for the connection";
+    const waiting = { refused: "Not sent.", held: "Not sent yet." }[String(room.state)] ?? "Waiting for the connection";
     element.append(h("div", { class: "msg-note" }, icon("clock"), h("span", {}, waiting), room.state !== "refused" && retry, takeBack));
   }
 }

@@ -7,7 +7,7 @@ import { Connection, Refusal } from "./connection.js";
 import { Outbox } from "./outbox.js";
 
 /** @typedef {import("./outbox.js").Unsent} Unsent */
-/** @typedef {"connecting" | "live" | "waiting" | "offline" | "refused" | "archived"} State */
+/** @typedef {"connecting" | "live" | "waiting" | "held" | "offline" | "refused" | "archived"} State */
 
 /**
  * What elements listen for:
@@ -35,6 +35,16 @@ import { Outbox } from "./outbox.js";
  * @property {null} life
  */
 
+/** Refusals that last until a time, or until an operator lifts them. */
+const LASTING = new Set(["egress_exhausted", "org_blocked"]);
+/** How long a refusal says that it lasts, in milliseconds. @param {unknown} error */
+function wait(error) {
+  if (error instanceof Refusal) return error.retryAfter;
+  const until = error instanceof Problem ? error.figures.resets_at : undefined;
+  return until === undefined ? undefined : Math.max(0, until - Date.now());
+}
+/** How often a group is tried again that was refused for such a reason, at least. */
+const LOOK_AGAIN = 60_000;
 /** Refusals after which trying the same again makes sense. */
 const PASSING = new Set([
   "disconnected", "overloaded", "rate_limited", "unavailable", "group_controller_unavailable", "not_attached", "token_expired",
@@ -78,7 +88,7 @@ class Room {
   go = async () => {};
   /** @type {State} */
   state = "connecting";
-  /** Why there will be no further attempt, as a sentence. */
+  /** Why there will be no further attempt, or none soon, as a sentence. */
   refusal = "";
   /** Whether it was deleted. */
   gone = false;
@@ -110,7 +120,10 @@ class Room {
     this.connection = new Connection(`${this.path}/ws`, {
       open: () => void this.#attach(),
       frame: (frame) => this.#receive(frame),
-      status: (status) => this.#become(status === "open" ? "connecting" : status),
+      status: (status) => this.#connecting(status),
+      refused: (refusal) => {
+        if (LASTING.has(refusal.code)) this.#hold(refusal.code, refusal.retryAfter);
+      },
       check: () => this.whyRefused(),
     });
   }
@@ -354,6 +367,7 @@ class Room {
         return void this.#attach();
       }
       if (code === "group_archived") return this.#archived();
+      if (LASTING.has(code)) return this.#hold(code, wait(error));
       if (code === "group_deleted") return void this.#shownOut();
       if (code === "access_revoked" || code === "forbidden") {
         return this.#refuse("You no longer have access to this group.");
@@ -484,6 +498,24 @@ class Room {
       }
       this.tell("unsent", message_id);
     }
+  }
+
+  /** @param {import("./connection.js").Status} status */
+  #connecting(status) {
+    // What is held stays so while it is looked whether it still is.
+    if (this.state === "held" && (status === "connecting" || status === "open")) return;
+    this.#become(status === "open" ? "connecting" : status);
+  }
+
+  /**
+   * The group is refused for a reason that lasts.
+   * @param {string} code
+   * @param {number} [retryAfter] milliseconds
+   */
+  #hold(code, retryAfter = LOOK_AGAIN) {
+    this.refusal = new Refusal(code, undefined, retryAfter).message;
+    // Not everybody comes at the same moment.
+    this.connection.hold(Math.min(retryAfter, LOOK_AGAIN) * (1 + Math.random() / 4));
   }
 
   /** @param {State} state */

@@ -521,7 +521,7 @@ class Timeline extends HTMLElement {
       if (item?.pending) note(item.el, entry);
     }
     if (room.state === "live" || room.state === "archived") this.read();
-    if (!room.loaded && (room.state === "refused" || room.state === "offline")) this.state("failed");
+    if (!room.loaded && (room.state === "refused" || room.state === "held" || room.state === "offline")) this.state("failed");
   }
 
   /** Says a finished message to those who listen. @param {Message} message */

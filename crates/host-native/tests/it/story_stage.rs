@@ -72,9 +72,22 @@ impl Stage {
     /// Sets limits of the workspace, each as `name=value`, as its operator.
     pub(crate) async fn limit(&self, limits: &[&str]) {
         let set = limits.iter().flat_map(|limit| ["--set", limit]);
+        self.operator(&[&["limits", &self.org][..], &set.collect::<Vec<_>>()].concat()).await;
+    }
+
+    /// Blocks the workspace, or lifts the block.
+    pub(crate) async fn block(&self, blocked: bool) {
+        if blocked {
+            self.operator(&["block", &self.org, "--reason", "a test"]).await;
+        } else {
+            self.operator(&["unblock", &self.org]).await;
+        }
+    }
+
+    async fn operator(&self, args: &[&str]) {
         let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_convene"))
-            .args(["orgs", "limits", &self.org])
-            .args(set)
+            .arg("orgs")
+            .args(args)
             .arg("--data-dir")
             .arg(self.dir.path().join("data"))
             .output()

@@ -138,6 +138,44 @@ async fn an_organization_that_has_sent_as_much_as_it_may_is_closed_until_the_mon
 }
 
 #[tokio::test]
+async fn a_change_of_limits_opens_and_closes_groups_by_what_they_have_sent_already() {
+    let world = World::new().await;
+    for (group, org) in [("g1", "o1"), ("g2", "o1"), ("g3", "o2")] {
+        world.activate(group, org).await.expect_status(200);
+    }
+    for (group, bytes) in [("g1", 5_000), ("g2", 1), ("g3", 5_000)] {
+        report(&world, group, "k1", &json!({ "egress_bytes": bytes })).await.expect_status(204);
+    }
+    world.opened.reconcile_once().await.unwrap();
+    limit(&world, "o2", &json!({ "group_daily_egress_bytes": 5_001 })).await;
+    // No further report comes from here on.
+    let month = Month::of(world.now()).next().begins_at().millis();
+    let day = end_of_day(world.now()).millis();
+    for (limits, closed) in [
+        (json!({ "group_daily_egress_bytes": 5_000 }), [Some(day), None]),
+        (
+            json!({ "group_daily_egress_bytes": 5_000, "user_posts_per_minute": 9 }),
+            [Some(day), None],
+        ),
+        (json!({ "monthly_egress_bytes": 5_001 }), [Some(month); 2]),
+        (json!({ "monthly_egress_bytes": 5_002, "group_daily_egress_bytes": 1 }), [Some(day); 2]),
+        (json!({ "monthly_egress_bytes": 5_002 }), [None; 2]),
+    ] {
+        limit(&world, "o1", &limits).await;
+        for (group, until) in ["g1", "g2"].into_iter().zip(closed) {
+            match until {
+                Some(until) => assert_eq!(closed_until(&world, group).await, until, "{limits}"),
+                None => drop(connect(&world, group).await.unwrap()),
+            }
+        }
+        world.opened.reconcile_once().await.unwrap();
+        let told = handed_down(&world, "g1")["egress_until"].as_u64();
+        assert_eq!(told, closed[0], "{limits}");
+        connect(&world, "g3").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn operators_see_who_went_beyond_a_rate_and_nobody_else_does() {
     let world = World::with_group().await;
     let refused = |user: &str, count: u64| json!({ "refused": [{ "kind": "posts", "user_id": user, "count": count }] });

@@ -13,7 +13,7 @@ use convene_model::{
 };
 use uuid::Uuid;
 
-use super::{Done, Room, Upstream, Who, error_frame, wants_html};
+use super::{Done, Room, Upstream, Who, error_frame, problem_frame, wants_html};
 use crate::rooms::{
     NO_HISTORY,
     outbound::Outbound,
@@ -345,6 +345,7 @@ impl Room {
         conn: &ConnId,
         result: Result<Option<RoutingToken>, Problem>,
     ) {
+        let now = self.shared.now();
         let Some(state) = self.conns.get_mut(conn) else { return };
         state.busy = false;
         let Some(attach) = state.want.take() else { return };
@@ -359,7 +360,7 @@ impl Room {
             }
             Err(problem) => match attach.purpose {
                 Purpose::Client => {
-                    let error = error_frame(Some(attach.r#ref), problem.code, problem.detail);
+                    let error = problem_frame(Some(attach.r#ref), &problem, now);
                     state.outbound.send_text(&error);
                     self.advance(conn);
                 }
@@ -371,7 +372,10 @@ impl Room {
                     self.tell_archived(conn);
                     self.advance(conn);
                 }
-                Purpose::Resume => self.close(conn, CloseCode::Refused),
+                Purpose::Resume => {
+                    state.outbound.send_text(&problem_frame(None, &problem, now));
+                    self.close(conn, CloseCode::Refused);
+                }
                 // The next tick tries again, until the group says that the token has expired.
                 Purpose::Renew => {}
             },

@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use convene_hop::GroupLink;
 use convene_model::{
-    Code, ConnId, GroupId, HistoryId, Problem, Ref, UserId,
+    Code, ConnId, GroupId, HistoryId, Problem, Ref, Timestamp, UserId,
     frame::{ClientFrame, GroupFrame, Render},
     infra::RoutingToken,
     trace::TraceParent,
@@ -277,10 +277,23 @@ async fn receive(upstream: &mut Upstream, frames: &mut Vec<Bytes>) -> usize {
 
 /// An error for one client.
 fn error_frame(r#ref: Option<Ref>, code: Code, detail: Option<String>) -> Bytes {
-    let passes =
-        matches!(code, Code::Overloaded | Code::Unavailable | Code::GroupControllerUnavailable);
-    let retry_after_ms = passes.then_some(1000);
+    let retry_after_ms = passes(code).then_some(1000);
     GroupFrame::Error { r#ref, code, detail, retry_after_ms, start: None }.encode()
+}
+
+/// What another hop refused, with the time that it names.
+fn problem_frame(r#ref: Option<Ref>, problem: &Problem, now: Timestamp) -> Bytes {
+    let Problem { code, detail, extra, .. } = problem;
+    let figure = |name: &str| extra.get(name).and_then(serde_json::Value::as_u64);
+    let until = figure("resets_at").map(|at| at.saturating_sub(now.millis()));
+    let retry_after_ms = figure("retry_after_ms").or(until).or(passes(*code).then_some(1000));
+    let (code, detail) = (*code, detail.clone());
+    GroupFrame::Error { r#ref, code, detail, retry_after_ms, start: None }.encode()
+}
+
+/// Whether the same may go well in a moment.
+const fn passes(code: Code) -> bool {
+    matches!(code, Code::Overloaded | Code::Unavailable | Code::GroupControllerUnavailable)
 }
 
 /// Whether a client wants HTML.

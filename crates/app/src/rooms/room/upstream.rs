@@ -11,7 +11,7 @@ use convene_model::{
 use super::{
     Done, Room, Upstream,
     conn::{Attach, Purpose, Queued},
-    error_frame,
+    error_frame, problem_frame,
 };
 use crate::rooms::{figures::Gauged, shared::jittered, tuning::RECONNECT_MAX, ws::CloseCode};
 
@@ -83,9 +83,10 @@ impl Room {
 
     /// Answers what a client waits for. Returns whether its connection is still to be resumed.
     fn refuse_waiting(&mut self, conn: &ConnId, problem: &Problem, for_good: bool) -> bool {
+        let now = self.shared.now();
         let Some(state) = self.conns.get_mut(conn) else { return false };
         let resuming = state.want.as_ref().is_some_and(|want| want.purpose == Purpose::Resume);
-        let error = |r#ref| error_frame(r#ref, problem.code, problem.detail.clone());
+        let error = |r#ref| problem_frame(r#ref, problem, now);
         if resuming && !for_good {
             return true;
         }
@@ -94,8 +95,14 @@ impl Room {
             self.tell_archived(conn);
         } else if resuming {
             state.outbound.send_text(&error(None));
-            let revoked = problem.code == Code::Forbidden;
-            self.close(conn, if revoked { CloseCode::Revoked } else { CloseCode::Refused });
+            let code = if problem.code == Code::Forbidden {
+                CloseCode::Revoked
+            } else if problem.code == Code::EgressExhausted {
+                CloseCode::Overloaded
+            } else {
+                CloseCode::Refused
+            };
+            self.close(conn, code);
             return false;
         }
         let Some(state) = self.conns.get_mut(conn) else { return false };

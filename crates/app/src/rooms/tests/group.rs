@@ -51,7 +51,7 @@ pub(super) struct Inner {
     /// What is called instead of being carried out.
     pub(super) refuse_activation: Option<Code>,
     pub(super) refuse_configurations: Option<Code>,
-    pub(super) refuse_connect: Option<Code>,
+    pub(super) refuse_connect: Option<Problem>,
     pub(super) refuse_attaches: Vec<Code>,
     pub(super) hold_answers: bool,
     pub(super) forget_before: u64,
@@ -165,8 +165,13 @@ impl FakeGroup {
 
     /// Ends the upstreams as a group does that nobody uses.
     pub(super) fn fall_asleep(&self) {
+        self.close(frame::CLOSE_ASLEEP);
+    }
+
+    /// Ends the upstreams with a code.
+    pub(super) fn close(&self, code: u16) {
         for close in self.inner.lock().closes.drain(..) {
-            close.say(Close::new(frame::CLOSE_ASLEEP, "the group sleeps"));
+            close.say(Close::new(code, ""));
         }
         self.cut();
     }
@@ -180,7 +185,12 @@ impl FakeGroup {
     }
 
     pub(super) fn refuse_connect(&self, code: impl Into<Option<Code>>) {
-        self.inner.lock().refuse_connect = code.into();
+        self.refuse_connect_with(code.into().map(Problem::from));
+    }
+
+    /// The same with what a problem says beside its code.
+    pub(super) fn refuse_connect_with(&self, problem: impl Into<Option<Problem>>) {
+        self.inner.lock().refuse_connect = problem.into();
     }
 
     /// Refuses the next attaches, one for each code.

@@ -2,8 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use convene_model::Code;
-use serde_json::json;
+use convene_model::{Code, Problem, frame::CLOSE_EGRESS};
+use serde_json::{Value, json};
 
 use super::{
     client::{Client, Seen},
@@ -156,4 +156,52 @@ async fn the_figures_follow_what_is_open_waits_and_is_refused() {
     drop(client);
     world.group.until("the leave", |group| group.conns() == 0).await;
     assert_eq!(world.rooms.figures().backlog_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_group_that_has_sent_as_much_as_it_may_is_refused_with_the_time_that_it_opens_at() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    let opens = world.rooms.0.now().millis() + 3_600_000;
+    let problem = Problem::new(Code::EgressExhausted).with("resets_at", opens);
+    world.group.refuse_connect_with(problem.clone());
+    world.group.close(CLOSE_EGRESS);
+    let is_told = |frame: &Value| {
+        let left = frame["retry_after_ms"].as_u64().unwrap();
+        assert_eq!((&frame["type"], &frame["code"]), (&json!("error"), &json!("egress_exhausted")));
+        assert!((3_500_000..=3_600_000).contains(&left), "{frame}");
+    };
+    is_told(&error(&mut client).await);
+    assert_eq!(client.seen().await, Seen::Closed(1013));
+
+    // Who comes meanwhile is told the same, and may stay to ask again.
+    let mut client = Client::connect(world.address, "u1").await.unwrap();
+    is_told(&client.attach().await);
+    let refused = world.post("u2", "m1", "x").await.unwrap_err();
+    assert_eq!((refused.code, &refused.extra["resets_at"]), (Code::EgressExhausted, &json!(opens)));
+    world.group.refuse_connect(None);
+    assert_eq!(client.attach().await["type"], "attached");
+}
+
+#[tokio::test]
+async fn who_is_in_a_group_whose_organization_is_blocked_is_told_so() {
+    let world = World::new().await;
+    let mut client = world.attached("u1").await;
+    world.group.refuse_activation(Code::OrgBlocked);
+    world.group.cut();
+    assert_eq!(error(&mut client).await["code"], "org_blocked");
+    assert_eq!(client.seen().await, Seen::Closed(1008));
+    let mut client = Client::connect(world.address, "u1").await.unwrap();
+    assert_eq!(client.attach().await["code"], "org_blocked");
+}
+
+/// The next error that answers nothing.
+async fn error(client: &mut Client) -> Value {
+    loop {
+        let frame = client.frame().await;
+        if frame["type"] == "error" {
+            assert!(frame["ref"].is_null(), "{frame}");
+            return frame;
+        }
+    }
 }

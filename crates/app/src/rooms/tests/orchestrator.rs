@@ -208,11 +208,11 @@ async fn connect(
     let refusal = {
         let mut inner = group.inner.lock();
         inner.counts.connects += 1;
-        inner.refuse_connect
+        inner.refuse_connect.clone()
     };
-    if let Some(code) = refusal {
+    if let Some(problem) = refusal {
         group.touch();
-        return Err(code.into());
+        return Err(ApiError(problem));
     }
     let (theirs, ours) = GroupLink::pair();
     group.link(ours);
