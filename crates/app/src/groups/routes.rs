@@ -50,6 +50,8 @@ const ROOM: &[Code] = &[
     Code::EgressExhausted,
     Code::GroupQuarantined,
 ];
+/// What operations that read an archived group may answer besides.
+const ARCHIVE: &[Code] = &[Code::SnapshotCorrupt, Code::ArchiveStoreUnavailable];
 /// What operations that write in it may answer besides.
 const WRITE: &[Code] =
     &[Code::MessageNotFound, Code::MessageIdReused, Code::ValidationFailed, Code::StorageFull];
@@ -273,6 +275,7 @@ fn conversation() -> Api<AppState> {
                 .query::<messages::PageQuery>()
                 .answers::<HistoryPage>(200)
                 .problems(ROOM)
+                .problems(ARCHIVE)
                 .problems(&[Code::ValidationFailed]),
             messages::history,
         )
@@ -300,6 +303,7 @@ fn conversation() -> Api<AppState> {
             )
             .answers::<Why>(200)
             .problems(ROOM)
+            .problems(ARCHIVE)
             .problems(&[Code::MessageNotFound]),
             messages::why,
         )

@@ -398,7 +398,7 @@ fn sections(lines: &[u8]) -> HashMap<String, Vec<Vec<u8>>> {
     sections
 }
 
-fn bucket(store: &S3Server) -> HashMap<&'static str, String> {
+pub(crate) fn bucket(store: &S3Server) -> HashMap<&'static str, String> {
     HashMap::from([
         ("CONVENE_ARCHIVES__STORE", "s3".to_owned()),
         ("CONVENE_ARCHIVES__BUCKET", BUCKET.to_owned()),

@@ -10,6 +10,7 @@ mod archive_faults;
 mod archive_lifecycle;
 mod archive_races;
 mod archive_stage;
+mod archived_reading;
 mod archives;
 mod archiving;
 mod backup;

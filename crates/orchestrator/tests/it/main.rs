@@ -30,6 +30,7 @@ mod rivals;
 mod routing_token;
 mod search_for_runs;
 mod service;
+mod snapshots;
 mod stores;
 mod usage;
 mod world;

@@ -111,15 +111,23 @@ impl World {
     /// A world whose snapshots go into this store.
     pub(crate) async fn with_store(archives: Arc<dyn ObjectStore>) -> Self {
         let place = Place::new().await;
-        Self::made_of(place.open(), place, archives).await
+        Self::made_of(place.open(), place, archives, times()).await
+    }
+
+    /// A world with other periods and limits; calls wait and work is scheduled as in every world.
+    pub(crate) async fn with_times(own: Times) -> Self {
+        let place = Place::new().await;
+        let Times { call_waits, reconcile_every, .. } = times();
+        let times = Times { call_waits, reconcile_every, ..own };
+        Self::made_of(place.open(), place, Arc::new(InMemory::new()), times).await
     }
 
     /// A world on a directory that is there already, or that is no directory at all.
     pub(crate) async fn on(db: Db, place: Place) -> Self {
-        Self::made_of(db, place, Arc::new(InMemory::new())).await
+        Self::made_of(db, place, Arc::new(InMemory::new()), times()).await
     }
 
-    async fn made_of(db: Db, place: Place, archives: Arc<dyn ObjectStore>) -> Self {
+    async fn made_of(db: Db, place: Place, archives: Arc<dyn ObjectStore>, times: Times) -> Self {
         let now = Arc::new(AtomicU64::new(1_800_000_000_000));
         let clock: Clock = {
             let now = Arc::clone(&now);
@@ -148,7 +156,7 @@ impl World {
             clock,
             default_max_active_groups: DEFAULT_LIMIT,
             archives: Arc::clone(&archives),
-            times: times(),
+            times,
         })
         .await
         .unwrap();
