@@ -41,6 +41,7 @@ mod policy;
 mod postgres;
 mod providers;
 mod proxy;
+mod rivals;
 mod rotation;
 mod shipped_logs;
 mod sleep;

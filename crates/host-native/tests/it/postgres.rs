@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use convene_testing::{
     client::{Person, Socket, http_client},
     cluster::{Member, Plan},
-    conformance::{self, Portal, Target},
+    conformance::{self, Target},
     fault_proxy::{FaultProxy, Line},
     postgres::TestDatabase,
 };
@@ -61,42 +61,6 @@ async fn two_orchestrators_and_apps_may_start_on_an_empty_database_at_the_same_m
     assert_eq!(ana.at(&two.app_url(0)).get("/api/me").await.0, 200);
     one.shut_down().await;
     two.shut_down().await;
-}
-
-/// The limit is the organization's last place, and each half of the calls goes to a process of its own.
-#[tokio::test]
-async fn of_64_activations_for_the_last_place_by_two_processes_exactly_one_succeeds() {
-    const RIVALS: usize = 64;
-    let dir = tempfile::tempdir().unwrap();
-    let database = TestDatabase::fresh().await;
-    let cluster = Plan::sized(env!("CARGO_BIN_EXE_convene"), dir.path(), 1, 2, 1)
-        .toml(&Target::apps_toml())
-        .env(URL, database.url())
-        .env("CONVENE_ORCHESTRATOR__MAX_ACTIVE_GROUPS", "3")
-        .start()
-        .await;
-    let target = Target::new("", "");
-    let portals = [0, 1].map(|number| {
-        let address = cluster.plan().address(Member::Orchestrator(number)).to_owned();
-        Portal::new(&format!("http://{address}"), &target.portal)
-    });
-    let activate = async |portal: &Portal, group: String| {
-        let body = json!({"group_id": group, "org_id": "o1"});
-        portal.call("POST", "/infra/groups", body).await.0
-    };
-    let patience = Instant::now() + Duration::from_secs(60);
-    for (portal, group) in portals.iter().zip(["a", "b"]) {
-        // Until the controllers have read the keys of both, a call may find them away.
-        while activate(portal, group.to_owned()).await != 200 {
-            assert!(Instant::now() < patience, "no group is activated");
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-    let rivals = (0..RIVALS).map(|nth| activate(&portals[nth % 2], format!("g{nth}")));
-    let statuses = futures_util::future::join_all(rivals).await;
-    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
-    assert_eq!((count(200), count(429)), (1, RIVALS - 1), "{statuses:?}");
-    cluster.shut_down().await;
 }
 
 #[tokio::test]
