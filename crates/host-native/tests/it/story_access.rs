@@ -108,7 +108,7 @@ async fn every_view(screen: Screen) {
     check("former versions").await;
     ana.press("Close").await;
     tool(ana, "Plain words", "React").await;
-    ana.write("Another emoji", &format!("none{ENTER}")).await;
+    ana.write("Another emoji", &format!("🦀🦀{ENTER}")).await;
     ana.until("document.querySelector('.complaint')").await;
     check("a refusal").await;
     ana.press("Dismiss").await;
@@ -123,7 +123,7 @@ async fn every_view(screen: Screen) {
     show_panel(ana).await;
     check("the panel").await;
     ana.press("Change the group").await;
-    ana.until("document.querySelector('dialog[open] [name=muted]')").await;
+    ana.until("document.querySelector('dialog[open] [name=keep]')").await;
     check("the settings of a group").await;
     ana.press("Cancel").await;
     ana.run("document.querySelector('convene-keys').open()").await;
