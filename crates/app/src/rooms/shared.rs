@@ -262,13 +262,17 @@ impl Shared {
         config.orchestrator.configure(group, &org, &description.config).await?;
         let mut refused = Problem::new(Code::Forbidden);
         for user in users {
-            let Some(token) = self.token(group, user).await? else { continue };
-            match config.orchestrator.connect(group, &org, &token.routing_token).await {
-                Err(problem) if is_about_the_user(problem.code) => {
-                    self.withdraw_token(group, user);
-                    refused = problem;
+            // A token that was kept may be void by now: then a new one is tried.
+            let kept = self.kept_token(&(group.clone(), user.clone())).is_some();
+            for _ in 0..1 + usize::from(kept) {
+                let Some(token) = self.token(group, user).await? else { break };
+                match config.orchestrator.connect(group, &org, &token.routing_token).await {
+                    Err(problem) if is_about_the_user(problem.code) => {
+                        self.withdraw_token(group, user);
+                        refused = problem;
+                    }
+                    answer => return answer,
                 }
-                answer => return answer,
             }
         }
         Err(refused)

@@ -1,4 +1,5 @@
-//! What people are told over the App's API when what is archived cannot be read.
+//! What people are told over the App's API when their group is too large for a snapshot, and when what is
+//! archived cannot be read.
 
 use std::{fs, path::PathBuf};
 
@@ -9,6 +10,36 @@ use convene_testing::{
 use serde_json::{Value, json};
 
 use crate::{archive_stage::bucket, convene};
+
+/// The least limit that can be configured.
+const LIMIT: u64 = 1024 * 1024;
+
+#[tokio::test]
+async fn a_group_above_the_configured_limit_is_not_archived_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = convene(dir.path());
+    let node = launch.env("CONVENE_ARCHIVES__MAX_SNAPSHOT_BYTES", LIMIT.to_string()).start().await;
+    let ana = Person::sign_up(&node.url, "Ana").await;
+    let org = ana.create_org("Ship").await;
+    let group = ana.create_group(&org, "Log").await;
+    let posts = format!("/api/groups/{group}/messages");
+    let (text, mut written) = ("x".repeat(30_000), 0);
+    while written <= LIMIT as usize {
+        ana.post(&posts, json!({"text": text})).await;
+        written += text.len();
+    }
+    let before = ana.all_messages(&group).await;
+    let archive = format!("/api/groups/{group}/archive");
+    let (status, refused) = ana.send("POST", &archive, Some(&json!({}))).await;
+    assert_eq!((status, &refused["code"]), (413, &json!("snapshot_too_large")), "{refused}");
+    assert_eq!(refused["limit_bytes"], LIMIT, "{refused}");
+    ana.post(&posts, json!({"text": "we go on"})).await;
+    let after = ana.all_messages(&group).await;
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after.last().unwrap()["text"], "we go on");
+    assert!(!dir.path().join("data/archives/groups").join(&group).exists(), "nothing is left");
+    assert_eq!(node.stop().await, Some(0));
+}
 
 #[tokio::test]
 async fn readers_of_an_archived_group_learn_that_its_store_is_away_or_its_snapshot_damaged() {

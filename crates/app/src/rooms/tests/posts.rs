@@ -122,3 +122,13 @@ async fn history_is_read_with_a_new_token_after_a_revocation() {
     world.advance(Duration::from_secs(2));
     assert!(world.rooms.history(group_id(), user, HistoryQuery::default()).await.is_ok());
 }
+
+#[tokio::test]
+async fn the_first_post_after_an_epoch_was_raised_goes_with_a_new_token() {
+    let world = World::new().await;
+    world.post("u1", "m1", "x").await.unwrap();
+    world.group.raise_epoch(2);
+    world.group.cut();
+    world.post("u1", "m2", "x").await.unwrap();
+    assert_eq!(world.group.head(), 2);
+}
