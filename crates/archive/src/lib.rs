@@ -34,4 +34,4 @@ pub use page::page;
 pub use reader::{events, events_from, lines, state};
 pub use verify::verify;
 pub use why::why;
-pub use writer::{SnapshotWriter, WriteOptions};
+pub use writer::{SnapshotWriter, StoredContent, WriteOptions};

@@ -50,6 +50,28 @@ enum Target {
     There(Box<Manifest>),
 }
 
+/// Content that the store has whole.
+pub struct StoredContent {
+    manifest: Manifest,
+    /// Where the manifest is to be written; `None` when it is there.
+    place: Option<(Arc<dyn ObjectStore>, String)>,
+}
+
+impl StoredContent {
+    /// Makes it a snapshot: the signed manifest is written, unless it is there.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Store`].
+    pub async fn sign(self, key: &SigningKey) -> Result<Manifest, ArchiveError> {
+        let Some((store, path)) = self.place else { return Ok(self.manifest) };
+        let manifest = self.manifest.sign(key);
+        let payload = PutPayload::from(manifest.to_bytes());
+        let put = store.put(&Path::from(path.as_str()), payload).await;
+        put.map_err(ArchiveError::store(&path))?;
+        Ok(manifest)
+    }
+}
+
 impl SnapshotWriter {
     /// Begins the snapshot that `header` describes. When it is in the store already, nothing will
     /// be written: [`SnapshotWriter::finish`] then compares.
@@ -101,7 +123,15 @@ impl SnapshotWriter {
     /// [`ArchiveError::Export`] when lines are missing, [`ArchiveError::Conflict`] when the
     /// snapshot that is there has another checksum, [`ArchiveError::Corrupt`] when its content is
     /// missing, [`ArchiveError::Store`].
-    pub async fn finish(mut self, key: &SigningKey) -> Result<Manifest, ArchiveError> {
+    pub async fn finish(self, key: &SigningKey) -> Result<Manifest, ArchiveError> {
+        self.store_content().await?.sign(key).await
+    }
+
+    /// The first half of [`SnapshotWriter::finish`]: the content is stored whole, and is no snapshot yet.
+    ///
+    /// # Errors
+    /// Those of [`SnapshotWriter::finish`].
+    pub async fn store_content(mut self) -> Result<StoredContent, ArchiveError> {
         let encoder = self.encoder.take().ok_or(ArchiveError::GivenUp)?;
         let (manifest, made) = blocking::run_in_background(move || encoder.end()).await??;
         self.write(made).await?;
@@ -114,7 +144,9 @@ impl SnapshotWriter {
                 }
                 let content = self.store.head(&Path::from(self.content.as_str())).await;
                 match content {
-                    Ok(meta) if meta.size == there.bytes => Ok(*there),
+                    Ok(meta) if meta.size == there.bytes => {
+                        Ok(StoredContent { manifest: *there, place: None })
+                    }
                     Ok(_) | Err(object_store::Error::NotFound { .. }) => {
                         Err(ArchiveError::corrupt(self.content, "it is missing or cut short"))
                     }
@@ -123,11 +155,7 @@ impl SnapshotWriter {
             }
             Target::Store(upload) => {
                 upload.finish().await.map_err(ArchiveError::store(&self.content))?;
-                let manifest = manifest.sign(key);
-                let payload = PutPayload::from(manifest.to_bytes());
-                let put = self.store.put(&Path::from(self.path.as_str()), payload).await;
-                put.map_err(ArchiveError::store(&self.path))?;
-                Ok(manifest)
+                Ok(StoredContent { manifest, place: Some((self.store, self.path)) })
             }
         }
     }

@@ -3,12 +3,14 @@
 //!
 //! Owns their names. A release build has none of them.
 
-/// Every place, in the order in which an archive, a restore and a delete come by.
+/// Every place, in the order in which an archive, a restore and a delete come by, then what follows on those
+/// that are given up, and the last look after a delete.
 pub const FAILPOINTS: &[&str] = &[
     ARCHIVE_BEGUN,
     ARCHIVE_FROZEN,
     ARCHIVE_NOTED,
     ARCHIVE_EXPORTED,
+    ARCHIVE_CONTENT,
     ARCHIVE_STORED,
     ARCHIVE_VERIFIED,
     ARCHIVE_MARKED,
@@ -23,6 +25,13 @@ pub const FAILPOINTS: &[&str] = &[
     DELETE_REMOVED,
     DELETE_PURGED,
     DELETE_MARKED,
+    THAW_MARKED,
+    THAW_TOLD,
+    THAW_REMOVED,
+    THAW_TIDIED,
+    ABANDON_MARKED,
+    ABANDON_REMOVED,
+    PURGE_PURGED,
 ];
 
 /// The directory says that the group is being archived; the controller knows nothing.
@@ -33,6 +42,8 @@ pub(crate) const ARCHIVE_FROZEN: &str = "archive.frozen";
 pub(crate) const ARCHIVE_NOTED: &str = "archive.noted";
 /// All lines are read and on their way to the store.
 pub(crate) const ARCHIVE_EXPORTED: &str = "archive.exported";
+/// The store has the content of the snapshot, and no manifest that makes it one.
+pub(crate) const ARCHIVE_CONTENT: &str = "archive.content";
 /// The store has said that it has the snapshot.
 pub(crate) const ARCHIVE_STORED: &str = "archive.stored";
 /// The snapshot was read back and is sound.
@@ -61,6 +72,20 @@ pub(crate) const DELETE_REMOVED: &str = "delete.removed";
 pub(crate) const DELETE_PURGED: &str = "delete.purged";
 /// The tombstone stands.
 pub(crate) const DELETE_MARKED: &str = "delete.marked";
+/// The directory says that a group goes on whose archive was given up; the controller has it frozen.
+pub(crate) const THAW_MARKED: &str = "thaw.marked";
+/// The controller knows that, too; what was written is in the store.
+pub(crate) const THAW_TOLD: &str = "thaw.told";
+/// The store has nothing more of it; the directory has noted what was written.
+pub(crate) const THAW_REMOVED: &str = "thaw.removed";
+/// The directory has forgotten what was written; the task has not ended.
+pub(crate) const THAW_TIDIED: &str = "thaw.tidied";
+/// The directory says that a group stays archived whose restore was given up; the controller has some of it.
+pub(crate) const ABANDON_MARKED: &str = "abandon.marked";
+/// The controller has nothing more of it; the task has not ended.
+pub(crate) const ABANDON_REMOVED: &str = "abandon.removed";
+/// It was looked again that the store has nothing of a deleted group; the task has not ended.
+pub(crate) const PURGE_PURGED: &str = "purge.purged";
 
 /// Ends the process at once, as `kill -9` would, if this is the place that was asked for; as
 /// `stall:name` the process stands still there, once, until somebody lets it go on.

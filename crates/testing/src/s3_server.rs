@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
@@ -53,6 +54,16 @@ pub enum S3Fault {
     CutUpload {
         /// How many pass.
         after: u64,
+    },
+    /// Of each object that is read and whose name ends so the connection is closed in the middle.
+    CutDownload {
+        /// The end of the name.
+        of: &'static str,
+    },
+    /// Each object whose name ends so is read with one bit flipped in its middle.
+    ReadsOtherBytes {
+        /// The end of the name.
+        of: &'static str,
     },
     /// What is put is stored with one bit flipped in its middle, and the answer says that all is well.
     StoresOtherBytes,
@@ -212,7 +223,12 @@ impl Desk {
         }
         let fault = *self.fault.lock();
         match fault {
-            None | Some(S3Fault::StoresOtherBytes) => {}
+            None
+            | Some(
+                S3Fault::StoresOtherBytes
+                | S3Fault::CutDownload { .. }
+                | S3Fault::ReadsOtherBytes { .. },
+            ) => {}
             Some(S3Fault::Down) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -238,6 +254,7 @@ impl Desk {
         // An object is whole when it was put, or when its parts were joined.
         let joins = request.method() == Method::POST && query.contains("uploadId=");
         let object = ((uploads && !part) || joins).then(|| self.object(&request)).flatten();
+        let read = (request.method() == Method::GET).then(|| request.uri().path().to_owned());
         let answered = service
             .call(request.map(Body::from))
             .await
@@ -254,7 +271,44 @@ impl Desk {
             }
             tokio::fs::write(&object, bytes).await?;
         }
+        let reads = |of: &str| read.as_ref().is_some_and(|name| name.ends_with(of));
+        if let Some(S3Fault::CutDownload { of }) = fault
+            && reads(of)
+        {
+            return self.spoilt(answered, |bytes| bytes.truncate(bytes.len() / 2)).await;
+        }
+        if let Some(S3Fault::ReadsOtherBytes { of }) = fault
+            && reads(of)
+        {
+            let flip = |bytes: &mut Vec<u8>| {
+                let middle = bytes.len() / 2;
+                bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
+            };
+            return self.spoilt(answered, flip).await;
+        }
         Ok(answered)
+    }
+
+    /// An answer whose body is another; where it is shorter than was said, the connection breaks after it.
+    async fn spoilt(
+        &self,
+        answered: Response<Body>,
+        spoil: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<Response<Body>> {
+        let (head, mut body) = answered.into_parts();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece.map_err(io::Error::other)?);
+        }
+        let whole = bytes.len();
+        spoil(&mut bytes);
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut pieces = vec![Ok(Bytes::from(bytes.clone()))];
+        if bytes.len() < whole {
+            pieces.push(Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+        }
+        let body = axum::body::Body::from_stream(futures_util::stream::iter(pieces));
+        Ok(Response::from_parts(head, Body::http_body_unsync(body)))
     }
 
     /// The file of the object that a request names.

@@ -7,7 +7,14 @@ use convene_testing::{cluster::Member, fault_proxy::Line, s3_server::S3Fault};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::archive_stage::{Call, GROUP, ORCHESTRATORS, ORG, PATIENCE, Stage, path, say};
+use crate::{
+    archive_content::{self, say},
+    archive_stage::{Call, GROUP, ORCHESTRATORS, ORG, PATIENCE, Stage, path},
+};
+
+/// How the names of a snapshot's two files end.
+const CONTENT: &str = ".ndjson.gz";
+const MANIFEST: &str = ".manifest.json";
 
 /// How long the database is gone, and in the long form of the test.
 const GONE: Duration = Duration::from_secs(2);
@@ -16,7 +23,7 @@ const LONG_GONE: Duration = Duration::from_secs(30);
 #[tokio::test]
 async fn a_bucket_that_is_at_fault_leaves_the_group_live_and_nothing_behind() {
     let stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
     for fault in [
         S3Fault::Down,
@@ -39,20 +46,41 @@ async fn a_bucket_that_is_at_fault_leaves_the_group_live_and_nothing_behind() {
     stage.store.set(Some(S3Fault::Slow(Duration::from_millis(300))));
     stage.archived().await;
     assert_eq!(stage.messages().await, before);
-    stage.store.set(Some(S3Fault::InternalError));
-    let (status, problem) = stage.restore().await;
-    assert_eq!((status, &problem["code"]), (503, &json!("archive_store_unavailable")), "{problem}");
-    stage.until("archived").await;
+    // What cannot be read, or not to its end, brings nobody back.
+    for (fault, code, of_code) in [
+        (S3Fault::Down, 503, "archive_store_unavailable"),
+        (S3Fault::InternalError, 503, "archive_store_unavailable"),
+        (S3Fault::CutDownload { of: CONTENT }, 503, "archive_store_unavailable"),
+        (S3Fault::ReadsOtherBytes { of: CONTENT }, 409, "snapshot_corrupt"),
+        (S3Fault::ReadsOtherBytes { of: MANIFEST }, 409, "snapshot_corrupt"),
+    ] {
+        let failed = stage.store.failed();
+        stage.store.set(Some(fault));
+        let (status, problem) = stage.restore().await;
+        assert_eq!((status, &problem["code"]), (code, &json!(of_code)), "{fault:?}: {problem}");
+        assert!(stage.store.failed() > failed, "{fault:?} was met");
+        stage.until("archived").await;
+        stage.store.set(None);
+        assert_eq!(stage.messages().await, before, "{fault:?}");
+    }
+    stage.store.set(Some(S3Fault::Slow(Duration::from_millis(300))));
+    stage.restored().await;
     stage.store.set(None);
-    stage.comes_back_the_same().await;
+    stage.is_the_same_as(&kept, "after all of them").await;
 
     // A delete cannot fail, only wait.
-    stage.store.set(Some(S3Fault::Down));
     let portal = stage.portal().clone();
+    stage.store.set(Some(S3Fault::Down));
     let deleted = tokio::spawn(async move { Call::Delete.make(&portal).await });
     stage.until("deleting").await;
-    assert!(!stage.files().is_empty());
-    stage.store.set(None);
+    for fault in [S3Fault::Down, S3Fault::InternalError] {
+        let failed = stage.store.failed();
+        stage.store.set(Some(fault));
+        stage.until_met(failed).await;
+        assert_eq!(stage.status().await, "deleting", "{fault:?}");
+        assert!(!stage.files().is_empty());
+    }
+    stage.store.set(Some(S3Fault::Slow(Duration::from_millis(300))));
     stage.until("deleted").await;
     assert!(deleted.await.unwrap().0 < 300);
     assert!(stage.files().is_empty(), "{:?}", stage.files());
@@ -61,7 +89,7 @@ async fn a_bucket_that_is_at_fault_leaves_the_group_live_and_nothing_behind() {
 #[tokio::test]
 async fn a_damaged_snapshot_in_the_bucket_is_refused_by_its_name_and_left_as_it_is() {
     let stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     stage.archived().await;
     let before = stage.messages().await;
     type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
@@ -83,7 +111,7 @@ async fn a_damaged_snapshot_in_the_bucket_is_refused_by_its_name_and_left_as_it_
         }),
         ("the manifest says another number", ".manifest.json", |bytes| {
             let text = String::from_utf8(bytes).unwrap();
-            let changed = text.replacen("\"messages\":4", "\"messages\":5", 1);
+            let changed = text.replacen("\"messages\":6", "\"messages\":7", 1);
             assert_ne!(text, changed);
             Some(changed.into_bytes())
         }),
@@ -104,7 +132,7 @@ async fn a_damaged_snapshot_in_the_bucket_is_refused_by_its_name_and_left_as_it_
         fs::write(&file, &good).unwrap();
         assert_eq!(stage.messages().await, before, "{what}");
     }
-    stage.comes_back_the_same().await;
+    stage.is_the_same_as(&kept, "after all of them").await;
 }
 
 fn file_of(stage: &Stage, suffix: &str) -> PathBuf {
@@ -116,6 +144,8 @@ fn file_of(stage: &Stage, suffix: &str) -> PathBuf {
 async fn a_large_snapshot_goes_up_in_parts_and_whatever_breaks_off_in_the_middle_is_taken_back() {
     let mut stage = Stage::start().await;
     let mut upstream = stage.enter().await;
+    archive_content::lively(&mut upstream, "").await;
+    archive_content::asks(stage.portal(), GROUP, &mut upstream).await;
     // More than a part, however well it is compressed.
     let mut random = fastrand::Rng::with_seed(7);
     for number in 0..200 {
@@ -123,6 +153,7 @@ async fn a_large_snapshot_goes_up_in_parts_and_whatever_breaks_off_in_the_middle
         say(&mut upstream, &format!("message-{number}-{text}")).await;
     }
     drop(upstream);
+    let kept = stage.keep().await;
     let before = stage.messages().await;
 
     stage.store.set(Some(S3Fault::CutUpload { after: 1 }));
@@ -158,13 +189,14 @@ async fn a_large_snapshot_goes_up_in_parts_and_whatever_breaks_off_in_the_middle
     stage.until_usable().await;
     lives_on(&stage, &before).await;
 
-    // They break off in every third piece or so: the export goes on where it was.
+    // They break off in every third piece or so: the export goes on where it was, and so does the import.
     let parts = stage.store.parts();
     stage.to_controllers.set(Line::CutAfter(2_500_000));
     stage.archived().await;
     assert!(stage.store.parts() > parts + 1, "the snapshot has more than one part");
     stage.to_controllers.set(Line::Open);
-    stage.comes_back_the_same().await;
+    archive_content::same_content(&kept, &stage.lines().await, "in pieces");
+    stage.restored().await;
     assert_eq!(stage.messages().await, before);
 }
 
@@ -190,7 +222,7 @@ async fn soak_half_a_minute_without_the_database_leaves_a_group_live_or_archived
 
 async fn survives_without_database(fault: Line, gone: Duration, settings: &[(&str, &str)]) {
     let mut stage = Stage::with(settings).await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
     for failpoint in ["archive.begun", "archive.verified", "restore.verified", "restore.finished"] {
         let call = Call::of(failpoint);
@@ -209,7 +241,7 @@ async fn survives_without_database(fault: Line, gone: Duration, settings: &[(&st
         let status = stage.rest().await;
         assert!(["active", "idle", "archived"].contains(&status.as_str()), "{failpoint}: {status}");
         assert_eq!(stage.messages().await, before, "{failpoint}: {status}");
-        stage.comes_back_the_same().await;
+        stage.is_the_same_as(&kept, failpoint).await;
     }
 }
 

@@ -221,7 +221,7 @@ async fn a_process_that_dies_at_any_step_of_an_archive_leaves_the_group_live_or_
     let before = stage.messages().await;
     node.kill().await;
     let names = failpoints("archive.");
-    assert_eq!(names.len(), 8);
+    assert_eq!(names.len(), 9);
     for name in names {
         let node = stage.die_at(name, "POST", "/archive", json!({"reason": "a test"})).await;
         let status = stage.rest().await;

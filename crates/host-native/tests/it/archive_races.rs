@@ -5,41 +5,44 @@
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::archive_stage::{Call, GROUP, ORG, PATIENCE, Stage};
+use crate::{
+    archive_content::until_gone,
+    archive_stage::{Call, GROUP, ORG, PATIENCE, Stage},
+};
 
 #[tokio::test]
 async fn a_stalled_orchestrator_that_wakes_up_after_the_thaw_neither_marks_nor_wipes() {
     let mut stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     // Before anything is written, in the middle of it, and when only the mark is left.
-    for failpoint in ["archive.noted", "archive.exported", "archive.verified"] {
+    for failpoint in ["archive.noted", "archive.content", "archive.verified"] {
         too_late_to_mark(&mut stage, failpoint).await;
     }
-    stage.comes_back_the_same().await;
+    stage.goes_on_from(&kept, "after three that came too late").await;
 }
 
 #[tokio::test]
 async fn a_stalled_orchestrator_that_wakes_up_after_the_restore_wipes_nothing() {
     let mut stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     too_late_to_wipe(&mut stage, "archive.marked").await;
-    stage.comes_back_the_same().await;
+    stage.goes_on_from(&kept, "archive.marked").await;
 }
 
 #[tokio::test]
 async fn a_stalled_orchestrator_that_wakes_up_after_another_has_restored_imports_nothing() {
     let mut stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     stage.archived().await;
     too_late_to_restore(&mut stage, "restore.imported").await;
-    stage.comes_back_the_same().await;
+    stage.goes_on_from(&kept, "restore.imported").await;
 }
 
 /// Every step of an archive, a restore and a delete at which an Orchestrator may stand still.
 #[tokio::test]
 async fn soak_an_orchestrator_may_stand_still_at_any_step_and_changes_nothing_when_it_wakes_up() {
     let mut stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     for failpoint in convene_orchestrator::FAILPOINTS {
         match *failpoint {
             "archive.marked" | "archive.wiped" => too_late_to_wipe(&mut stage, failpoint).await,
@@ -51,7 +54,7 @@ async fn soak_an_orchestrator_may_stand_still_at_any_step_and_changes_nothing_wh
             _ => {}
         }
     }
-    stage.comes_back_the_same().await;
+    stage.goes_on_from(&kept, "after every step").await;
     for failpoint in convene_orchestrator::FAILPOINTS {
         if failpoint.starts_with("delete.") {
             let mut stage = Stage::start().await;
@@ -66,9 +69,13 @@ async fn soak_an_orchestrator_may_stand_still_at_any_step_and_changes_nothing_wh
 #[tokio::test]
 async fn soak_when_an_orchestrator_dies_at_any_step_the_other_leaves_the_group_live_or_archived() {
     let mut stage = Stage::start().await;
-    stage.lively().await;
+    let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
-    for failpoint in convene_orchestrator::FAILPOINTS {
+    // Those of a delete come last.
+    let of_calls = |name: &&&str| {
+        ["archive.", "restore.", "delete."].iter().any(|call| name.starts_with(call))
+    };
+    for failpoint in convene_orchestrator::FAILPOINTS.iter().filter(of_calls) {
         let call = Call::of(failpoint);
         match (call, stage.status().await.as_str()) {
             (Call::Archive, "archived") => stage.restored().await,
@@ -88,10 +95,11 @@ async fn soak_when_an_orchestrator_dies_at_any_step_the_other_leaves_the_group_l
         if matches!(call, Call::Delete) {
             assert_eq!(status, "deleted", "{failpoint}");
             assert!(stage.files().is_empty(), "{failpoint}: {:?}", stage.files());
+            until_gone(stage.portal(), ORG, &stage.data_dir(), failpoint).await;
             return;
         }
         assert_eq!(stage.messages().await, before, "{failpoint}: {status}");
-        stage.comes_back_the_same().await;
+        stage.is_the_same_as(&kept, failpoint).await;
     }
 }
 
@@ -165,4 +173,5 @@ async fn too_late_to_delete(stage: &mut Stage, failpoint: &str) {
     let again = json!({"group_id": GROUP, "org_id": ORG});
     let (_, answer) = stage.portal().call("POST", "/infra/groups", again).await;
     assert_eq!(answer["code"], "group_deleted", "{failpoint}");
+    until_gone(stage.portal(), ORG, &stage.data_dir(), failpoint).await;
 }

@@ -23,6 +23,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::archive_content::{self, say};
+
 pub(crate) const GROUP: &str = "g1";
 pub(crate) const ORG: &str = "o1";
 /// The deadline of what should happen soon; it only turns a hang into a failure.
@@ -107,39 +109,40 @@ impl Stage {
 
     /// Activates the group and attaches somebody to it.
     pub(crate) async fn enter(&self) -> Socket {
-        self.portal().activate(GROUP, ORG).await;
-        let token = self.portal().routing_token(GROUP, "u1").await;
-        let mut upstream = self.portal().upstream(GROUP, &token).await.unwrap();
-        upstream.send(&json!({"type": "attach", "ref": "a", "conn": "c1", "token": token})).await;
-        let attached = upstream.until(|frame| frame["ref"] == "a").await;
-        assert_eq!(attached["type"], "attached", "{attached}");
-        upstream
+        archive_content::enter(self.portal(), GROUP, ORG).await
     }
 
-    /// A group with messages, one of them edited, one with a reaction, one taken back.
+    /// A group in which people have written, changed, pinned and taken back.
     pub(crate) async fn lively(&self) {
         self.lively_in("").await;
     }
 
     /// The same with what tells one time from another.
     pub(crate) async fn lively_in(&self, round: &str) {
-        let [one, two, three, four] =
-            ["one", "two", "three", "four"].map(|text| format!("{text}{round}"));
+        archive_content::lively(&mut self.enter().await, round).await;
+    }
+
+    /// Such a group, in which an agent was asked as well, and all lines of its snapshot before anything went
+    /// wrong; the group is in use, and nothing of it is in the bucket.
+    pub(crate) async fn lively_and_kept(&self) -> Vec<u8> {
         let mut upstream = self.enter().await;
-        for text in [&one, &two, &three, &four] {
-            say(&mut upstream, text).await;
+        archive_content::lively(&mut upstream, "").await;
+        archive_content::asks(self.portal(), GROUP, &mut upstream).await;
+        let kept = self.keep().await;
+        archive_content::has_everything(&kept);
+        kept
+    }
+
+    /// All lines of the snapshot that the group has if it is archived now. It is in use afterwards, and nothing
+    /// of it is in the bucket.
+    pub(crate) async fn keep(&self) -> Vec<u8> {
+        self.archived().await;
+        let lines = self.lines().await;
+        self.restored().await;
+        for file in self.files() {
+            std::fs::remove_file(file).unwrap();
         }
-        for mut frame in [
-            json!({"type": "edit", "message_id": two, "text": "zwei"}),
-            json!({"type": "react", "message_id": three, "emoji": "👍", "on": true}),
-            json!({"type": "delete", "message_id": four}),
-        ] {
-            frame["ref"] = json!("change");
-            frame["conn"] = json!("c1");
-            upstream.send(&frame).await;
-            let ok = upstream.until(|frame| frame["ref"] == "change").await;
-            assert_eq!(ok["type"], "ok", "{ok}");
-        }
+        lines
     }
 
     /// The group's messages as a reader has them.
@@ -206,17 +209,25 @@ impl Stage {
         self.talk(&[]).await;
     }
 
-    /// Archives, restores and archives again, and says that the second snapshot begins with the
-    /// first, byte for byte; the group stays archived.
-    pub(crate) async fn comes_back_the_same(&self) {
-        if self.status().await != "archived" {
-            self.archived().await;
+    /// Says that the group's whole content is that of lines that were kept before, and is so again when it was
+    /// archived and restored; the group is in use afterwards.
+    pub(crate) async fn is_the_same_as(&self, kept: &[u8], when: &str) {
+        for _ in 0..2 {
+            if self.status().await != "archived" {
+                self.archived().await;
+            }
+            archive_content::same_content(kept, &self.lines().await, when);
+            self.restored().await;
         }
-        let before = self.lines().await;
-        self.restored().await;
+    }
+
+    /// The same of a group in which people have gone on since.
+    pub(crate) async fn goes_on_from(&self, kept: &[u8], when: &str) {
+        if self.status().await == "archived" {
+            self.restored().await;
+        }
         self.archived().await;
-        let after = self.lines().await;
-        same_content(&before, &after);
+        archive_content::goes_on_from(kept, &self.lines().await, when);
     }
 
     /// All lines of the group's latest snapshot, as `convene archive cat` prints them.
@@ -271,6 +282,16 @@ impl Stage {
         };
         let waited = timeout(PATIENCE, tidy).await;
         waited.unwrap_or_else(|_| panic!("{files} files stay: {:?}", self.files()));
+    }
+
+    /// Waits until the bucket has failed somebody more often than so often.
+    pub(crate) async fn until_met(&self, failed: u64) {
+        let met = async {
+            while self.store.failed() <= failed {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, met).await.expect("the fault is met");
     }
 
     /// Waits until every process is fit for use.
@@ -362,40 +383,6 @@ pub(crate) async fn restore(portal: &Portal) -> Answer {
 
 pub(crate) fn path(what: &str) -> String {
     format!("/infra/groups/{GROUP}{what}")
-}
-
-/// Posts a text and waits until it is durable; its id is the text.
-pub(crate) async fn say(upstream: &mut Socket, text: &str) {
-    let message_id: String =
-        text.chars().take(32).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    upstream
-        .send(&json!({
-            "type": "post", "ref": message_id, "conn": "c1",
-            "message_id": message_id, "text": text,
-        }))
-        .await;
-    let ok = upstream.until(|frame| frame["ref"] == message_id.as_str()).await;
-    assert_eq!(ok["type"], "ok", "{ok}");
-}
-
-/// Says that a snapshot holds what an earlier one did: the same messages, byte for byte, and the same
-/// events followed by later ones.
-pub(crate) fn same_content(before: &[u8], after: &[u8]) {
-    let (before, after) = (sections(before), sections(after));
-    assert!(before["message"].len() > 1, "there is something to compare");
-    assert!(before["message"] == after["message"], "the messages are the same");
-    assert!(after["event"].starts_with(&before["event"]), "the events begin the same");
-}
-
-/// The lines of a snapshot by what they are.
-fn sections(lines: &[u8]) -> HashMap<String, Vec<Vec<u8>>> {
-    let mut sections: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let parsed: Value = serde_json::from_slice(line).unwrap();
-        let kind = parsed["type"].as_str().unwrap().to_owned();
-        sections.entry(kind).or_default().push(line.to_vec());
-    }
-    sections
 }
 
 pub(crate) fn bucket(store: &S3Server) -> HashMap<&'static str, String> {

@@ -6,6 +6,7 @@ mod access;
 mod agent_runs;
 mod agent_tools;
 mod alarms;
+mod archive_content;
 mod archive_faults;
 mod archive_lifecycle;
 mod archive_races;

@@ -211,7 +211,9 @@ async fn export(
         }
     }
     failpoints::reached(failpoints::ARCHIVE_EXPORTED);
-    let manifest = writer.finish(&shared.signer.key()).await.map_err(|error| failed(&error))?;
+    let stored = writer.store_content().await.map_err(|error| failed(&error))?;
+    failpoints::reached(failpoints::ARCHIVE_CONTENT);
+    let manifest = stored.sign(&shared.signer.key()).await.map_err(|error| failed(&error))?;
     // The chain speaks for the events; nothing but the controller's word does for the messages.
     if manifest.messages != frozen.messages {
         let (exported, messages) = (manifest.messages, frozen.messages);
@@ -312,6 +314,7 @@ async fn give_up(
     job.at("thaw", 0);
     match shared.insist(|| try_thaw(shared, job, archive_id, &problem)).await {
         Ok(Some(thaw)) => {
+            failpoints::reached(failpoints::THAW_MARKED);
             // The caller is told when the group goes on, or when that has to wait.
             Box::pin(shared.work(&thaw)).await;
             Ended::Written

@@ -40,9 +40,13 @@ pub(super) async fn thaw(shared: &Arc<Shared>, job: &Job) -> Ended {
     {
         return Ended::PutOff(problem);
     }
+    failpoints::reached(failpoints::THAW_TOLD);
     job.at("tidy", 0);
     match tidy(shared, job, archive_id).await {
-        Ok(()) => done(shared, job).await,
+        Ok(()) => {
+            failpoints::reached(failpoints::THAW_TIDIED);
+            done(shared, job).await
+        }
         Err(problem) => Ended::PutOff(problem),
     }
 }
@@ -84,6 +88,7 @@ async fn tidy(shared: &Shared, job: &Job, archive_id: &ArchiveId) -> Result<(), 
     let left = shared.directory.left_behind(archive_id).await.map_err(problem::of_directory)?;
     let Some(snapshot_id) = left else { return Ok(()) };
     remove(shared, &job.group_id, &snapshot_id).await?;
+    failpoints::reached(failpoints::THAW_REMOVED);
     let forget = vec![job.claim.guard(shared.now()), archives::forget(archive_id)];
     shared.directory.write(forget).await.map_err(problem::of_directory)?;
     // Whoever wrote it and was too late for the mark looks for the row afterwards and leaves its
@@ -192,23 +197,26 @@ pub(super) async fn clean_up(shared: &Arc<Shared>, job: &Job) -> Ended {
         return done(shared, job).await;
     };
     match shared.controllers.remove(&job.group_id, found.record.epoch).await {
-        Ok(()) => done(shared, job).await,
-        Err(problem) if problem.code == Code::GroupNotFound => done(shared, job).await,
-        Err(problem) => Ended::PutOff(problem),
+        Ok(()) => {}
+        Err(problem) if problem.code == Code::GroupNotFound => {}
+        Err(problem) => return Ended::PutOff(problem),
     }
+    failpoints::reached(failpoints::ABANDON_REMOVED);
+    done(shared, job).await
 }
 
 /// Looks once more that nothing of a deleted group is in the store.
 pub(super) async fn purge(shared: &Arc<Shared>, job: &Job) -> Ended {
     job.at("purge", 0);
     match convene_archive::purge(shared.archives.as_ref(), &job.group_id).await {
-        Ok(0) => done(shared, job).await,
+        Ok(0) => {}
         Ok(files) => {
             tracing::warn!(files, "somebody wrote a snapshot of a group that was being deleted");
-            done(shared, job).await
         }
-        Err(error) => Ended::PutOff(failed(&error)),
+        Err(error) => return Ended::PutOff(failed(&error)),
     }
+    failpoints::reached(failpoints::PURGE_PURGED);
+    done(shared, job).await
 }
 
 async fn done(shared: &Shared, job: &Job) -> Ended {

@@ -347,6 +347,7 @@ async fn abandon(shared: &Arc<Shared>, job: &Job, problem: Problem) -> Ended {
     job.at("abandon", 0);
     match shared.insist(|| try_abandon(shared, job, &problem)).await {
         Ok(Abandoned::With(clean_up)) => {
+            failpoints::reached(failpoints::ABANDON_MARKED);
             shared.run(*clean_up);
             Ended::Written
         }

@@ -63,6 +63,7 @@ async fn a_delete_that_finds_a_part_away_goes_on_until_all_is_gone() {
         world.activate("g1", "o1").await.expect_problem(410, "group_deleted");
         assert_eq!(world.reconciled().await.tasks, 1);
         assert_eq!(world.status("g1").await, "deleted");
+        assert!(!world.controllers.groups().has_anything_of(&"g1".parse().unwrap()));
         let task = format!("/infra/tasks/{}", answer["task_id"].as_str().unwrap());
         let done = world.ask("GET", &task).send().await.expect_status(200).body;
         assert_eq!(done["status"], "done");

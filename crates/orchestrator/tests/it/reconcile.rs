@@ -175,6 +175,10 @@ async fn what_a_deceased_process_began_to_restore_or_delete_is_finished() {
         assert_eq!(world.status("g1").await, status);
         if status == "active" {
             assert_eq!(world.lines("g1").unwrap().len(), 8);
+        } else {
+            assert!(!world.controllers.groups().has_anything_of(&"g1".parse().unwrap()));
+            assert_eq!(world.files().await, Vec::<String>::new());
+            assert_eq!(world.rows("archives").await, 0);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     NoPut,
     /// The manifest cannot be put.
     NoManifest,
+    /// The manifest cannot be put, and nothing can be removed.
+    KeepsAll,
     /// Nothing can be read.
     NoGet,
     /// What is read is not what was put.
@@ -94,7 +96,9 @@ impl ObjectStore for Faulty {
         options: PutOptions,
     ) -> Result<PutResult> {
         let manifest = location.as_ref().ends_with(".manifest.json");
-        if self.has(Fault::NoPut) || (manifest && self.has(Fault::NoManifest)) {
+        if self.has(Fault::NoPut)
+            || (manifest && (self.has(Fault::NoManifest) || self.has(Fault::KeepsAll)))
+        {
             return Err(broken());
         }
         if self.has(Fault::HoldsPut) && !manifest {
@@ -135,6 +139,9 @@ impl ObjectStore for Faulty {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
+        if self.has(Fault::KeepsAll) {
+            return locations.map(|_| Err(broken())).boxed();
+        }
         self.inner.delete_stream(locations)
     }
 
