@@ -174,6 +174,10 @@ id!(
     /// A piece of work that outlives the call that began it: an archive, a restore, a delete.
     TaskId
 );
+id!(
+    /// A step in a group's life, as the audit has it.
+    LifeEventId
+);
 
 impl GroupId {
     /// The id of the group's controller: 64 hexadecimal digits, derived from the group's id alone,

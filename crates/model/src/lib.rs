@@ -34,7 +34,7 @@ pub mod why;
 
 pub use ids::{
     AgentId, ApprovalId, ArchiveId, CallId, ConnId, GroupId, GroupKey, HistoryId, ImportId,
-    MessageId, OrgId, ParticipantId, Ref, RunId, TaskId, UpstreamId, UserId,
+    LifeEventId, MessageId, OrgId, ParticipantId, Ref, RunId, TaskId, UpstreamId, UserId,
 };
 pub use problem::{Code, Problem};
 pub use role::Role;

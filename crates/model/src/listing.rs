@@ -1,11 +1,11 @@
 //! Pages of what the Orchestrator knows, for operators and for apps of their own: groups,
-//! organizations, tasks.
+//! organizations, tasks, and what has become of a group in its life.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GroupId, OrgId, TaskId, Timestamp,
+    GroupId, LifeEventId, OrgId, TaskId, Timestamp,
     infra::{GroupStatus, RoutingRecord},
     limits::{DEFAULT_PAGE, MAX_PAGE},
     tasks::{Task, TaskStatus},
@@ -116,4 +116,46 @@ pub struct TasksPage {
     pub tasks: Vec<Task>,
     /// What to ask with as `after` for the rest, while there is more.
     pub next: Option<TaskId>,
+}
+
+/// `GET /infra/groups/{id}/events`: the steps of a group's life, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LifeEventsQuery {
+    /// Only those before this one: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<LifeEventId>,
+    /// 1 to [`MAX_PAGE`]; [`DEFAULT_PAGE`] when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// A page of a group's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LifeEventsPage {
+    /// The steps.
+    pub events: Vec<LifeEvent>,
+    /// What to ask with as `after` for the rest, while there is more.
+    pub next: Option<LifeEventId>,
+}
+
+/// A step of a group's life. All are kept for ever but falling asleep and waking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LifeEvent {
+    /// Which.
+    pub event_id: LifeEventId,
+    /// When it was taken.
+    pub at: Timestamp,
+    /// Where the group stood; nothing for one that had no record.
+    pub from: Option<GroupStatus>,
+    /// Where it stood then.
+    pub to: GroupStatus,
+    /// Its epoch then.
+    pub epoch: u64,
+    /// Who took it: an app, `controllers`, or `orchestrator` for scheduled work.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The task that it began, if it did.
+    pub task_id: Option<TaskId>,
 }

@@ -21,13 +21,17 @@ use crate::cli::CliError;
 /// How many tasks of a group `show` names.
 const SHOWN_TASKS: usize = 5;
 
+/// How many steps of a group's life `show` names, unless it is told otherwise.
+const SHOWN_EVENTS: usize = 10;
+
 /// What can be done with groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupsCommand {
     /// List groups, in the order of their ids.
     List(ListArgs),
-    /// Show a group and what was done to it last.
-    Show(OneArgs),
+    /// Show a group, what was done to it last, and the steps of its life, the newest first; also of one that
+    /// is gone.
+    Show(ShowArgs),
     /// List tasks (archives, restores, deletes and what follows them), the newest first.
     Tasks(TasksArgs),
     /// Write a group's snapshot and take the group out of service.
@@ -60,9 +64,12 @@ pub(crate) struct ListArgs {
 
 /// `convene groups show`.
 #[derive(Debug, Args)]
-pub(crate) struct OneArgs {
+pub(crate) struct ShowArgs {
     /// The group
     group: GroupId,
+    /// How many steps of its life at most
+    #[arg(long, value_name = "N", default_value_t = SHOWN_EVENTS)]
+    events: usize,
     #[command(flatten)]
     infra: InfraArgs,
 }
@@ -190,13 +197,15 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn show(args: OneArgs) -> Result<(), CliError> {
+async fn show(args: ShowArgs) -> Result<(), CliError> {
     let json = args.infra.json;
     let infra = args.infra.open()?;
     let group = infra.get(&record(&args.group)).await?;
     let tasks = infra.all("/infra/tasks", &of_group(&args.group), "tasks", SHOWN_TASKS).await?;
+    let life = format!("{}/events", record(&args.group));
+    let events = infra.all(&life, &[], "events", args.events).await?;
     if json {
-        println!("{}", json!({"group": group, "tasks": tasks}));
+        println!("{}", json!({"group": group, "tasks": tasks, "events": events}));
         return Ok(());
     }
     println!("{}", words(&group));
@@ -207,6 +216,9 @@ async fn show(args: OneArgs) -> Result<(), CliError> {
     }
     for task in &tasks {
         println!("task\t{}", task_words(task));
+    }
+    for event in &events {
+        println!("event\t{}", event_words(event));
     }
     Ok(())
 }
@@ -384,6 +396,23 @@ fn task_words(task: &Value) -> String {
     if let Some(code) = task["problem"]["code"].as_str() {
         words.push('\t');
         words.push_str(code);
+    }
+    words
+}
+
+fn event_words(event: &Value) -> String {
+    let mut words = format!(
+        "{}\t{} > {}\tepoch {}\t{}\t{}",
+        ago(event, "at"),
+        event["from"].as_str().unwrap_or("inactive"),
+        text(event, "to"),
+        event["epoch"],
+        text(event, "actor"),
+        text(event, "reason")
+    );
+    if let Some(task_id) = event["task_id"].as_str() {
+        words.push_str("\ttask ");
+        words.push_str(task_id);
     }
     words
 }

@@ -50,6 +50,15 @@ async fn run(dir: &Path, args: &[&str]) -> Ended {
     }
 }
 
+/// What one that must succeed prints for people.
+async fn in_words(dir: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convene"));
+    command.args(args).arg("--data-dir").arg(dir.join("data")).current_dir(dir);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// One that must succeed.
 async fn done(dir: &Path, args: &[&str]) -> Vec<Value> {
     let ended = run(dir, args).await;
@@ -99,6 +108,15 @@ async fn an_operator_lists_archives_restores_and_deletes_groups_of_a_running_pro
     assert_eq!(shown[0]["group"]["group_status"], "archived");
     let tasks = shown[0]["tasks"].as_array().unwrap().clone();
     assert!(tasks.iter().any(|task| task["kind"] == "archive" && task["status"] == "done"));
+    let events = shown[0]["events"].as_array().unwrap().clone();
+    let step = |at: usize| [&events[at]["from"], &events[at]["to"]];
+    assert_eq!(step(0), [&json!("archiving"), &json!("archived")], "{events:?}");
+    assert_eq!(step(events.len() - 1), [&Value::Null, &json!("active")], "{events:?}");
+    let one = done(dir, &["groups", "show", &group, "--events", "1"]).await;
+    assert_eq!(one[0]["events"], json!([events[0]]));
+    let words = in_words(dir, &["groups", "show", &group]).await;
+    assert!(words.contains("\tarchiving > archived\tepoch 1\t"), "{words}");
+    assert!(words.contains("\tinactive > active\tepoch 1\tapp\tactivated"), "{words}");
     let listed = done(dir, &["groups", "tasks", &group, "--status", "done"]).await;
     assert_eq!(listed[0]["group_id"], group.as_str(), "{listed:?}");
     assert!(done(dir, &["groups", "tasks", "--status", "failed"]).await.is_empty());
@@ -117,6 +135,10 @@ async fn an_operator_lists_archives_restores_and_deletes_groups_of_a_running_pro
     let deleted = done(dir, &["groups", "delete", &group, "--yes"]).await;
     assert_eq!(deleted[0]["group_status"], "deleted");
     assert!(done(dir, &["groups", "list"]).await.is_empty());
+    let gone = done(dir, &["groups", "show", &group, "--events", "2"]).await;
+    assert_eq!(gone[0]["group"]["group_status"], "deleted");
+    assert_eq!(gone[0]["events"][0]["to"], "deleted");
+    assert_eq!(gone[0]["events"][1]["to"], "deleting");
     ends_with(dir, 3, &["groups", "restore", &group]).await;
     ends_with(dir, 3, &["groups", "show", "nobodys"]).await;
     ends_with(dir, 2, &["groups", "list", "--status", "asleep"]).await;
@@ -295,7 +317,7 @@ async fn at_a_terminal_an_archive_shows_how_far_it_is_and_a_delete_asks_for_the_
     stage.store.set(Some(S3Fault::Slow(Duration::from_millis(1200))));
     let archive = type_in("archive");
     archive.until(|screen| ["export", "verify"].iter().any(|step| screen.contains(step)));
-    archive.shows("Archived g1: 4 messages");
+    archive.shows("Archived g1: 5 messages");
     stage.store.set(None);
     assert_eq!(stage.status().await, "archived");
 

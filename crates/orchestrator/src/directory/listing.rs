@@ -1,13 +1,19 @@
-//! Pages of groups, organizations and tasks, in an order that stands still while they are turned.
+//! Pages of groups, organizations, tasks and steps of a group's life, in an order that stands still while they are turned.
 
 use convene_db::{DbError, Row, Statement, Value};
 use convene_model::{
-    OrgId, Timestamp,
+    GroupId, LifeEventId, OrgId, TaskId, Timestamp,
     infra::GroupStatus,
-    listing::{GroupsPage, GroupsQuery, OrgSummary, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
+    listing::{
+        GroupsPage, GroupsQuery, LifeEvent, LifeEventsPage, LifeEventsQuery, OrgSummary, OrgsPage,
+        OrgsQuery, TasksPage, TasksQuery,
+    },
 };
 
 use super::{Directory, OwnedRecord, RECORD_COLUMNS, RECORD_TABLES, tasks::TaskRow};
+
+/// Where a group stands that has no record, as events have it.
+const INACTIVE: &str = "inactive";
 
 /// Whose entries a caller sees.
 #[derive(Debug, Clone, Default)]
@@ -167,4 +173,62 @@ impl Directory {
         let next = tasks.last().filter(|_| more).map(|last| last.task_id.clone());
         Ok(TasksPage { tasks, next })
     }
+
+    /// A page of the steps of a group's life, the newest first. Behind one that is no longer kept there is
+    /// nothing.
+    pub(crate) async fn life(
+        &self,
+        group_id: &GroupId,
+        query: &LifeEventsQuery,
+        page: usize,
+    ) -> Result<LifeEventsPage, DbError> {
+        let mut conditions = Conditions::default();
+        conditions.add("e.group_id = ?", group_id.as_str());
+        if let Some(after) = &query.after {
+            conditions.add(
+                "EXISTS (SELECT 1 FROM lifecycle_events b
+                     WHERE b.event_id = ? AND b.group_id = e.group_id
+                       AND (e.at < b.at OR (e.at = b.at AND e.event_id < b.event_id)))",
+                after.as_str(),
+            );
+        }
+        let select =
+            "SELECT e.event_id, e.at, e.from_status, e.to_status, e.epoch, e.actor, e.reason,
+                 e.task_id
+             FROM lifecycle_events e";
+        let order = "e.at DESC, e.event_id DESC";
+        let rows = self.db.query(conditions.statement(select, order, page)).await?;
+        let events = rows.iter().take(page).map(life_event).collect::<Result<Vec<_>, _>>()?;
+        let more = rows.len() > page;
+        let next = events.last().filter(|_| more).map(|last| last.event_id.clone());
+        Ok(LifeEventsPage { events, next })
+    }
+}
+
+fn life_event(row: &Row) -> Result<LifeEvent, DbError> {
+    let text = |column: &str| row.get::<String>(column);
+    let event_id = text("event_id")?;
+    let impossible = |column: &str, value: &str| {
+        DbError::decode(
+            format!("lifecycle_events.{column}"),
+            format!("event {event_id:?} has {value:?}"),
+        )
+    };
+    let status = |column: &str| {
+        let name = text(column)?;
+        GroupStatus::parse(&name).ok_or_else(|| impossible(column, &name))
+    };
+    let task_id: Option<String> = row.get("task_id")?;
+    Ok(LifeEvent {
+        event_id: LifeEventId::new(&event_id).map_err(|_| impossible("event_id", &event_id))?,
+        at: Timestamp::from_millis(row.get("at")?),
+        from: if text("from_status")? == INACTIVE { None } else { Some(status("from_status")?) },
+        to: status("to_status")?,
+        epoch: row.get("epoch")?,
+        actor: text("actor")?,
+        reason: text("reason")?,
+        task_id: task_id
+            .map(|id| TaskId::new(&id).map_err(|_| impossible("task_id", &id)))
+            .transpose()?,
+    })
 }

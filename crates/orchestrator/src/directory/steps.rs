@@ -5,6 +5,8 @@
 //! caller needs to be true or written with it. Of two that want the same record one wins; the other
 //! is told [`StepError::Changed`] and reads again.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use convene_db::{DbError, Statement, params};
 use convene_hop::LIFECYCLE;
 use convene_model::{ArchiveId, Code, Problem, TaskId, Timestamp, infra::GroupStatus};
@@ -244,6 +246,14 @@ pub(super) fn tell(from: &str, after: &OwnedRecord, change: Change<'_>) {
     }
 }
 
+/// The id of an event: those of one group that are of the same millisecond are in the order of their ids, too.
+fn event_id(now: Timestamp) -> String {
+    static EVENTS: AtomicU32 = AtomicU32::new(0);
+    let nth = EVENTS.fetch_add(1, Ordering::Relaxed);
+    let random = Uuid::new_v4().as_u128() & 0xffff_ffff_ffff;
+    format!("{:012x}{nth:08x}{random:012x}", now.millis())
+}
+
 /// The event of a step; `from` is the name of the state that it led from.
 pub(super) fn event(from: &str, after: &OwnedRecord, change: Change<'_>) -> Statement {
     Statement::new(
@@ -251,7 +261,7 @@ pub(super) fn event(from: &str, after: &OwnedRecord, change: Change<'_>) -> Stat
          (event_id, at, group_id, org_id, from_status, to_status, epoch, actor, reason, task_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         params![
-            Uuid::new_v4().simple().to_string(),
+            event_id(change.now),
             change.now.millis(),
             after.record.group_id.as_str(),
             after.record.org_id.as_str(),

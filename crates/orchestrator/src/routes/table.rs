@@ -11,7 +11,10 @@ use convene_model::{
         RaiseEpochRequest, RevokeRequest, RoutingRecord, RoutingToken, RoutingTokenRequest,
     },
     keys::Jwks,
-    listing::{GroupsPage, GroupsQuery, OrgsPage, OrgsQuery, TasksPage, TasksQuery},
+    listing::{
+        GroupsPage, GroupsQuery, LifeEventsPage, LifeEventsQuery, OrgsPage, OrgsQuery, TasksPage,
+        TasksQuery,
+    },
     tasks::{AdoptRequest, ArchiveRequest, Archived, Task},
     usage::{
         AbuseFlags, AbuseQuery, GroupUsage, OrgUsage, OrgUsageQuery, Released, Reservation,
@@ -91,6 +94,17 @@ fn of_groups() -> Api<Orchestra> {
                 .answers::<RoutingRecord>(200)
                 .problems(GROUP),
             groups::read::handle,
+        )
+        .on(
+            Operation::get(
+                "/infra/groups/{id}/events",
+                "listGroupEvents",
+                "The steps of the group's life, the newest first; also of one that is gone.",
+            )
+            .query::<LifeEventsQuery>()
+            .answers::<LifeEventsPage>(200)
+            .problems(GROUP),
+            groups::events::handle,
         )
         .on(
             Operation::put(

@@ -6,6 +6,7 @@
 pub(crate) mod activate;
 pub(crate) mod configure;
 pub(crate) mod connect;
+pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod message;
