@@ -8,14 +8,19 @@ use std::{
 
 use convene_testing::{
     browser::free_port,
-    client::Socket,
     conformance::{Portal, Target},
     process::{Convene, Launch},
 };
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
-use crate::convene;
+use crate::{
+    archive_content::{self, SECRET, files_with, rows_but_others, same_content, say, until_gone},
+    convene,
+};
 
 const GROUP: &str = "g1";
 const ORG: &str = "o1";
@@ -55,28 +60,62 @@ impl Stage {
 
     /// Activates the group and writes in it.
     async fn talk(&self, texts: &[&str]) {
-        self.portal.activate(GROUP, ORG).await;
-        let (mut upstream, token) = self.upstream().await;
-        let attach = json!({"type": "attach", "ref": "a", "conn": "c1", "token": token});
-        upstream.send(&attach).await;
-        let attached = upstream.until(|frame| frame["ref"] == "a").await;
-        assert_eq!(attached["type"], "attached", "{attached}");
+        let mut upstream = archive_content::enter(&self.portal, GROUP, ORG).await;
         for text in texts {
-            let message_id = text.replace(' ', "-");
-            upstream
-                .send(&json!({
-                    "type": "post", "ref": text, "conn": "c1",
-                    "message_id": message_id, "text": text,
-                }))
-                .await;
-            let ok = upstream.until(|frame| frame["ref"] == *text).await;
-            assert_eq!(ok["type"], "ok", "{ok}");
+            say(&mut upstream, text).await;
         }
     }
 
-    async fn upstream(&self) -> (Socket, String) {
-        let token = self.portal.routing_token(GROUP, "u1").await;
-        (self.portal.upstream(GROUP, &token).await.unwrap(), token)
+    /// A group in which people have written, changed, pinned and taken back, and asked an agent.
+    async fn lively(&self) {
+        let mut upstream = archive_content::enter(&self.portal, GROUP, ORG).await;
+        archive_content::lively(&mut upstream, "").await;
+        archive_content::asks(&self.portal, GROUP, &mut upstream).await;
+    }
+
+    /// Such a group, and all lines of its snapshot; the group is in use,
+    /// and its snapshot is gone.
+    async fn lively_and_kept(&self) -> Vec<u8> {
+        self.lively().await;
+        self.archive().await;
+        let kept = self.lines().await;
+        archive_content::has_everything(&kept);
+        self.restore().await;
+        for file in self.snapshots() {
+            std::fs::remove_file(file).unwrap();
+        }
+        kept
+    }
+
+    /// All lines of the group's latest snapshot, as `convene archive cat` prints them.
+    async fn lines(&self) -> Vec<u8> {
+        let data = self.dir.path().join("data");
+        let manifests = self.snapshots().into_iter();
+        let manifests = manifests.filter(|file| file.to_str().unwrap().ends_with(".manifest.json"));
+        let epoch = |file: &PathBuf| {
+            let manifest: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            manifest["epoch"].as_u64().unwrap()
+        };
+        let latest = manifests.max_by_key(epoch).unwrap();
+        let latest = latest.strip_prefix(data.join("archives")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convene"));
+        command.args(["archive", "cat", latest.to_str().unwrap(), "--data-dir"]).arg(&data);
+        let output = command.current_dir(self.dir.path()).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Says that the group's whole content is that of lines that were kept before, and is so again when it was
+    /// archived and came back; the group is in use afterwards.
+    async fn is_the_same_as(&self, kept: &[u8], when: &str) {
+        for _ in 0..2 {
+            if self.status().await != "archived" {
+                self.archive().await;
+            }
+            same_content(kept, &self.lines().await, when);
+            self.restore().await;
+        }
+        self.talk(&[]).await;
     }
 
     /// The group's messages as a reader has them. An app activates a group that is not archived
@@ -132,6 +171,12 @@ impl Stage {
 
     /// Makes a call at which the process dies at `failpoint`; then it is started again.
     async fn die_at(&self, failpoint: &str, method: &str, what: &str, body: Value) -> Convene {
+        self.is_killed_at(failpoint, method, what, body).await;
+        self.start().await
+    }
+
+    /// Makes a call at which the process dies at `failpoint`.
+    async fn is_killed_at(&self, failpoint: &str, method: &str, what: &str, body: Value) {
         let node = self.launch().env("CONVENE_FAILPOINT", failpoint).start().await;
         let (portal, method) = (self.portal.clone(), method.to_owned());
         let path = format!("/infra/groups/{GROUP}{what}");
@@ -140,7 +185,44 @@ impl Stage {
         let ended = timeout(PATIENCE, node.ended()).await;
         ended.unwrap_or_else(|_| panic!("the process ends at {failpoint}"));
         drop(call);
-        self.start().await
+    }
+
+    /// Starts the process, which goes on with what was under way and dies at `failpoint` by itself.
+    async fn goes_on_and_dies_at(&self, failpoint: &str) {
+        let (_, said) = self.launch().env("CONVENE_FAILPOINT", failpoint).run_to_end().await;
+        assert!(said.contains(&format!("ends at {failpoint}")), "{said}");
+    }
+
+    /// Waits until the directory has no task that is under way.
+    async fn until_nothing_is_under_way(&self, when: &str) {
+        let none = async {
+            while self.directory("SELECT count(*) FROM tasks WHERE status = 'running'") > 0 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, none).await.unwrap_or_else(|_| panic!("{when}: every task ends"));
+    }
+
+    /// A number from the directory's database.
+    fn directory(&self, sql: &str) -> i64 {
+        let database = self.dir.path().join("data/infra.db");
+        let database = rusqlite::Connection::open(database).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        database.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Says that nothing of the group is anywhere but for its tombstone.
+    async fn nothing_is_left(&self, node: Convene, when: &str) {
+        let data = self.dir.path().join("data");
+        until_gone(&self.portal, ORG, &data, when).await;
+        assert_eq!(node.stop().await, Some(0), "{when}");
+        assert_eq!(files_with(&data, SECRET), Vec::<PathBuf>::new(), "{when}");
+        assert_eq!(rows_but_others(&data), Vec::<String>::new(), "{when}");
+        assert_eq!(self.snapshots(), Vec::<PathBuf>::new(), "{when}");
+        for (table, rows) in [("archives", 0), ("access_revocations", 0), ("routing_records", 1)] {
+            let sql = format!("SELECT count(*) FROM {table} WHERE group_id = '{GROUP}'");
+            assert_eq!(self.directory(&sql), rows, "{when}: {table}");
+        }
     }
 
     fn snapshots(&self) -> Vec<PathBuf> {
@@ -217,7 +299,7 @@ async fn a_process_that_dies_at_any_step_of_an_archive_leaves_the_group_live_or_
 {
     let stage = Stage::new();
     let node = stage.start().await;
-    stage.talk(&["one", "two", "three"]).await;
+    let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
     node.kill().await;
     let names = failpoints("archive.");
@@ -228,15 +310,35 @@ async fn a_process_that_dies_at_any_step_of_an_archive_leaves_the_group_live_or_
         let marked = ["archive.marked", "archive.wiped"].contains(&name);
         assert_eq!(status == "archived", marked, "{name}: {status}");
         assert_eq!(stage.messages().await, before, "{name}");
-        if status == "archived" {
-            stage.restore().await;
-            assert_eq!(stage.messages().await, before, "{name}");
-        }
         // It is fit for everything: also for being archived and coming back.
-        stage.archive().await;
-        stage.restore().await;
-        stage.talk(&[]).await;
+        stage.is_the_same_as(&kept, name).await;
         assert_eq!(stage.messages().await, before, "{name}");
+        node.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_at_any_step_of_giving_an_archive_up_leaves_the_group_live_and_whole() {
+    let stage = Stage::new();
+    let node = stage.start().await;
+    let kept = stage.lively_and_kept().await;
+    let before = stage.messages().await;
+    node.kill().await;
+    let names = failpoints("thaw.");
+    assert_eq!(names.len(), 4);
+    for name in names {
+        // All of the snapshot is in the store; whoever finds the task gives it up, and dies at that as well.
+        let snapshots = stage.snapshots().len();
+        stage.is_killed_at("archive.stored", "POST", "/archive", json!({"reason": "a test"})).await;
+        assert_eq!(stage.snapshots().len(), snapshots + 2, "{name}");
+        stage.goes_on_and_dies_at(name).await;
+        let node = stage.start().await;
+        stage.until_nothing_is_under_way(name).await;
+        let status = stage.rest().await;
+        assert!(["active", "idle"].contains(&status.as_str()), "{name}: {status}");
+        assert_eq!(stage.snapshots().len(), snapshots, "{name}: nothing of it stays in the store");
+        assert_eq!(stage.messages().await, before, "{name}");
+        stage.is_the_same_as(&kept, name).await;
         node.kill().await;
     }
 }
@@ -246,7 +348,7 @@ async fn a_process_that_dies_at_any_step_of_a_restore_leaves_the_group_live_or_a
 {
     let stage = Stage::new();
     let node = stage.start().await;
-    stage.talk(&["one", "two", "three"]).await;
+    let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
     node.kill().await;
     let names = failpoints("restore.");
@@ -259,13 +361,52 @@ async fn a_process_that_dies_at_any_step_of_a_restore_leaves_the_group_live_or_a
         let status = stage.rest().await;
         assert!(["active", "idle", "archived"].contains(&status.as_str()), "{name}: {status}");
         assert_eq!(stage.messages().await, before, "{name}");
-        if status == "archived" {
-            stage.restore().await;
-        }
-        stage.talk(&[]).await;
+        stage.is_the_same_as(&kept, name).await;
         assert_eq!(stage.messages().await, before, "{name}");
         node.kill().await;
     }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_at_any_step_of_giving_a_restore_up_leaves_the_group_archived_and_whole()
+ {
+    let stage = Stage::new();
+    let node = stage.start().await;
+    let kept = stage.lively_and_kept().await;
+    let before = stage.messages().await;
+    stage.archive().await;
+    node.kill().await;
+    let names = failpoints("abandon.");
+    assert_eq!(names.len(), 2);
+    for name in names {
+        // The last byte of the snapshot is another: all of its events are imported before that is found.
+        let mut files = stage.snapshots().into_iter();
+        let content = files.find(|file| file.to_str().unwrap().ends_with(".ndjson.gz")).unwrap();
+        let good = std::fs::read(&content).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        std::fs::write(&content, &bad).unwrap();
+        let node = stage.die_at(name, "POST", "/restore", Value::Null).await;
+        stage.until_nothing_is_under_way(name).await;
+        assert_eq!(stage.rest().await, "archived", "{name}");
+        assert_eq!(std::fs::read(&content).unwrap(), bad, "{name}: it is left as it is");
+        let data = stage.dir.path().join("data");
+        let left = async {
+            while rows_but_others(&data) != Vec::<String>::new() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, left)
+            .await
+            .unwrap_or_else(|_| panic!("{name}: {:?}", rows_but_others(&data)));
+        std::fs::write(&content, &good).unwrap();
+        assert_eq!(stage.messages().await, before, "{name}");
+        same_content(&kept, &stage.lines().await, name);
+        node.kill().await;
+    }
+    let node = stage.start().await;
+    stage.is_the_same_as(&kept, "after all of them").await;
+    assert_eq!(node.stop().await, Some(0));
 }
 
 #[tokio::test]
@@ -276,17 +417,49 @@ async fn a_process_that_dies_at_any_step_of_a_delete_leaves_nothing_of_the_group
     for (name, archived) in names.into_iter().flat_map(|name| [(name, true), (name, false)]) {
         let stage = Stage::new();
         let node = stage.start().await;
-        stage.talk(&["one", "two"]).await;
+        stage.lively().await;
         if archived {
             stage.archive().await;
+            assert!(!files_with(&stage.dir.path().join("data/archives"), GROUP).is_empty());
+        } else {
+            assert!(!files_with(&stage.dir.path().join("data/groups"), SECRET).is_empty());
         }
         node.kill().await;
         let node = stage.die_at(name, "DELETE", "", Value::Null).await;
         assert_eq!(stage.rest().await, "deleted", "{name}");
-        assert_eq!(stage.snapshots(), Vec::<PathBuf>::new(), "{name}");
-        let again =
-            stage.portal.call("POST", "/infra/groups", json!({"group_id": GROUP, "org_id": ORG}));
-        assert_eq!(again.await.1["code"], "group_deleted", "{name}");
-        node.kill().await;
+        let again = json!({"group_id": GROUP, "org_id": ORG});
+        let (status, answer) = stage.portal.call("POST", "/infra/groups", again).await;
+        assert_eq!((status, &answer["code"]), (410, &json!("group_deleted")), "{name}");
+        let when = format!("{name}, {}", if archived { "archived" } else { "live" });
+        stage.nothing_is_left(node, &when).await;
     }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_while_it_looks_for_leftovers_of_a_deleted_group_looks_again() {
+    let stage = Stage::new();
+    let node = stage.start().await;
+    stage.lively().await;
+    stage.archive().await;
+    let late = stage.snapshots();
+    let late: Vec<_> =
+        late.iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect();
+    let path = format!("/infra/groups/{GROUP}");
+    stage.portal.call("DELETE", &path, Value::Null).await;
+    assert_eq!(stage.rest().await, "deleted");
+    node.kill().await;
+    // Somebody who was away puts its snapshot after all, and the look that is due in hours is due now.
+    for (file, bytes) in &late {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, bytes).unwrap();
+    }
+    let due = "UPDATE tasks SET lease_until = 0 WHERE kind = 'purge' RETURNING 1";
+    assert_eq!(stage.directory(due), 1);
+    stage.goes_on_and_dies_at("purge.purged").await;
+    assert_eq!(stage.snapshots(), Vec::<PathBuf>::new());
+    std::fs::create_dir_all(late[0].0.parent().unwrap()).unwrap();
+    std::fs::write(&late[0].0, &late[0].1).unwrap();
+    let node = stage.start().await;
+    stage.until_nothing_is_under_way("purge.purged").await;
+    stage.nothing_is_left(node, "purge.purged").await;
 }

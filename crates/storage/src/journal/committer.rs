@@ -21,7 +21,7 @@ use crate::{
     pending::{Committed, Pending},
     rooms::{inbox::Inbox, overlay::Overlay, quarantine::Quarantine},
     store::{
-        error::CommitFailed,
+        error::{CommitFailed, StoreError},
         options::{BUSY_TURN_GROUPS, MAX_LINGER, StoreOptions},
     },
 };
@@ -69,6 +69,11 @@ impl Committer {
         convene_threads::prefer_turns(Turns::Shortest);
         let mut linger = Duration::ZERO;
         let mut rotate_at = self.options.journal_file_bytes;
+        if self.file.has_wiped()
+            && let Err(error) = self.begin_next_file(&mut rotate_at)
+        {
+            return self.fail(Vec::new(), &error);
+        }
         while let Some(turn) = self.queue.next_turn(linger) {
             let began = Instant::now();
             let busy = turn.len() >= BUSY_TURN_GROUPS;
@@ -89,24 +94,34 @@ impl Committer {
             linger = if busy { began.elapsed().min(MAX_LINGER) } else { Duration::ZERO };
             self.release(turn, first_pos);
             self.file.tend();
-            if wiped || self.file.bytes() >= rotate_at {
-                match self.file.rotate() {
-                    Ok(Ok(retired)) => {
-                        self.counters.rotations.fetch_add(1, Ordering::Relaxed);
-                        self.inbox.retire(retired);
-                        rotate_at = self.options.journal_file_bytes;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "no new journal file can be begun; this one goes on");
-                        rotate_at += self.options.journal_file_bytes / 4 + 1;
-                    }
-                    Err(error) => return self.fail(Vec::new(), &error),
-                }
+            if (wiped || self.file.bytes() >= rotate_at)
+                && let Err(error) = self.begin_next_file(&mut rotate_at)
+            {
+                return self.fail(Vec::new(), &error);
             }
         }
         if let Err(error) = self.file.close() {
             tracing::warn!(%error, "the journal was closed without a checkpoint");
         }
+    }
+
+    /// Begins the next file; where that cannot be, this one goes on for a while.
+    ///
+    /// # Errors
+    /// What there is of the next file could not be removed.
+    fn begin_next_file(&mut self, rotate_at: &mut u64) -> Result<(), StoreError> {
+        match self.file.rotate()? {
+            Ok(retired) => {
+                self.counters.rotations.fetch_add(1, Ordering::Relaxed);
+                self.inbox.retire(retired);
+                *rotate_at = self.options.journal_file_bytes;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no new journal file can be begun; this one goes on");
+                *rotate_at += self.options.journal_file_bytes / 4 + 1;
+            }
+        }
+        Ok(())
     }
 
     /// Tells everybody whose batch is on disk now, then hands the batches to the projector.

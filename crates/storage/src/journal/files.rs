@@ -12,6 +12,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, config::DbConfig, hooks::Wal, params};
 
 use crate::{
+    control::Control,
     journal::{
         checkpointer::Checkpointer,
         row::{self, JournalRow, SCHEMA},
@@ -37,6 +38,8 @@ pub(crate) struct JournalFile {
     /// Bytes appended to this file.
     bytes: u64,
     buffer: Vec<u8>,
+    /// Whether it was found with a row from which on nothing of its group is left.
+    wiped: bool,
 }
 
 /// A file that is written no more.
@@ -56,6 +59,8 @@ struct Found {
     journal_id: JournalId,
     first_pos: u64,
     last_pos: u64,
+    /// Whether it has a row from which on nothing of its group is left.
+    wiped: bool,
 }
 
 /// The journal as it was found, or as it was begun.
@@ -118,6 +123,7 @@ impl OpenedJournal {
             next_pos: last.last_pos + 1,
             bytes,
             buffer: Vec::new(),
+            wiped: last.wiped,
         };
         Ok(Self { file, retired, first_pos })
     }
@@ -185,6 +191,12 @@ impl JournalFile {
         self.bytes
     }
 
+    /// Whether the file that was found still has what a wiped group had: a crash came between the wipe and the
+    /// file that should have followed.
+    pub(crate) fn has_wiped(&self) -> bool {
+        self.wiped
+    }
+
     /// Begins the next file and returns the one before. After an error this file goes on, as if the
     /// next had never been begun.
     ///
@@ -215,6 +227,7 @@ impl JournalFile {
         };
         self.number = next.number;
         self.bytes = 0;
+        self.wiped = false;
         Ok(Ok(retired))
     }
 
@@ -295,7 +308,22 @@ fn open_existing(
         )));
     }
     let last_pos = last.map_or(first_pos - 1, |last| last as u64);
-    Ok(Found { connection, path, number, journal_id: id, first_pos, last_pos })
+    let wiped = format == row::FORMAT_WITH_CONTROLS && ends_a_group(&connection)?;
+    Ok(Found { connection, path, number, journal_id: id, first_pos, last_pos, wiped })
+}
+
+/// Whether a file has a row from which on nothing of its group is left.
+fn ends_a_group(connection: &Connection) -> Result<bool, StoreError> {
+    let mut controls = connection.prepare("SELECT body FROM journal WHERE n = 0")?;
+    let mut rows = controls.query([])?;
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get(0)?;
+        // What cannot be read is refused where the rows are read.
+        if Control::decode(&body).is_ok_and(|control| control.ends_the_group()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn create(
@@ -327,7 +355,8 @@ fn begin(
         params![&journal_id[..], number as i64, first_pos as i64],
     )?;
     transaction.commit()?;
-    Ok(Found { connection, path, number, journal_id, first_pos, last_pos: first_pos - 1 })
+    let last_pos = first_pos - 1;
+    Ok(Found { connection, path, number, journal_id, first_pos, last_pos, wiped: false })
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {
