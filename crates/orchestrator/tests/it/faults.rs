@@ -49,6 +49,7 @@ async fn app_calls<'a>(world: &'a World, task: &str) -> Vec<Named<'a>> {
         ("activateGroup", post("/infra/groups", json!({ "group_id": "g2", "org_id": "o1" }))),
         ("listGroups", get("/infra/groups?limit=5")),
         ("readGroup", get("/infra/groups/g1")),
+        ("listGroupEvents", get("/infra/groups/g1/events")),
         ("configureGroup", put("/infra/groups/g1/config", json!({ "version": 1, "agents": [] }))),
         ("revokeUser", post("/infra/groups/g1/revoke", json!({ "user_id": "u2" }))),
         ("issueRoutingToken", post("/infra/routing-token", role)),
