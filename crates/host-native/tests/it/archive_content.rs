@@ -160,13 +160,11 @@ fn sections(lines: &[u8]) -> Sections {
 }
 
 /// Waits until the controllers' files have nothing of any group but one more, in which somebody writes: what is
-/// only marked as gone goes then. What a process that died had written ahead goes with the next checkpoint, or when
-/// the process ends.
+/// only marked as gone goes then.
 pub(crate) async fn until_gone(portal: &Portal, org: &str, data: &Path, when: &str) {
     say(&mut enter(portal, OTHER, org).await, "kept").await;
     let gone = async {
-        let ahead = |file: &PathBuf| file.ends_with("rooms.db-wal");
-        while !(files_with(data, SECRET).iter().all(ahead) && rows_but_others(data).is_empty()) {
+        while !(files_with(data, SECRET).is_empty() && rows_but_others(data).is_empty()) {
             sleep(Duration::from_millis(50)).await;
         }
     };

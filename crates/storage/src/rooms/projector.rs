@@ -113,6 +113,13 @@ pub(crate) struct SinceCheckpoint {
     wiped: bool,
 }
 
+impl SinceCheckpoint {
+    /// A process that died may have left pages of a wiped group in the WAL: it is cut off first.
+    pub(crate) fn after_a_start() -> Self {
+        Self { wiped: true, ..Self::default() }
+    }
+}
+
 impl Projector {
     /// Works until the inbox says to stop.
     pub(crate) fn run(mut self) {

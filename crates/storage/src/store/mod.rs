@@ -237,7 +237,7 @@ impl GroupStore {
             keeper: to_keeper.clone(),
             retired: journal.retired.into(),
             position,
-            since_checkpoint: SinceCheckpoint::default(),
+            since_checkpoint: SinceCheckpoint::after_a_start(),
             index,
             disk: Arc::clone(&disk),
             counters: Arc::clone(&projections),
