@@ -109,14 +109,20 @@ impl Room {
             history: None,
             render: None,
         });
-        // While the upstream is down the command waits and is sent when it is open again.
-        if let Err(Code::Overloaded) =
-            self.send_up(attach).and_then(|()| self.send_up(encode(&frame)))
-        {
-            self.shared.counters.overloaded();
-            self.detach_up(conn);
-            let problem = Problem::new(Code::Overloaded).with("retry_after_ms", 1000);
-            self.answer(conn, Err(problem));
+        match self.send_up(attach).and_then(|()| self.send_up(encode(&frame))) {
+            Ok(()) => {}
+            Err(Code::Overloaded) => {
+                self.shared.counters.overloaded();
+                self.detach_up(conn);
+                let problem = Problem::new(Code::Overloaded).with("retry_after_ms", 1000);
+                self.answer(conn, Err(problem));
+            }
+            // The upstream was lost while the token was fetched: the command is sent on the next one.
+            Err(_) => {
+                if let Some(waiting) = self.waiting.get_mut(conn) {
+                    waiting.sent = false;
+                }
+            }
         }
     }
 
