@@ -111,7 +111,8 @@ async fn the_task_of_an_archive_says_how_far_its_export_is_while_it_goes_on() {
     let moving = async {
         loop {
             let task = world.ask("GET", &path).send().await.expect_status(200).body;
-            if task["step"] == "export" && figures(&task).0 > 0 {
+            // The messages are out; what was noted on the way there is passed over.
+            if task["step"] == "export" && figures(&task).0 > 10 {
                 return task;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -120,9 +121,9 @@ async fn the_task_of_an_archive_says_how_far_its_export_is_while_it_goes_on() {
     let task = tokio::time::timeout(Duration::from_secs(30), moving).await.expect("it moves");
     let (done, total) = figures(&task);
     assert_eq!(task["status"], "running");
-    // The messages and the first events are out; the activation and the freeze are events, too.
+    // The first events are out as well; the activation and the freeze are events, too.
     assert_eq!(total, 10 + 12, "{task}");
-    assert!(10 < done && done < total, "{task}");
+    assert!(done < total, "{task}");
     world.controllers.let_pass();
     world.settled().await;
     let task = world.ask("GET", &path).send().await.expect_status(200).body;
