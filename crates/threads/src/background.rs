@@ -8,7 +8,6 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::{Builder, available_parallelism},
-    time::Instant,
 };
 
 use tokio::sync::oneshot;
@@ -36,8 +35,7 @@ impl std::fmt::Display for Abandoned {
 
 impl std::error::Error for Abandoned {}
 
-/// Does `work` on a background thread, and waits for it without holding up the runtime. Where it gives
-/// way while somebody waits for something else of this process, it rests as long as it has worked. A panic in it goes
+/// Does `work` on a background thread, and waits for it without holding up the runtime. A panic in it goes
 /// on in the caller. The work is done even when nobody waits any more.
 ///
 /// # Errors
@@ -77,10 +75,7 @@ fn serve(waiting: &Mutex<Receiver<Work>>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(work) => {
-                turns::begin_patiently(Instant::now());
-                work();
-            }
+            Ok(work) => work(),
             Err(_) => return,
         }
     }

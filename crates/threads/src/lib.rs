@@ -8,6 +8,4 @@ mod background;
 mod turns;
 
 pub use background::{Abandoned, run};
-pub use turns::{
-    Turns, become_background, give_way, is_background, prefer_turns, somebody_waits, worked,
-};
+pub use turns::{Turns, become_background, give_way, is_background, prefer_turns, worked};

@@ -1,10 +1,6 @@
 //! What the threads of a node ask of the kernel's scheduler.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::cell::Cell;
 
 /// The niceness of a thread whose CPU time must not be taken from posts.
 #[cfg(target_os = "linux")]
@@ -34,17 +30,7 @@ impl Turns {
 /// millisecond of compressing, which is the slowest of what they do.
 const BYTES_IN_A_ROW: usize = 16 * 1024;
 
-/// How long a patient thread works before it looks whether somebody waits for anything meanwhile.
-const BEFORE_A_REST: Duration = Duration::from_millis(1);
-/// How long it rests at most.
-const MAX_REST: Duration = Duration::from_millis(5);
-
-/// Counts what somebody waited for.
-static WAITED_FOR: AtomicU64 = AtomicU64::new(0);
-
 thread_local! {
-    /// Of a patient thread: since when it works, and what had been waited for then.
-    static AT_WORK: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
     static BACKGROUND: Cell<bool> = const { Cell::new(false) };
     /// Bytes since this thread last gave way.
     static WORKED: Cell<usize> = const { Cell::new(0) };
@@ -56,53 +42,6 @@ pub fn become_background() {
     BACKGROUND.set(true);
     lower_priority();
     prefer_turns(Turns::Shortest);
-}
-
-/// Says that somebody waits for what this process does now, such as for a post.
-pub fn somebody_waits() {
-    WAITED_FOR.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Begins work that may take twice as long while somebody waits for something else: where it gives way,
-/// it rests as long as it has worked. Low priority alone leaves it a core that nobody else wants at the
-/// moment, and it takes cache, memory and disk from those on the other ones.
-pub(crate) fn begin_patiently(now: Instant) {
-    AT_WORK.set(Some((now, WAITED_FOR.load(Ordering::Relaxed))));
-}
-
-/// What a patient thread does that gives way after it has worked for so long.
-#[derive(Debug, PartialEq, Eq)]
-enum Pause {
-    /// It lets others go first, and its work goes on.
-    Yield,
-    /// The same, and its work counts anew: nobody waited.
-    YieldAnew,
-    /// It rests.
-    Rest(Duration),
-}
-
-fn pause_after(worked: Duration, somebody_waited: bool) -> Pause {
-    match (worked >= BEFORE_A_REST, somebody_waited) {
-        (false, _) => Pause::Yield,
-        (true, false) => Pause::YieldAnew,
-        (true, true) => Pause::Rest(worked.min(MAX_REST)),
-    }
-}
-
-fn pause(began: Instant, waited_for: u64) {
-    let now = Instant::now();
-    let somebody_waited = WAITED_FOR.load(Ordering::Relaxed) != waited_for;
-    match pause_after(now.duration_since(began), somebody_waited) {
-        Pause::Yield => std::thread::yield_now(),
-        Pause::YieldAnew => {
-            std::thread::yield_now();
-            begin_patiently(now);
-        }
-        Pause::Rest(pause) => {
-            std::thread::sleep(pause);
-            begin_patiently(now + pause);
-        }
-    }
 }
 
 /// Whether this thread is one of the background.
@@ -117,10 +56,7 @@ pub fn is_background() -> bool {
 pub fn give_way() {
     if is_background() {
         WORKED.set(0);
-        match AT_WORK.get() {
-            Some((began, waited_for)) => pause(began, waited_for),
-            None => std::thread::yield_now(),
-        }
+        std::thread::yield_now();
     }
 }
 
@@ -233,31 +169,6 @@ mod tests {
         assert_eq!(nice, i64::from(NICENESS));
         assert!(slice.is_none_or(|slice| slice == Turns::Shortest.nanoseconds()), "{slice:?}");
         assert!(!is_background());
-    }
-
-    #[test]
-    fn a_patient_thread_rests_as_long_as_it_worked_if_somebody_waited_meanwhile() {
-        let (short, long) = (BEFORE_A_REST - Duration::from_nanos(1), BEFORE_A_REST);
-        assert_eq!(pause_after(short, true), Pause::Yield);
-        assert_eq!(pause_after(long, false), Pause::YieldAnew);
-        assert_eq!(pause_after(long, true), Pause::Rest(long));
-        assert_eq!(pause_after(MAX_REST * 2, true), Pause::Rest(MAX_REST));
-    }
-
-    #[test]
-    fn what_is_waited_for_is_noticed_once() {
-        std::thread::spawn(|| {
-            become_background();
-            begin_patiently(Instant::now());
-            let (began, waited_for) = AT_WORK.get().unwrap();
-            somebody_waits();
-            std::thread::sleep(BEFORE_A_REST);
-            give_way();
-            let (anew, noticed) = AT_WORK.get().unwrap();
-            assert!(noticed > waited_for && anew >= began + BEFORE_A_REST * 2, "it rested");
-        })
-        .join()
-        .unwrap();
     }
 
     #[test]

@@ -81,9 +81,6 @@ impl Actor {
                 return;
             }
         }
-        if !posts.is_empty() {
-            convene_threads::somebody_waits();
-        }
         let seq = self.controller.state().map_or(0, State::seq);
         let snapshot =
             if snapshot || erases || checkpoint || seq >= self.last_snapshot + SNAPSHOT_EVERY {
