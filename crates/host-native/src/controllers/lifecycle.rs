@@ -293,8 +293,8 @@ impl Teller {
     }
 }
 
-/// Whether a word that was refused so is to be sent again: a token can be refused while keys are
-/// exchanged, and the same word may still be under way.
-fn passes(problem: &Problem) -> bool {
+/// Whether what the Orchestrator refused so is to be sent again: a token can be refused while keys are
+/// exchanged, and the same may still be under way.
+pub(super) fn passes(problem: &Problem) -> bool {
     problem.status >= 500 || matches!(problem.status, 401 | 429) || problem.code == Code::Conflict
 }

@@ -14,7 +14,7 @@ use convene_model::{
     Code, GroupId, MessageId, Problem,
     claims::{OrchestratorClaims, service},
     event::GroupConfig,
-    history::{HistoryQuery, SearchRequest},
+    history::HistoryQuery,
     infra::{InitRequest, Initialized, RevokeRequest},
     keys::TrustedKeys,
     limits::MAX_PAGE,
@@ -128,18 +128,14 @@ async fn search(
     Path(id): Path<String>,
     request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let group_id = match request.header(RUN_TOKEN_HEADER) {
-        Some(run) => authorize_run(&controllers, &id, &request, run).await?,
-        None => {
-            let claims = authorize_user(&controllers, &id, &request).await?;
-            let body: SearchRequest = json(&request.body)?;
-            let found = controllers.search(&claims.group_id, body).await?;
-            return leaves(&controllers, &claims, &found);
-        }
-    };
-    // What an agent finds stays inside.
-    let body: SearchRequest = json(&request.body)?;
-    Ok(Json(controllers.search(&group_id, body).await?).into_response())
+    if let Some(run) = request.header(RUN_TOKEN_HEADER) {
+        let group_id = authorize_run(&controllers, &id, &request, run).await?;
+        // What an agent finds stays inside.
+        return Ok(Json(controllers.search(&group_id, json(&request.body)?).await?).into_response());
+    }
+    let claims = authorize_user(&controllers, &id, &request).await?;
+    let found = controllers.search(&claims.group_id, json(&request.body)?).await?;
+    leaves(&controllers, &claims, &found)
 }
 
 async fn connect(

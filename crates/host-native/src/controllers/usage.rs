@@ -39,7 +39,7 @@ use uuid::Uuid;
 pub(super) use outbox::{MARKS_AND_OUTBOX, begin_mark};
 use outbox::{Outbox, Row};
 
-use super::Shared;
+use super::{Shared, lifecycle};
 
 /// A group that is in use hands over what it has counted after this time.
 pub(super) const HANDED_OVER_EVERY: Duration = Duration::from_secs(30);
@@ -529,10 +529,7 @@ impl Reporter {
             for (row, sent) in sent {
                 match sent {
                     Ok(()) => done.push(row),
-                    // A token can be refused while keys are exchanged; that passes.
-                    Err(problem)
-                        if problem.status >= 500 || matches!(problem.status, 401 | 429) =>
-                    {
+                    Err(problem) if lifecycle::passes(&problem) => {
                         tracing::debug!(
                             group = %row.group_id, code = problem.code.as_str(),
                             "a report of usage did not arrive"
