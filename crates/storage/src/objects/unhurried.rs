@@ -1,9 +1,9 @@
 //! A folder whose large files reach the disk piece by piece.
 //!
-//! An upload of parts ends with a sync of the whole file. Until then its bytes wait in the kernel's page
-//! cache, and the sync of a large snapshot would keep the disk from the journal's commits for as long as
-//! the disk takes for all of it. So each part goes to the disk before the next ones are waited for, in
-//! the background, and the sync at the end finds little left to do.
+//! An object ends with a sync of its whole file. Until then its bytes wait in the kernel's page cache, and
+//! the sync of a large snapshot would keep the disk from the journal's commits for as long as the disk takes
+//! for all of it. So what is large is written in pieces, each of which goes to the disk in the background
+//! before the next one is written, and the sync at the end finds little left to do.
 
 use std::{
     fmt,
@@ -14,14 +14,18 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
-    local::LocalFileSystem, path::Path,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    UploadPart, local::LocalFileSystem, path::Path,
 };
 
 use crate::paced;
+
+/// Bytes that are written before they go to the disk. What is not larger is written at once.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// The folder.
 #[derive(Debug)]
@@ -41,7 +45,22 @@ impl ObjectStore for Unhurried {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.0.put_opts(location, payload, opts).await
+        if payload.content_length() <= PIECE_BYTES || opts.mode != PutMode::Overwrite {
+            return self.0.put_opts(location, payload, opts).await;
+        }
+        let PutOptions { tags, attributes, extensions, .. } = opts;
+        let opts = PutMultipartOptions { tags, attributes, extensions };
+        let mut upload = self.put_multipart_opts(location, opts).await?;
+        let stored = match upload.put_part(payload).await {
+            Ok(()) => upload.complete().await,
+            Err(error) => Err(error),
+        };
+        if stored.is_err()
+            && let Err(error) = upload.abort().await
+        {
+            tracing::debug!(%location, %error, "what was written of an object is left behind");
+        }
+        stored
     }
 
     async fn put_multipart_opts(
@@ -110,13 +129,19 @@ struct Upload {
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let begin = self.end;
-        self.end += data.content_length() as u64;
-        let (part, goal) = (begin..self.end, Arc::clone(&self.goal));
-        let written = self.upload.put_part(data);
+        // All of them have their places from here on: parts are written in any order.
+        let mut pieces = Vec::new();
+        for piece in in_pieces(&data) {
+            let begin = self.end;
+            self.end += piece.content_length() as u64;
+            pieces.push((self.upload.put_part(piece), begin..self.end));
+        }
+        let goal = Arc::clone(&self.goal);
         Box::pin(async move {
-            written.await?;
-            hand_over(goal, part).await;
+            for (written, piece) in pieces {
+                written.await?;
+                hand_over(Arc::clone(&goal), piece).await;
+            }
             Ok(())
         })
     }
@@ -130,18 +155,38 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// Waits until the disk has taken a part of the file that is on its way to `goal`. Durable it becomes at the
+/// What is to be written, a piece at a time.
+fn in_pieces(data: &PutPayload) -> Vec<PutPayload> {
+    let (mut pieces, mut piece, mut free) = (Vec::new(), Vec::<Bytes>::new(), PIECE_BYTES);
+    for mut bytes in data.iter().cloned() {
+        while !bytes.is_empty() {
+            let taken = bytes.split_to(bytes.len().min(free));
+            free -= taken.len();
+            piece.push(taken);
+            if free == 0 {
+                pieces.push(piece.drain(..).collect());
+                free = PIECE_BYTES;
+            }
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push(piece.into_iter().collect());
+    }
+    pieces
+}
+
+/// Waits until the disk has taken a piece of the file that is on its way to `goal`. Durable it becomes at the
 /// end, whatever happens here.
-async fn hand_over(goal: Arc<FsPath>, part: Range<u64>) {
+async fn hand_over(goal: Arc<FsPath>, piece: Range<u64>) {
     let work = move || {
         for path in under_way(&goal) {
             if let Ok(file) = File::open(path) {
-                paced::hand_over_part(&file, &part);
+                paced::hand_over_part(&file, &piece);
             }
         }
     };
     if let Err(error) = convene_threads::run(work).await {
-        tracing::debug!(%error, "a part waits for the sync of its file");
+        tracing::debug!(%error, "a piece waits for the sync of its file");
     }
 }
 
@@ -166,6 +211,57 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::*;
+
+    fn payload(lengths: &[usize]) -> PutPayload {
+        let bytes = lengths.iter().enumerate();
+        bytes.map(|(nth, length)| Bytes::from(vec![nth as u8; *length])).collect()
+    }
+
+    fn whole(payload: &PutPayload) -> Vec<u8> {
+        payload.iter().flatten().copied().collect()
+    }
+
+    #[test]
+    fn pieces_are_full_but_the_last_and_keep_the_order() {
+        const FULL: usize = PIECE_BYTES;
+        let cases: [(&[usize], &[usize]); 6] = [
+            (&[], &[]),
+            (&[0, 1, 0], &[1]),
+            (&[FULL], &[FULL]),
+            (&[FULL + 1], &[FULL, 1]),
+            (&[3, FULL - 4, 2, 3 * FULL], &[FULL, FULL, FULL, FULL, 1]),
+            (&[FULL / 2, FULL / 2, FULL / 2], &[FULL, FULL / 2]),
+        ];
+        for (lengths, expected) in cases {
+            let data = payload(lengths);
+            let pieces = in_pieces(&data);
+            let found: Vec<usize> = pieces.iter().map(PutPayload::content_length).collect();
+            assert_eq!(found, expected, "{lengths:?}");
+            assert_eq!(pieces.iter().flat_map(whole).collect::<Vec<_>>(), whole(&data));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_put_at_once_is_whole_whatever_its_size_and_replaces_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Unhurried(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+        let path = Path::from("a/b");
+        let goal = dir.path().join("a/b");
+        for length in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES + 7, 2] {
+            let data = payload(&[length / 3, length - length / 3]);
+            store.put(&path, data.clone()).await.unwrap();
+            assert_eq!(fs::read(&goal).unwrap(), whole(&data));
+            assert_eq!(under_way(&goal), Vec::<PathBuf>::new());
+        }
+        // Only where nothing is: that is one step for the folder, and so for what is large, too.
+        let large = payload(&[2 * PIECE_BYTES]);
+        let refused = store.put_opts(&path, large.clone(), PutMode::Create.into()).await;
+        assert!(matches!(refused, Err(object_store::Error::AlreadyExists { .. })));
+        assert_eq!(fs::read(&goal).unwrap().len(), 2, "what is there stays");
+        let elsewhere = Path::from("a/c");
+        store.put_opts(&elsewhere, large.clone(), PutMode::Create.into()).await.unwrap();
+        assert_eq!(fs::read(dir.path().join("a/c")).unwrap(), whole(&large));
+    }
 
     #[tokio::test]
     async fn a_file_of_many_parts_is_whole_and_found_beside_its_goal_while_it_comes() {
