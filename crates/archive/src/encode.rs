@@ -78,12 +78,13 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Takes a body of whole lines of one section and gives back what goes into the file.
+    /// Takes a body of whole lines of one section and gives back how many there were, and what goes into the
+    /// file.
     pub(crate) fn lines(
         &mut self,
         section: ExportSection,
         body: &Bytes,
-    ) -> Result<Vec<Bytes>, ArchiveError> {
+    ) -> Result<(u64, Vec<Bytes>), ArchiveError> {
         let section = section.section();
         if section < self.section {
             return Err(wrong(format!("{} after {}", section.as_str(), self.section.as_str())));
@@ -93,13 +94,13 @@ impl Encoder {
             self.section = section;
             self.last_seq = 0;
         }
-        let mut at = 0;
+        let (mut lines, mut at) = (0, 0);
         for line in split(body).map_err(|error| wrong(error.to_string()))? {
             let end = at + line.len() + 1;
             self.line(&line, &body.slice(at..end))?;
-            at = end;
+            (lines, at) = (lines + 1, end);
         }
-        Ok(std::mem::take(&mut self.out))
+        Ok((lines, std::mem::take(&mut self.out)))
     }
 
     /// Ends with the trailer; the manifest is not signed yet.

@@ -96,23 +96,30 @@ impl SnapshotWriter {
         Ok(Self { store, content, path, encoder, target })
     }
 
-    /// Takes a body of whole lines. Sections come in the order of [`ExportSection::ALL`], lines in
-    /// ascending order, events without gaps.
+    /// Takes a body of whole lines, and says how many they were. Sections come in the order of
+    /// [`ExportSection::ALL`], lines in ascending order, events without gaps.
     ///
     /// # Errors
     /// [`ArchiveError::Export`] when the lines are not those of the frozen group,
     /// [`ArchiveError::TooLarge`], [`ArchiveError::Store`]. The writer is of no use afterwards.
-    pub async fn lines(&mut self, section: ExportSection, body: Bytes) -> Result<(), ArchiveError> {
+    pub async fn lines(
+        &mut self,
+        section: ExportSection,
+        body: Bytes,
+    ) -> Result<u64, ArchiveError> {
+        if body.is_empty() {
+            return Ok(0);
+        }
         let mut encoder = self.encoder.take().ok_or(ArchiveError::GivenUp)?;
         let (encoder, made) = blocking::run_in_background(move || {
             let made = encoder.lines(section, &body);
             (encoder, made)
         })
         .await?;
-        let made = made?;
+        let (lines, made) = made?;
         self.write(made).await?;
         self.encoder = Some(encoder);
-        Ok(())
+        Ok(lines)
     }
 
     /// Ends the snapshot: the content is stored whole, then the signed manifest. When the snapshot

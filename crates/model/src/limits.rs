@@ -192,8 +192,10 @@ pub const SERVICE_TOKEN_TTL: Duration = Duration::from_secs(60);
 pub const RUN_TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
 /// Used `jti` values remembered by one process; beyond it tokens are refused until some expire.
 pub const MAX_REMEMBERED_JTIS: usize = 1_000_000;
-/// Bytes of exported lines in one answer of a group's controller; at least one line, however long.
-pub const MAX_EXPORT_BYTES: usize = 1024 * 1024;
+/// Bytes of exported lines in one answer of a group's controller; at least one line, however long. Each
+/// answer has its price, two tokens and their signatures, so there are few of them; none is larger than the
+/// longest line may be.
+pub const MAX_EXPORT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of event lines in one request of an import.
 pub const MAX_IMPORT_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of one line of a snapshot.

@@ -70,8 +70,9 @@ impl Controllers {
         query: ExportQuery,
     ) -> Result<ExportPart, Problem> {
         let ExportQuery { archive_id, epoch, section, after } = query;
-        let Exportable { last_seq, state } =
-            self.archive(group_id, |reply| Mail::Export { archive_id, epoch, reply }).await?;
+        let Exportable { last_seq, state } = self
+            .archive(group_id, |reply| Mail::Export { archive_id, epoch, section, reply })
+            .await?;
         let (store, key) = (self.shared.store.clone(), group_id.key());
         // What was erased is in no snapshot, and each export of a group is the same.
         let waited = {

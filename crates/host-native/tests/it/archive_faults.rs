@@ -189,9 +189,9 @@ async fn a_large_snapshot_goes_up_in_parts_and_whatever_breaks_off_in_the_middle
     stage.until_usable().await;
     lives_on(&stage, &before).await;
 
-    // They break off in every third piece or so: the export goes on where it was, and so does the import.
+    // They break off in every second piece or so: the export goes on where it was, and so does the import.
     let parts = stage.store.parts();
-    stage.to_controllers.set(Line::CutAfter(2_500_000));
+    stage.to_controllers.set(Line::CutAfter(6_000_000));
     stage.archived().await;
     assert!(stage.store.parts() > parts + 1, "the snapshot has more than one part");
     stage.to_controllers.set(Line::Open);

@@ -193,13 +193,13 @@ async fn export(
                     return Err(problem);
                 }
             };
-            let lines = exported.lines.iter().filter(|byte| **byte == b'\n').count() as u64;
-            if !exported.lines.is_empty()
-                && let Err(error) = writer.lines(section, exported.lines).await
-            {
-                writer.abort().await;
-                return Err(failed(&error));
-            }
+            let lines = match writer.lines(section, exported.lines).await {
+                Ok(lines) => lines,
+                Err(error) => {
+                    writer.abort().await;
+                    return Err(failed(&error));
+                }
+            };
             match section {
                 ExportSection::Messages | ExportSection::Events => job.advance(lines),
                 ExportSection::State => {}

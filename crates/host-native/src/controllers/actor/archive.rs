@@ -9,7 +9,7 @@ use convene_group_controller::{Controller, Input, State};
 use convene_hop::Close;
 use convene_model::{
     ArchiveId, Code, Problem,
-    archive::{Frozen, ThawRequest, WipeRequest},
+    archive::{ExportSection, Frozen, ThawRequest, WipeRequest},
     frame::CLOSE_ASLEEP,
     record::{CHAIN_START, Chain},
 };
@@ -22,7 +22,7 @@ use crate::controllers::output::Output;
 pub(in crate::controllers) enum Mail {
     Freeze { archive_id: ArchiveId, epoch: u64, reply: Reply<Frozen> },
     Thaw { request: ThawRequest, reply: Reply<()> },
-    Export { archive_id: ArchiveId, epoch: u64, reply: Reply<Exportable> },
+    Export { archive_id: ArchiveId, epoch: u64, section: ExportSection, reply: Reply<Exportable> },
     Wipe { request: WipeRequest, reply: Reply<()> },
     Delete { epoch: u64, reply: Reply<()> },
     Import(import::Mail),
@@ -35,7 +35,7 @@ pub(in crate::controllers) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 pub(in crate::controllers) struct Exportable {
     /// The number of its last event.
     pub(in crate::controllers) last_seq: u64,
-    /// Its state.
+    /// Its state where that is what is exported, else nothing: writing it out takes a moment.
     pub(in crate::controllers) state: Bytes,
 }
 
@@ -55,8 +55,8 @@ impl Actor {
                 let result = thawed.map_err(|problem| self.with_figures(problem));
                 self.answer_later(reply, result);
             }
-            Mail::Export { archive_id, epoch, reply } => {
-                let result = self.exportable(&archive_id, epoch);
+            Mail::Export { archive_id, epoch, section, reply } => {
+                let result = self.exportable(&archive_id, epoch, section);
                 self.answer_later(reply, result);
             }
             Mail::Wipe { request, reply } => match self.may_wipe(&request) {
@@ -152,9 +152,17 @@ impl Actor {
         Err(self.not_so("the group is not frozen for this attempt under this epoch"))
     }
 
-    fn exportable(&self, archive_id: &ArchiveId, epoch: u64) -> Result<Exportable, Problem> {
+    fn exportable(
+        &self,
+        archive_id: &ArchiveId,
+        epoch: u64,
+        section: ExportSection,
+    ) -> Result<Exportable, Problem> {
         let last_seq = self.stands_at(archive_id, epoch)?.seq();
-        let state = self.controller.snapshot().ok_or(Code::Internal)?.into();
+        let state = match section {
+            ExportSection::State => self.controller.snapshot().ok_or(Code::Internal)?.into(),
+            ExportSection::Messages | ExportSection::Events => Bytes::new(),
+        };
         Ok(Exportable { last_seq, state })
     }
 
