@@ -29,15 +29,18 @@ use tokio::{
 
 use super::{
     Figure,
-    infra::Infra,
+    infra::{self, Infra},
     memory::anonymous,
     posts,
     snapshots::{self, MEGABYTE},
 };
-use crate::cli::CliError;
+use crate::{cli::CliError, commands};
 
 /// Messages of the group for each second of a slice.
 const MESSAGES_PER_SECOND: f64 = 50_000.0;
+/// Messages of the group beside which others talk, for each second of a slice: its archive lasts for three
+/// slices or so, and the 99th percentile is not that of a handful of posts.
+const BESIDE_PER_SECOND: f64 = 150_000.0;
 /// Messages of the group over which memory is measured, for each second of a slice: a million with
 /// what a slice has by itself.
 const MANY_PER_SECOND: f64 = 500_000.0;
@@ -56,6 +59,8 @@ const NEIGHBOURS: usize = 100;
 const TALKERS: usize = 10;
 /// The pause between two posts of a client: 1,000 posts a second in all.
 const TALK_EVERY: Duration = Duration::from_millis(10);
+/// Room for what a client measures, so that no measuring takes new memory.
+const POSTS_OF_A_CLIENT: usize = 4096;
 /// How often the process's memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const ORG: &str = "org";
@@ -119,10 +124,19 @@ impl World {
     }
 
     async fn archive(&self, group: &str) -> Result<Archived, CliError> {
+        self.archive_looking(group, infra::LOOK_EVERY).await
+    }
+
+    /// The task is looked at so often.
+    async fn archive_looking(
+        &self,
+        group: &str,
+        look_every: Duration,
+    ) -> Result<Archived, CliError> {
         let began = Instant::now();
         let path = format!("/infra/groups/{group}/archive");
         let body = r#"{"reason":"measured"}"#.to_owned();
-        let archived = self.infra.app.done("POST", &path, body).await?;
+        let archived = self.infra.app.done_with("POST", &path, body, look_every).await?;
         let seconds = began.elapsed().as_secs_f64();
         let plain_bytes = archived["plain_bytes"].as_f64().ok_or("an archive without a size")?;
         let content = archived["path"].as_str().ok_or("an archive without a path")?;
@@ -201,10 +215,13 @@ pub(super) fn rates(
 }
 
 /// `archive_neighbours_p99`: how long a post takes in other groups while one is archived, against the
-/// same without; in microseconds, the 99th percentile of a steady 1,000 posts a second.
+/// same without; in microseconds, the 99th percentile of a steady 1,000 posts a second. Each client keeps to
+/// its own hundredths of a second, in both halves of a slice: clients that were held up together would
+/// else post together from then on, and wait for one another. The archive's task is looked at as often as the
+/// command line does.
 pub(super) fn neighbours(dir: &Path, slice: Duration, slices: usize) -> Result<Figure, CliError> {
     let world = World::open(dir)?;
-    let messages = (slice.as_secs_f64() * MESSAGES_PER_SECOND) as u64;
+    let messages = (slice.as_secs_f64() * BESIDE_PER_SECOND) as u64;
     let figure = world.runtime.block_on(async {
         world.filled("bench", messages).await?;
         let mut shares: Vec<Vec<(usize, GroupLink)>> = Vec::new();
@@ -220,7 +237,8 @@ pub(super) fn neighbours(dir: &Path, slice: Duration, slices: usize) -> Result<F
                 talk(shares, until, round)
             };
             let ends = Arc::new(AtomicBool::new(false));
-            let (talking, archived) = (talk(shares, Arc::clone(&ends)), world.archive("bench"));
+            let talking = talk(shares, Arc::clone(&ends));
+            let archived = world.archive_looking("bench", commands::infra::LOOK_EVERY);
             let archived = async {
                 let archived = archived.await;
                 ends.store(true, Ordering::Relaxed);
@@ -364,11 +382,11 @@ async fn talk_in_turn(
     round: u64,
     nth: usize,
 ) -> Result<(Vec<(usize, GroupLink)>, Histogram<u64>), CliError> {
-    let mut latency = Histogram::<u64>::new(3)?;
+    let mut took = Vec::with_capacity(POSTS_OF_A_CLIENT);
     tokio::time::sleep(TALK_EVERY / TALKERS as u32 * nth as u32).await;
     let mut pace = interval(TALK_EVERY);
     // A client that was held up does not make up for it.
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut count = round << 32;
     while !ends.load(Ordering::Relaxed) {
         for (index, link) in &mut links {
@@ -376,8 +394,12 @@ async fn talk_in_turn(
             count += 1;
             let began = Instant::now();
             posts::say(link, *index, count).await?;
-            latency.record(began.elapsed().as_nanos() as u64)?;
+            took.push(began.elapsed());
         }
+    }
+    let mut latency = Histogram::<u64>::new(3)?;
+    for post in took {
+        latency.record(post.as_nanos() as u64)?;
     }
     Ok((links, latency))
 }

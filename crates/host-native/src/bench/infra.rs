@@ -26,8 +26,8 @@ use crate::{
 /// More groups than will be active.
 const NO_LIMIT: u64 = 1_000_000_000;
 
-/// How often a task is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often a task is looked at whose time is measured.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What stands behind the App.
 pub(super) struct Infra {
@@ -108,13 +108,24 @@ impl Caller {
         path: &str,
         body: String,
     ) -> Result<serde_json::Value, CliError> {
+        self.done_with(method, path, body, LOOK_EVERY).await
+    }
+
+    /// The same, with as long between two looks at the task.
+    pub(super) async fn done_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: String,
+        look_every: Duration,
+    ) -> Result<serde_json::Value, CliError> {
         let answer: serde_json::Value = self.call(method, path, body).await?;
         let Some(task_id) = answer["task_id"].as_str() else { return Ok(answer) };
         let path = format!("/infra/tasks/{task_id}");
         loop {
             let task: Task = self.call("GET", &path, String::new()).await?;
             match task.status {
-                TaskStatus::Running => tokio::time::sleep(LOOK_EVERY).await,
+                TaskStatus::Running => tokio::time::sleep(look_every).await,
                 TaskStatus::Done => return Ok(task.result.unwrap_or_default()),
                 TaskStatus::Failed => return Err(format!("{path}: {:?}", task.problem).into()),
             }

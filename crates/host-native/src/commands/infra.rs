@@ -37,7 +37,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a call is made whose answer did not come, under one idempotency key.
 const TRIES: usize = 3;
 /// How often a task is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long the Orchestrator may be away while a task is watched.
 const AWAY_FOR: Duration = Duration::from_secs(60);
 /// What the address of a call at the socket names as its host; nothing is looked up.
