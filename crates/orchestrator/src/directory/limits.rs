@@ -2,7 +2,7 @@
 
 use convene_db::{DbError, Row, Statement, params};
 use convene_model::{
-    OrgId, Timestamp,
+    GroupId, OrgId, Timestamp,
     infra::{GroupLimits, OrgLimits},
     usage::{Month, day_of, end_of_day},
 };
@@ -156,12 +156,13 @@ fn closing(now: Timestamp) -> [Statement; 2] {
 }
 
 /// The limits of a group's organization, for a group that is made in the same transaction.
-pub(super) fn of_new_group(org_id: &OrgId) -> Statement {
+pub(super) fn of_new_group(group_id: &GroupId, org_id: &OrgId) -> Statement {
     Statement::new(
-        "SELECT user_posts_per_minute, org_posts_per_minute, user_attaches_per_minute,
-             CAST(NULL AS BIGINT) AS egress_until
-         FROM org_counts WHERE org_id = $1",
-        params![org_id.as_str()],
+        "SELECT c.user_posts_per_minute, c.org_posts_per_minute, c.user_attaches_per_minute,
+             r.egress_until
+         FROM org_counts c JOIN routing_records r ON r.org_id = c.org_id
+         WHERE c.org_id = $1 AND r.group_id = $2",
+        params![org_id.as_str(), group_id.as_str()],
     )
 }
 

@@ -23,6 +23,7 @@ use convene_db::{Db, DbError, Row, Statement, params};
 use convene_model::{
     ArchiveId, GroupId, OrgId, TaskId, Timestamp, UserId,
     infra::{GroupLimits, GroupStatus, HistoryMode, RoutingRecord},
+    usage::Month,
 };
 
 pub(crate) use adopt::Adoption;
@@ -155,7 +156,7 @@ impl Directory {
     /// The transaction that gives a group its record, and the indexes of its three guards.
     fn first_placement(&self, place: Place<'_>) -> (Vec<Statement>, usize, usize, usize) {
         let org_id = place.org_id.as_str();
-        let record = first_record(place);
+        let (record, month) = (first_record(place), Month::of(place.now));
         let statements = vec![
             Statement::new(
                 "INSERT INTO org_owners (org_id, issuer, owned_since) VALUES ($1, $2, $3)
@@ -168,10 +169,15 @@ impl Directory {
             )
             .expect_rows(),
             Statement::new(
+                // What its organization has sent this month may be all that it may.
                 "INSERT INTO routing_records
                  (group_id, org_id, group_controller_id, status, history_mode, epoch,
-                  activated_at, last_active, idle_at, region)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                  activated_at, last_active, idle_at, region, egress_until)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                     (SELECT CAST($11 AS BIGINT) FROM org_months m
+                      JOIN org_counts c ON c.org_id = m.org_id
+                      WHERE m.org_id = $2 AND m.month = $12
+                        AND m.egress_bytes >= c.monthly_egress_bytes))
                  ON CONFLICT (group_id) DO NOTHING",
                 params![
                     record.group_id.as_str(),
@@ -184,6 +190,8 @@ impl Directory {
                     record.last_active.millis(),
                     None::<i64>,
                     record.region,
+                    month.next().begins_at().millis(),
+                    u64::from(month.number()),
                 ],
             )
             .expect_rows(),
@@ -200,7 +208,7 @@ impl Directory {
             .expect_rows(),
             usage::note_peak(place.org_id, place.now),
             steps::event("inactive", &first_placed(place), activation(place)),
-            limits::of_new_group(place.org_id),
+            limits::of_new_group(place.group_id, place.org_id),
         ];
         (statements, 1, 2, 4)
     }

@@ -131,9 +131,18 @@ async fn an_organization_that_has_sent_as_much_as_it_may_is_closed_until_the_mon
         assert_eq!(closed_until(&world, group).await, until.millis());
     }
     connect(&world, "g3").await.unwrap();
+    // A new group is no way around it, and no further report comes.
+    for (group, org) in [("g4", "o1"), ("g5", "o2")] {
+        world.activate(group, org).await.expect_status(200);
+    }
+    assert_eq!(handed_down(&world, "g4"), json!({ "egress_until": until.millis() }));
+    assert_eq!(closed_until(&world, "g4").await, until.millis());
+    assert_eq!(handed_down(&world, "g5"), Value::Null);
+    connect(&world, "g5").await.unwrap();
     limit(&world, "o1", &json!({ "monthly_egress_bytes": 10_000 })).await;
     world.opened.reconcile_once().await.unwrap();
     connect(&world, "g1").await.unwrap();
+    connect(&world, "g4").await.unwrap();
     assert_eq!(handed_down(&world, "g1"), Value::Null);
 }
 
