@@ -226,6 +226,7 @@ impl Controller {
     pub fn step(&mut self, now: Timestamp, input: Input) -> Step {
         let Self { state, live } = self;
         let (events, effects) = (Vec::new(), Vec::new());
+        let epoch = state.as_ref().map(|state| state.identity.epoch);
         let mut turn = Turn { now, state, live, events, effects, checkpoint: false };
         turn.run_deadlines();
         // What a deadline set in motion comes before the input too, so that an attach in the same
@@ -236,6 +237,9 @@ impl Controller {
         let answer = turn.take(input);
         outside::let_go(&mut turn);
         turn.dispatch();
+        if epoch.is_some_and(|epoch| epoch < turn.state().identity.epoch) {
+            turn.effects.push(Effect::EndUpstreams);
+        }
         let Turn { events, effects, checkpoint, .. } = turn;
         Step { events, effects, wake_at: self.wake_at(), checkpoint, answer }
     }

@@ -10,7 +10,6 @@ use convene_model::{
 };
 
 use crate::{
-    Effect,
     commands::raise_epoch,
     controller::{Rejected, Turn},
 };
@@ -39,7 +38,6 @@ pub(crate) fn init(
         // Whoever has a higher epoch has taken the group back from whoever archived it.
         Some(archive_id) if epoch > identity.epoch => {
             turn.emit(EventKind::GroupThawed(Unfrozen { archive_id, epoch }));
-            turn.effects.push(Effect::EndUpstreams);
         }
         Some(_) => return Err(Rejected::new(Code::GroupArchived, "the group is being archived")),
         None if epoch > identity.epoch => raise_epoch(turn, epoch),

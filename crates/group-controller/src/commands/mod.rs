@@ -49,7 +49,7 @@ use convene_model::{
 };
 
 use crate::{
-    Address, Effect, Target,
+    Address, Target,
     controller::{Rejected, Turn},
     triggers,
 };
@@ -132,5 +132,4 @@ fn raise_epoch(turn: &mut Turn<'_>, epoch: u64) {
             GroupFrame::Detached { reason: DetachReason::EpochRaised, user_id: None },
         );
     }
-    turn.effects.push(Effect::EndUpstreams);
 }

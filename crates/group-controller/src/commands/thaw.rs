@@ -8,7 +8,6 @@ use convene_model::{
 };
 
 use crate::{
-    Effect,
     commands::raise_epoch,
     controller::{Rejected, Turn},
 };
@@ -26,7 +25,6 @@ pub(crate) fn thaw(turn: &mut Turn<'_>, archive_id: ArchiveId, epoch: u64) -> Re
         }
         Some(_) => {
             turn.emit(EventKind::GroupThawed(Unfrozen { archive_id, epoch }));
-            turn.effects.push(Effect::EndUpstreams);
             Ok(())
         }
         None => {

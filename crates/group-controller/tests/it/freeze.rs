@@ -115,6 +115,19 @@ fn a_thaw_under_a_higher_epoch_lets_the_group_go_on() {
 }
 
 #[test]
+fn a_freeze_under_a_higher_epoch_ends_the_upstreams_of_the_former_one() {
+    let mut room = Room::with(&[]);
+    let out = freeze(&mut room, "x1", 1).accepted();
+    assert!(!out.0.effects.contains(&Effect::EndUpstreams), "their epoch still holds");
+    let out = freeze(&mut room, "x2", 2).accepted();
+    assert_eq!(out.0.effects.last(), Some(&Effect::EndUpstreams));
+    let mut room = Room::with(&[]);
+    let out = freeze(&mut room, "x1", 2).accepted();
+    assert_eq!(out.detached(), [("c1".into(), DetachReason::GroupArchived)]);
+    assert_eq!(out.0.effects.last(), Some(&Effect::EndUpstreams), "after they were told");
+}
+
+#[test]
 fn a_thaw_before_the_freeze_makes_the_freeze_outdated() {
     let mut room = Room::with(&[]);
     let out = thaw(&mut room, "x1", 2).accepted();
