@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    archive_content::{self, say},
+    archive_content::{self, say, until_gone},
     archive_stage::{Call, GROUP, ORCHESTRATORS, ORG, PATIENCE, Stage, path},
 };
 
@@ -220,11 +220,34 @@ async fn soak_half_a_minute_without_the_database_leaves_a_group_live_or_archived
     survives_without_database(Line::Refused, LONG_GONE, &[]).await;
 }
 
+#[tokio::test]
+async fn while_the_database_is_gone_a_delete_waits_and_leaves_nothing_of_the_group() {
+    for failpoint in ["delete.begun", "delete.purged"] {
+        is_deleted_without_database(failpoint, Line::Refused, GONE).await;
+    }
+}
+
+#[tokio::test]
+async fn soak_half_a_minute_without_the_database_holds_a_delete_up_and_no_more() {
+    for failpoint in ["delete.begun", "delete.removed", "delete.purged"] {
+        is_deleted_without_database(failpoint, Line::Silent, LONG_GONE).await;
+        is_deleted_without_database(failpoint, Line::Refused, LONG_GONE).await;
+    }
+}
+
 async fn survives_without_database(fault: Line, gone: Duration, settings: &[(&str, &str)]) {
     let mut stage = Stage::with(settings).await;
     let kept = stage.lively_and_kept().await;
     let before = stage.messages().await;
-    for failpoint in ["archive.begun", "archive.verified", "restore.verified", "restore.finished"] {
+    for failpoint in [
+        "archive.begun",
+        // From here on the lines are read.
+        "archive.noted",
+        "archive.exported",
+        "archive.verified",
+        "restore.verified",
+        "restore.finished",
+    ] {
         let call = Call::of(failpoint);
         match (call, stage.status().await.as_str()) {
             (Call::Archive, "archived") => stage.restored().await,
@@ -243,6 +266,23 @@ async fn survives_without_database(fault: Line, gone: Duration, settings: &[(&st
         assert_eq!(stage.messages().await, before, "{failpoint}: {status}");
         stage.is_the_same_as(&kept, failpoint).await;
     }
+}
+
+async fn is_deleted_without_database(failpoint: &str, fault: Line, gone: Duration) {
+    let mut stage = Stage::start().await;
+    stage.lively().await;
+    stage.archived().await;
+    stage.restored().await;
+    assert!(!stage.files().is_empty(), "there is something in the bucket as well");
+    let called = stage.stall(failpoint, &Call::Delete).await;
+    stage.to_database.set(fault);
+    stage.wake().await;
+    sleep(gone).await;
+    stage.to_database.set(Line::Open);
+    let _ = timeout(PATIENCE, called).await.unwrap().unwrap();
+    assert_eq!(stage.rest().await, "deleted", "{failpoint}, {fault:?}");
+    assert!(stage.files().is_empty(), "{failpoint}, {fault:?}: {:?}", stage.files());
+    until_gone(stage.portal(), ORG, &stage.data_dir(), failpoint).await;
 }
 
 #[tokio::test]
