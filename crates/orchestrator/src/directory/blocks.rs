@@ -3,10 +3,17 @@
 //! A block voids every token of the organization's groups in the same transaction, by their epochs;
 //! what is left to do is to tell the controllers, so that they close what is open.
 
-use convene_db::{DbError, Statement, params};
+use convene_db::{DbError, Row, Statement, params};
 use convene_model::{OrgId, Timestamp, infra::OrgBlock};
 
 use super::{Directory, OwnedRecord, RECORD_COLUMNS, RECORD_TABLES};
+
+/// A group whose controller is to be told.
+pub(crate) struct Untold {
+    pub(crate) found: OwnedRecord,
+    /// Changes that it had not been told of when the record was read.
+    changes: u64,
+}
 
 impl Directory {
     /// Blocks an organization and voids every token of its groups.
@@ -24,7 +31,7 @@ impl Directory {
             params![org_id.as_str(), now.millis(), reason],
         );
         let void = Statement::new(
-            "UPDATE routing_records SET epoch = epoch + 1, tell = 1
+            "UPDATE routing_records SET epoch = epoch + 1, tell = tell + 1
              WHERE org_id = $1 AND status IN ('active', 'idle')",
             params![org_id.as_str()],
         );
@@ -59,22 +66,27 @@ impl Directory {
         Ok(OrgBlock { org_id: org_id.clone(), blocked: blocked_at.is_some(), reason, blocked_at })
     }
 
-    /// Groups whose controllers are still to be told of their epoch.
-    pub(crate) async fn untold(&self, limit: usize) -> Result<Vec<OwnedRecord>, DbError> {
+    /// Groups whose controllers are still to be told of their epoch or their limits.
+    pub(crate) async fn untold(&self, limit: usize) -> Result<Vec<Untold>, DbError> {
         let sql = format!(
-            "SELECT {RECORD_COLUMNS} FROM {RECORD_TABLES}
-             WHERE r.tell = 1 AND r.status IN ('active', 'idle') ORDER BY r.group_id LIMIT {limit}"
+            "SELECT r.tell, {RECORD_COLUMNS} FROM {RECORD_TABLES}
+             WHERE r.tell > 0 AND r.status IN ('active', 'idle') ORDER BY r.group_id LIMIT {limit}"
         );
         let rows = self.db.query(Statement::new(sql, params![])).await?;
-        rows.iter().map(OwnedRecord::try_from).collect()
+        let untold = |row: &Row| {
+            Ok(Untold { found: OwnedRecord::try_from(row)?, changes: row.get("tell")? })
+        };
+        rows.iter().map(untold).collect()
     }
 
-    /// Notes that a controller knows its group's epoch.
-    pub(crate) async fn told(&self, found: &OwnedRecord) -> Result<(), DbError> {
+    /// Notes that a controller knows what was read; not what has changed since.
+    pub(crate) async fn told(&self, untold: &Untold) -> Result<(), DbError> {
+        let record = &untold.found.record;
         self.db
             .execute(Statement::new(
-                "UPDATE routing_records SET tell = 0 WHERE group_id = $1 AND epoch = $2",
-                params![found.record.group_id.as_str(), found.record.epoch],
+                "UPDATE routing_records SET tell = 0
+                 WHERE group_id = $1 AND epoch = $2 AND tell = $3",
+                params![record.group_id.as_str(), record.epoch, untold.changes],
             ))
             .await
             .map(|_| ())

@@ -14,6 +14,14 @@ const COLUMNS: &str = "max_active, auto_archive_ms, monthly_tokens, monthly_egre
     group_daily_egress_bytes, user_posts_per_minute, org_posts_per_minute,
     user_attaches_per_minute, activations_per_minute";
 
+/// The states of groups that have limits: of those that go there is no more to be sent.
+const LASTING: &str = "NOT IN ('deleting', 'deleted')";
+
+/// What a change of limits makes of `tell`. Who wakes a group that sleeps tells it anyway, as does who
+/// restores it; one that is on its way into the archive or back may have been told of the former ones.
+const TELL: &str =
+    "CASE WHEN status IN ('active', 'archiving', 'restoring') THEN tell + 1 ELSE tell END";
+
 impl Directory {
     /// An organization's limits; the defaults where none were set.
     pub(crate) async fn limits(&self, org_id: &OrgId) -> Result<OrgLimits, DbError> {
@@ -79,13 +87,14 @@ impl Directory {
             limits.activations_per_minute,
         ];
         let told = Statement::new(
-            "UPDATE routing_records SET egress_until = NULL,
-                 tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
-             WHERE org_id = $1 AND status IN ('active', 'idle', 'archived')",
+            format!(
+                "UPDATE routing_records SET egress_until = NULL, tell = {TELL}
+                 WHERE org_id = $1 AND status {LASTING}"
+            ),
             params![org_id.as_str()],
         );
         // In one transaction: no group is open in between that stays closed.
-        let [by_month, by_day] = closing(now);
+        let [by_month, by_day] = closing(Some(org_id), now);
         let statements = vec![Statement::new(sql, values), told, by_month, by_day];
         self.db.batch(statements).await.map(|_| ())
     }
@@ -113,7 +122,7 @@ impl Directory {
     /// many. Their controllers are to be told.
     pub(crate) async fn close_for_egress(&self, now: Timestamp) -> Result<u64, DbError> {
         let mut closed = 0;
-        for row in self.db.batch(closing(now).into()).await?.concat() {
+        for row in self.db.batch(closing(None, now).into()).await?.concat() {
             let (group_id, org_id): (String, String) = (row.get("group_id")?, row.get("org_id")?);
             tracing::warn!(group_id, org_id, "a group has sent as many bytes as it may");
             closed += 1;
@@ -122,20 +131,22 @@ impl Directory {
     }
 }
 
-/// Closes the groups that have sent as many bytes as they may: by their organization's month, by their
-/// day.
-fn closing(now: Timestamp) -> [Statement; 2] {
+/// Closes the groups that have sent as many bytes as they may, those of one organization or all: by their
+/// organization's month, by their day.
+fn closing(org_id: Option<&OrgId>, now: Timestamp) -> [Statement; 2] {
     let (month, day) = (Month::of(now), day_of(now));
+    let of_org = if org_id.is_some() { "AND org_id = $3" } else { "" };
     let close = |groups: &str, until: Timestamp, window: u64| {
+        let mut values = params![until.millis(), window];
+        values.extend(org_id.map(|org_id| org_id.as_str().into()));
         Statement::new(
             format!(
-                "UPDATE routing_records SET egress_until = $1,
-                     tell = CASE WHEN status = 'active' THEN 1 ELSE tell END
-                 WHERE status IN ('active', 'idle', 'archived')
+                "UPDATE routing_records SET egress_until = $1, tell = {TELL}
+                 WHERE status {LASTING} {of_org}
                    AND (egress_until IS NULL OR egress_until < $1) AND {groups}
                  RETURNING group_id, org_id"
             ),
-            params![until.millis(), window],
+            values,
         )
     };
     let by_month = close(

@@ -136,8 +136,8 @@ CREATE INDEX lifecycle_events_by_group ON lifecycle_events (group_id, at);
 CREATE INDEX lifecycle_events_by_age ON lifecycle_events (at);
 ";
 
-/// Blocked organizations. `routing_records.tell` is 1 while the group's controller is still to be
-/// told of the epoch that the record has.
+/// Blocked organizations. `routing_records.tell` counts the changes, of the epoch or of limits, that the
+/// group's controller is still to be told of.
 const BLOCKS: &str = "
 ALTER TABLE org_counts ADD COLUMN blocked_at BIGINT;
 ALTER TABLE org_counts ADD COLUMN block_reason TEXT;

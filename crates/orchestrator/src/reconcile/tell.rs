@@ -1,4 +1,4 @@
-//! Tells controllers of epochs that were raised for all groups of an organization at once.
+//! Tells controllers what has changed for many groups at once: an epoch that was raised, limits.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ pub(crate) async fn tell(shared: &Arc<Shared>) -> Result<u64, DbError> {
     loop {
         let untold = shared.directory.untold(AT_ONCE).await?;
         let asked = untold.len();
-        let knows = untold.iter().map(async |found| {
-            let knows = shared.controllers.init(found).await.is_ok();
-            if knows { shared.directory.told(found).await.map(|()| 1) } else { Ok(0) }
+        let knows = untold.iter().map(async |untold| {
+            let knows = shared.controllers.init(&untold.found).await.is_ok();
+            if knows { shared.directory.told(untold).await.map(|()| 1) } else { Ok(0) }
         });
         let mut more = 0;
         for knows in join_all(knows).await {

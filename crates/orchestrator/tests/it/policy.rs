@@ -9,6 +9,7 @@ use convene_model::{
 use serde_json::{Value, json};
 
 use crate::{
+    controllers::Behaviour,
     usage::{report, usage},
     world::World,
 };
@@ -182,6 +183,55 @@ async fn a_change_of_limits_opens_and_closes_groups_by_what_they_have_sent_alrea
         assert_eq!(told, closed[0], "{limits}");
         connect(&world, "g3").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_group_on_its_way_into_the_archive_and_back_has_the_limits_that_are_set_meanwhile() {
+    let world = World::with_messages(3).await;
+    report(&world, "g1", "k1", &json!({ "egress_bytes": 5_000 })).await.expect_status(204);
+    world.opened.reconcile_once().await.unwrap();
+    let day = end_of_day(world.now()).millis();
+    // Closed while it is frozen, open again while its events are read back.
+    world.controllers.once("export", Behaviour::Held);
+    let closed = async {
+        world.controllers.arrived().await;
+        limit(&world, "o1", &json!({ "group_daily_egress_bytes": 5_000 })).await;
+        world.controllers.let_pass();
+    };
+    let (archived, ()) = tokio::join!(world.archive("g1"), closed);
+    archived.expect_status(200);
+    assert_eq!(closed_until(&world, "g1").await, day);
+    world.controllers.once("piece", Behaviour::Held);
+    let opened = async {
+        world.controllers.arrived().await;
+        limit(&world, "o1", &json!({ "user_posts_per_minute": 9 })).await;
+        world.controllers.let_pass();
+    };
+    let (restored, ()) = tokio::join!(world.restore("g1"), opened);
+    restored.expect_status(200);
+    world.opened.reconcile_once().await.unwrap();
+    connect(&world, "g1").await.unwrap();
+    assert_eq!(handed_down(&world, "g1"), json!({ "user_posts_per_minute": 9 }));
+}
+
+#[tokio::test]
+async fn limits_that_change_while_a_controller_is_told_of_the_former_ones_are_told_as_well() {
+    let world = World::new().await;
+    world.activate("g1", "o1").await.expect_status(200);
+    limit(&world, "o1", &json!({ "user_posts_per_minute": 8 })).await;
+    world.controllers.once("init", Behaviour::Held);
+    let changed = async {
+        world.controllers.arrived().await;
+        limit(&world, "o1", &json!({ "user_posts_per_minute": 9 })).await;
+        world.controllers.let_pass();
+    };
+    let (told, ()) = tokio::join!(world.opened.reconcile_once(), changed);
+    told.unwrap();
+    world.opened.reconcile_once().await.unwrap();
+    assert_eq!(handed_down(&world, "g1"), json!({ "user_posts_per_minute": 9 }));
+    let calls = world.controllers.calls().len();
+    world.opened.reconcile_once().await.unwrap();
+    assert_eq!(world.controllers.calls().len(), calls, "it is told once");
 }
 
 #[tokio::test]
