@@ -136,6 +136,18 @@ pub fn date(at: &Timestamp) -> String {
     Civil::of(*at).date()
 }
 
+/// The time of day, `14:03`.
+#[must_use]
+pub fn clock(at: &Timestamp) -> String {
+    Civil::of(*at).clock()
+}
+
+/// For a `datetime` attribute.
+#[must_use]
+pub fn iso(at: &Timestamp) -> String {
+    Civil::of(*at).iso()
+}
+
 fn html(template: &impl Template) -> String {
     template.render().expect("templates write to memory and call nothing that fails")
 }

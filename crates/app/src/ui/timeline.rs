@@ -285,7 +285,7 @@ impl Civil {
         format!("{}T{:02}:{:02}:{:02}Z", self.iso_day(), self.hour, self.minute, self.second)
     }
 
-    fn clock(&self) -> String {
+    pub(super) fn clock(&self) -> String {
         format!("{:02}:{:02}", self.hour, self.minute)
     }
 

@@ -130,7 +130,7 @@ pub(super) async fn accept_invite(
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     #[serde(default)]
-    before: Option<String>,
+    pub(super) before: Option<String>,
 }
 
 pub(super) async fn audit(
@@ -140,5 +140,7 @@ pub(super) async fn audit(
     Search(query): Search<AuditQuery>,
 ) -> Answer<Json<Vec<audit::Entry>>> {
     let org = orgs::manage(&state, &org, &caller).await?;
-    Ok(Json(audit::list(&state, &org.org_id, query.before.as_deref()).await?))
+    let before = query.before.as_deref();
+    let told = audit::list(&state, &org.org_id, before, audit::AUDIT_PAGE).await?;
+    Ok(Json(told.into_iter().map(|told| told.entry).collect()))
 }

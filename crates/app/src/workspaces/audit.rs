@@ -14,94 +14,80 @@ use crate::{
 /// Entries in one page of the audit.
 pub(crate) const AUDIT_PAGE: usize = 200;
 
-/// What is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    InviteMade,
-    InviteAccepted,
-    InviteRevoked,
-    OrgRenamed,
-    RoleChanged,
-    MemberRemoved,
-    MemberRenamed,
-    ProviderSecretSet,
-    ProviderSecretRemoved,
-    PasswordReset,
-    PasswordChanged,
-    RevisionsSet,
-    GroupArchived,
-    GroupRestored,
-    GroupDeleted,
-    SecretMade,
-    SecretSet,
-    SecretChanged,
-    SecretDeleted,
-    SecretRevealed,
-    SecretsRotated,
-    ProviderMade,
-    ProviderChanged,
-    ProviderDeleted,
-    AgentMade,
-    AgentTokenMade,
-    AgentTokenRevoked,
-    AgentChanged,
-    AgentDeleted,
-    HttpToolMade,
-    HttpToolChanged,
-    HttpToolDeleted,
-    McpServerMade,
-    McpServerChanged,
-    McpServerDeleted,
-    EnvProfileMade,
-    EnvProfileChanged,
-    EnvProfileDeleted,
-    ToolHostsSet,
+/// Each action by its name in the audit, and as a page tells it: between who did it and what it was done to.
+macro_rules! actions {
+    ($($action:ident = $name:literal, $words:literal;)*) => {
+        /// What is recorded.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Action {
+            $($action,)*
+        }
+
+        impl Action {
+            const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$action => $name,)*
+                }
+            }
+
+            /// What was done, in words.
+            pub(super) const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$action => $words,)*
+                }
+            }
+
+            /// The action of this name.
+            pub(super) fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$action),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Action {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::InviteMade => "invite.made",
-            Self::InviteAccepted => "invite.accepted",
-            Self::InviteRevoked => "invite.revoked",
-            Self::OrgRenamed => "org.renamed",
-            Self::RoleChanged => "member.role_changed",
-            Self::MemberRemoved => "member.removed",
-            Self::MemberRenamed => "member.renamed",
-            Self::ProviderSecretSet => "provider.secret_set",
-            Self::ProviderSecretRemoved => "provider.secret_removed",
-            Self::PasswordReset => "member.password_reset",
-            Self::PasswordChanged => "member.password_changed",
-            Self::RevisionsSet => "group.revisions_set",
-            Self::GroupArchived => "group.archived",
-            Self::GroupRestored => "group.restored",
-            Self::GroupDeleted => "group.deleted",
-            Self::SecretMade => "secret.made",
-            Self::SecretSet => "secret.set",
-            Self::SecretChanged => "secret.changed",
-            Self::SecretDeleted => "secret.deleted",
-            Self::SecretRevealed => "secret.revealed",
-            Self::SecretsRotated => "secrets.rotated",
-            Self::ProviderMade => "provider.made",
-            Self::ProviderChanged => "provider.changed",
-            Self::ProviderDeleted => "provider.deleted",
-            Self::AgentTokenMade => "agent.token_made",
-            Self::AgentTokenRevoked => "agent.token_revoked",
-            Self::AgentMade => "agent.made",
-            Self::AgentChanged => "agent.changed",
-            Self::AgentDeleted => "agent.deleted",
-            Self::HttpToolMade => "http_tool.made",
-            Self::HttpToolChanged => "http_tool.changed",
-            Self::HttpToolDeleted => "http_tool.deleted",
-            Self::McpServerMade => "mcp_server.made",
-            Self::McpServerChanged => "mcp_server.changed",
-            Self::McpServerDeleted => "mcp_server.deleted",
-            Self::EnvProfileMade => "env_profile.made",
-            Self::EnvProfileChanged => "env_profile.changed",
-            Self::EnvProfileDeleted => "env_profile.deleted",
-            Self::ToolHostsSet => "org.tool_hosts_set",
-        }
-    }
+actions! {
+    InviteMade = "invite.made", "made a link to join";
+    InviteAccepted = "invite.accepted", "joined";
+    InviteRevoked = "invite.revoked", "took a link to join back";
+    OrgRenamed = "org.renamed", "renamed the workspace";
+    RoleChanged = "member.role_changed", "changed the role of";
+    MemberRemoved = "member.removed", "removed";
+    MemberRenamed = "member.renamed", "changed their own name";
+    ProviderSecretSet = "provider.secret_set", "set the key of the provider";
+    ProviderSecretRemoved = "provider.secret_removed", "removed the key of the provider";
+    PasswordReset = "member.password_reset", "reset the password of";
+    PasswordChanged = "member.password_changed", "changed their own password";
+    RevisionsSet = "group.revisions_set", "set what becomes of former texts in the group";
+    GroupArchived = "group.archived", "archived the group";
+    GroupRestored = "group.restored", "restored the group";
+    GroupDeleted = "group.deleted", "deleted the group";
+    SecretMade = "secret.made", "made the secret";
+    SecretSet = "secret.set", "set a new value of the secret";
+    SecretChanged = "secret.changed", "changed the secret";
+    SecretDeleted = "secret.deleted", "deleted the secret";
+    SecretRevealed = "secret.revealed", "looked at the value of the secret";
+    SecretsRotated = "secrets.rotated", "sealed all secrets anew";
+    ProviderMade = "provider.made", "added the provider";
+    ProviderChanged = "provider.changed", "changed the provider";
+    ProviderDeleted = "provider.deleted", "deleted the provider";
+    AgentMade = "agent.made", "made the agent";
+    AgentTokenMade = "agent.token_made", "made a token for the agent";
+    AgentTokenRevoked = "agent.token_revoked", "deleted a token of the agent";
+    AgentChanged = "agent.changed", "changed the agent";
+    AgentDeleted = "agent.deleted", "deleted the agent";
+    HttpToolMade = "http_tool.made", "added the HTTP tool";
+    HttpToolChanged = "http_tool.changed", "changed the HTTP tool";
+    HttpToolDeleted = "http_tool.deleted", "deleted the HTTP tool";
+    McpServerMade = "mcp_server.made", "added the MCP server";
+    McpServerChanged = "mcp_server.changed", "changed the MCP server";
+    McpServerDeleted = "mcp_server.deleted", "deleted the MCP server";
+    EnvProfileMade = "env_profile.made", "made the env profile";
+    EnvProfileChanged = "env_profile.changed", "changed the env profile";
+    EnvProfileDeleted = "env_profile.deleted", "deleted the env profile";
+    ToolHostsSet = "org.tool_hosts_set", "set which hosts tools may reach";
 }
 
 /// The statement that records an action; it belongs into the batch of the change.
@@ -132,28 +118,43 @@ pub(crate) fn record(
 /// One entry.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Entry {
-    audit_id: String,
-    at: Timestamp,
-    actor_id: UserId,
-    action: String,
+    pub(super) audit_id: String,
+    pub(super) at: Timestamp,
+    pub(super) actor_id: UserId,
+    pub(super) action: String,
     /// The id of what was changed.
-    subject: String,
+    pub(super) subject: String,
     #[schemars(with = "serde_json::Value")]
-    detail: Box<RawValue>,
+    pub(super) detail: Box<RawValue>,
 }
 
-/// The newest entries, or the newest before `before` (an `audit_id`).
-pub(crate) async fn list(
+/// An entry with the names that people know.
+pub(super) struct Told {
+    pub(super) entry: Entry,
+    /// Who did it, if that is somebody with an account.
+    pub(super) actor: Option<String>,
+    /// What it was done to, if that is a person or an agent.
+    pub(super) subject: Option<String>,
+}
+
+/// The newest entries, or the newest before `before` (an `audit_id`); at most so many.
+pub(super) async fn list(
     state: &AppState,
     org: &OrgId,
     before: Option<&str>,
-) -> Answer<Vec<Entry>> {
-    const SQL: &str = "SELECT audit_id, at, actor_id, action, subject, detail FROM audit
-        WHERE org_id = $1 AND ($2 = '' OR audit_id < $2) ORDER BY audit_id DESC LIMIT $3";
-    let params = params![org.as_str(), before.unwrap_or_default(), AUDIT_PAGE as u64];
-    let mut entries = Vec::new();
+    most: usize,
+) -> Answer<Vec<Told>> {
+    const SQL: &str = "SELECT e.audit_id, e.at, e.actor_id, e.action, e.subject, e.detail,
+            u.name AS actor_name, COALESCE(s.name, a.name) AS subject_name
+        FROM audit e
+        LEFT JOIN users u ON u.user_id = e.actor_id
+        LEFT JOIN users s ON s.user_id = e.subject
+        LEFT JOIN agents a ON a.agent_id = e.subject
+        WHERE e.org_id = $1 AND ($2 = '' OR e.audit_id < $2) ORDER BY e.audit_id DESC LIMIT $3";
+    let params = params![org.as_str(), before.unwrap_or_default(), most as u64];
+    let mut told = Vec::new();
     for row in state.db.query(Statement::new(SQL, params)).await? {
-        entries.push(Entry {
+        let entry = Entry {
             audit_id: row.get("audit_id")?,
             at: rows::time(&row, "at")?,
             actor_id: rows::id(&row, "actor_id")?,
@@ -161,7 +162,9 @@ pub(crate) async fn list(
             subject: row.get("subject")?,
             detail: RawValue::from_string(row.get("detail")?)
                 .map_err(|error| convene_db::DbError::decode("detail", error))?,
-        });
+        };
+        let (actor, subject) = (row.get("actor_name")?, row.get("subject_name")?);
+        told.push(Told { entry, actor, subject });
     }
-    Ok(entries)
+    Ok(told)
 }

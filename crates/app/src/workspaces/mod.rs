@@ -5,6 +5,7 @@
 
 mod api;
 pub(crate) mod audit;
+mod audit_page;
 pub(crate) mod invites;
 pub(crate) mod members;
 pub(crate) mod orgs;
@@ -114,5 +115,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/", get(pages::start))
         .route("/orgs", post(pages::make_org))
         .route("/o/{org_id}", get(pages::workspace))
+        .route("/o/{org_id}/settings/audit", get(audit_page::settings))
         .route("/invite/{token}", get(pages::invite).post(pages::accept_invite))
 }

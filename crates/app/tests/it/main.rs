@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod agents_worker;
+mod audit_page;
 mod configuration;
 mod csrf;
 mod events;

@@ -35,7 +35,7 @@ async fn a_person_comes_from_the_form_to_a_workspace_and_a_group() {
     let workspace = reply.header("location").to_owned();
     let page = browser.get(&workspace).await;
     assert!(page.text.contains("Harbour Lab"));
-    for tab in ["members", "agents", "providers", "tokens"] {
+    for tab in ["members", "agents", "providers", "tokens", "audit"] {
         let page = browser.get(&format!("{workspace}/settings/{tab}")).await;
         assert_eq!(page.status, StatusCode::OK, "{tab}");
     }

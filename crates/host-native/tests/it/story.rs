@@ -205,9 +205,14 @@ async fn browser_a_phone_has_a_drawer_and_a_composer_and_never_scrolls_sideways(
     fits(&page).await;
     sign_in(&page, &node.url, "Ana").await;
     fits(&page).await;
-    for path in
-        ["", "/settings/members", "/settings/agents", "/settings/providers", "/settings/tokens"]
-    {
+    for path in [
+        "",
+        "/settings/members",
+        "/settings/agents",
+        "/settings/providers",
+        "/settings/tokens",
+        "/settings/audit",
+    ] {
         page.go(&format!("{}/o/{org}{path}", node.url)).await;
         fits(&page).await;
     }

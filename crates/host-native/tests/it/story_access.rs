@@ -153,6 +153,7 @@ async fn every_view(screen: Screen) {
         format!("/o/{org}/settings/agents"),
         format!("/o/{org}/settings/providers"),
         format!("/o/{org}/settings/tokens"),
+        format!("/o/{org}/settings/audit"),
         "/".to_owned(),
         "/nowhere".to_owned(),
     ] {
