@@ -117,7 +117,7 @@ fn line<'a>(shell: &Shell, told: &'a Told) -> Line<'a> {
         Some(Action::MemberRemoved | Action::PasswordReset) => subject.clone_from(&told.subject),
         Some(Action::OrgRenamed | Action::MemberRenamed) => addition = from_to,
         Some(Action::AgentTokenMade) => {
-            addition = subject.take().map(|name| format!("for {name}"));
+            addition = subject.take().map(|name| format!("({name})"));
             subject.clone_from(&told.subject);
         }
         Some(Action::AgentTokenRevoked) => subject.clone_from(&told.subject),

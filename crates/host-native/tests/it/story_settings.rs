@@ -437,6 +437,7 @@ async fn every_page(screen: Screen) {
         "secrets",
         "env/new",
         &format!("env/{profile}"),
+        "audit",
     ] {
         desk.go(path).await;
         picture(&desk.page, path).await;
