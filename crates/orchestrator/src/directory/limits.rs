@@ -135,34 +135,28 @@ impl Directory {
 /// organization's month, by their day.
 fn closing(org_id: Option<&OrgId>, now: Timestamp) -> [Statement; 2] {
     let (month, day) = (Month::of(now), day_of(now));
-    let of_org = if org_id.is_some() { "AND org_id = $3" } else { "" };
-    let close = |groups: &str, until: Timestamp, window: u64| {
-        let mut values = params![until.millis(), window];
+    let of_org = if org_id.is_some() { "AND c.org_id = $3" } else { "" };
+    let close = |key, sums, window, most, nth: u64, until: Timestamp| {
+        let mut values = params![until.millis(), nth];
         values.extend(org_id.map(|org_id| org_id.as_str().into()));
         Statement::new(
             format!(
                 "UPDATE routing_records SET egress_until = $1, tell = {TELL}
-                 WHERE status {LASTING} {of_org}
-                   AND (egress_until IS NULL OR egress_until < $1) AND {groups}
+                 WHERE status {LASTING}
+                   AND (egress_until IS NULL OR egress_until < $1)
+                   AND {key} IN (SELECT s.{key} FROM {sums} s
+                       JOIN org_counts c ON c.org_id = s.org_id
+                       WHERE s.{window} = $2 AND s.egress_bytes >= c.{most} {of_org})
                  RETURNING group_id, org_id"
             ),
             values,
         )
     };
-    let by_month = close(
-        "org_id IN (SELECT m.org_id FROM org_months m
-             JOIN org_counts c ON c.org_id = m.org_id
-             WHERE m.month = $2 AND m.egress_bytes >= c.monthly_egress_bytes)",
-        month.next().begins_at(),
-        u64::from(month.number()),
-    );
-    let by_day = close(
-        "group_id IN (SELECT d.group_id FROM group_days d
-             JOIN org_counts c ON c.org_id = d.org_id
-             WHERE d.day = $2 AND d.egress_bytes >= c.group_daily_egress_bytes)",
-        end_of_day(now),
-        day,
-    );
+    let number = u64::from(month.number());
+    let ends = month.next().begins_at();
+    let by_month = close("org_id", "org_months", "month", "monthly_egress_bytes", number, ends);
+    let ends = end_of_day(now);
+    let by_day = close("group_id", "group_days", "day", "group_daily_egress_bytes", day, ends);
     [by_month, by_day]
 }
 

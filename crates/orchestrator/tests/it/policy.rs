@@ -33,6 +33,13 @@ fn handed_down(world: &World, group: &str) -> Value {
     serde_json::from_str::<Value>(&call.body).unwrap()["limits"].clone()
 }
 
+/// Sets limits of an organization while a call of a controller is held, and lets that pass then.
+async fn limit_meanwhile(world: &World, limits: Value) {
+    world.controllers.arrived().await;
+    limit(world, "o1", &limits).await;
+    world.controllers.let_pass();
+}
+
 /// Opens an upstream, or says why it is refused.
 async fn connect(world: &World, group: &str) -> Result<GroupLink, Problem> {
     let token = world.routing_token(group, "u1").await;
@@ -193,20 +200,12 @@ async fn a_group_on_its_way_into_the_archive_and_back_has_the_limits_that_are_se
     let day = end_of_day(world.now()).millis();
     // Closed while it is frozen, open again while its events are read back.
     world.controllers.once("export", Behaviour::Held);
-    let closed = async {
-        world.controllers.arrived().await;
-        limit(&world, "o1", &json!({ "group_daily_egress_bytes": 5_000 })).await;
-        world.controllers.let_pass();
-    };
+    let closed = limit_meanwhile(&world, json!({ "group_daily_egress_bytes": 5_000 }));
     let (archived, ()) = tokio::join!(world.archive("g1"), closed);
     archived.expect_status(200);
     assert_eq!(closed_until(&world, "g1").await, day);
     world.controllers.once("piece", Behaviour::Held);
-    let opened = async {
-        world.controllers.arrived().await;
-        limit(&world, "o1", &json!({ "user_posts_per_minute": 9 })).await;
-        world.controllers.let_pass();
-    };
+    let opened = limit_meanwhile(&world, json!({ "user_posts_per_minute": 9 }));
     let (restored, ()) = tokio::join!(world.restore("g1"), opened);
     restored.expect_status(200);
     world.opened.reconcile_once().await.unwrap();
@@ -220,11 +219,7 @@ async fn limits_that_change_while_a_controller_is_told_of_the_former_ones_are_to
     world.activate("g1", "o1").await.expect_status(200);
     limit(&world, "o1", &json!({ "user_posts_per_minute": 8 })).await;
     world.controllers.once("init", Behaviour::Held);
-    let changed = async {
-        world.controllers.arrived().await;
-        limit(&world, "o1", &json!({ "user_posts_per_minute": 9 })).await;
-        world.controllers.let_pass();
-    };
+    let changed = limit_meanwhile(&world, json!({ "user_posts_per_minute": 9 }));
     let (told, ()) = tokio::join!(world.opened.reconcile_once(), changed);
     told.unwrap();
     world.opened.reconcile_once().await.unwrap();
