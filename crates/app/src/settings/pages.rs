@@ -20,7 +20,10 @@ use crate::{
     providers::kind::ProviderKind,
     secrets::store::{Grant, Owner, SecretView},
     tools::{DEFAULT_TOOL_RESPONSE_BYTES, DEFAULT_TOOL_TIMEOUT_MS, HttpToolConfig, Method},
-    ui::view::{AgentView, MemberView, Shell},
+    ui::{
+        pages::html,
+        view::{AgentView, MemberView, Shell},
+    },
 };
 
 /// The agents of a workspace.
@@ -166,10 +169,6 @@ pub(super) fn env_profile(page: &EnvProfilePage) -> String {
         page,
         parts: Parts { secrets: &page.secrets, members: &[] },
     })
-}
-
-fn html(template: &impl Template) -> String {
-    template.render().expect("templates write to memory and call nothing that fails")
 }
 
 #[derive(Template)]

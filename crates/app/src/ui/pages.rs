@@ -148,7 +148,8 @@ pub fn iso(at: &Timestamp) -> String {
     Civil::of(*at).iso()
 }
 
-fn html(template: &impl Template) -> String {
+/// A page, or a part of one, as text.
+pub(crate) fn html(template: &impl Template) -> String {
     template.render().expect("templates write to memory and call nothing that fails")
 }
 

@@ -161,7 +161,14 @@ impl Shell {
         self.groups.iter().filter(|group| !group.status.is_active()).collect()
     }
 
-    /// Whether that group is one of those.
+    /// The title of a group that the reader may open.
+    #[must_use]
+    pub fn title(&self, group: &str) -> Option<&str> {
+        let found = self.groups.iter().find(|item| item.group_id.as_str() == group);
+        found.map(|item| item.title.as_str())
+    }
+
+    /// Whether that group is one of those that are put away.
     #[must_use]
     pub fn is_put_away(&self, group: &Option<String>) -> bool {
         let is = |other: &&GroupItem| group.as_deref() == Some(other.group_id.as_str());

@@ -1,16 +1,13 @@
 //! The page of a workspace's usage.
 
 use askama::Template;
-use convene_model::{
-    GroupId,
-    usage::{Month, OrgUsage, UsageFigures},
-};
+use convene_model::usage::{Month, OrgUsage, UsageFigures};
 
-use crate::ui::{money, runs::grouped, timeline::month_name, view::Shell};
+use crate::ui::{money, pages, runs::grouped, timeline::month_name, view::Shell};
 
 /// The page as HTML, read in the month `now`.
 pub(super) fn render(shell: &Shell, usage: &OrgUsage, now: Month) -> String {
-    let page = Page {
+    pages::html(&Page {
         csrf: &shell.csrf,
         shell,
         current: None,
@@ -20,8 +17,7 @@ pub(super) fn render(shell: &Shell, usage: &OrgUsage, now: Month) -> String {
         before: usage.month.before(),
         after: Some(usage.month.next()).filter(|month| *month < now),
         is_now: usage.month == now,
-    };
-    page.render().expect("templates write to memory and call nothing that fails")
+    })
 }
 
 #[derive(Template)]
@@ -37,14 +33,6 @@ struct Page<'a> {
     /// The month after it, if that is over as well.
     after: Option<Month>,
     is_now: bool,
-}
-
-impl Page<'_> {
-    /// The title of a group that the reader may open.
-    fn title(&self, group: &GroupId) -> Option<&str> {
-        let found = self.shell.groups.iter().find(|item| item.group_id == *group);
-        found.map(|item| item.title.as_str())
-    }
 }
 
 /// A month by its name.

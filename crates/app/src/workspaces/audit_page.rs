@@ -40,7 +40,7 @@ pub(super) async fn settings(
     told.truncate(ON_ONE_PAGE);
     let older = told.last().filter(|_| has_older).map(|told| told.entry.audit_id.clone());
     let shell = shell(&state, &caller, org).await?;
-    let page = Page {
+    Ok(web::page(pages::html(&Page {
         csrf: &shell.csrf,
         shell: &shell,
         current: None,
@@ -49,9 +49,7 @@ pub(super) async fn settings(
         days: days(&shell, &told),
         is_newest: before.is_none(),
         older,
-    };
-    let html = page.render().expect("templates write to memory and call nothing that fails");
-    Ok(web::page(html))
+    })))
 }
 
 #[derive(Template)]
@@ -109,18 +107,20 @@ fn line<'a>(shell: &Shell, told: &'a Told) -> Line<'a> {
     let detail: Detail = serde_json::from_str(entry.detail.get()).unwrap_or_default();
     let action = Action::named(&entry.action);
     let mut words: &str = action.map_or(&*entry.action, |action| action.words());
-    let (mut subject, mut addition) = (detail.name, None);
-    let from_to = detail.from.zip(detail.to).map(|(from, to)| format!("from {from} to {to}"));
+    let mut subject = detail.name;
+    let mut addition = detail.from.zip(detail.to).map(|(from, to)| format!("from {from} to {to}"));
     match action {
         Some(Action::MemberRemoved) if entry.subject == entry.actor_id.as_str() => words = "left",
-        Some(Action::RoleChanged) => (subject, addition) = (told.subject.clone(), from_to),
-        Some(Action::MemberRemoved | Action::PasswordReset) => subject.clone_from(&told.subject),
-        Some(Action::OrgRenamed | Action::MemberRenamed) => addition = from_to,
+        Some(
+            Action::RoleChanged
+            | Action::MemberRemoved
+            | Action::PasswordReset
+            | Action::AgentTokenRevoked,
+        ) => subject.clone_from(&told.subject),
         Some(Action::AgentTokenMade) => {
             addition = subject.take().map(|name| format!("({name})"));
             subject.clone_from(&told.subject);
         }
-        Some(Action::AgentTokenRevoked) => subject.clone_from(&told.subject),
         Some(Action::ToolHostsSet) => {
             addition = Some(match detail.hosts.as_deref() {
                 None => "to every host that the operator allows".to_owned(),
@@ -134,12 +134,8 @@ fn line<'a>(shell: &Shell, told: &'a Told) -> Line<'a> {
             | Action::GroupDeleted
             | Action::RevisionsSet,
         ) => {
-            let open = shell.groups.iter().find(|item| item.group_id.as_str() == entry.subject);
-            subject = open.map(|item| item.title.clone()).or(detail.title);
-            subject = subject.or_else(|| Some("that is not open to you".to_owned()));
-            if action == Some(Action::RevisionsSet) {
-                addition = from_to;
-            }
+            let title = shell.title(&entry.subject).map(str::to_owned).or(detail.title);
+            subject = title.or_else(|| Some("that is not open to you".to_owned()));
         }
         _ => {}
     }
